@@ -1,0 +1,29 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with reference numbers and real tiles, beside the project."""
+    folder = Path(os.environ.get("CROMSS_SHARED", REPOSITORY.parent / "shared"))
+    if not (folder / "reference").is_dir():
+        pytest.skip(f"no reference data at {folder}; set CROMSS_SHARED to the folder that holds reference/ and real/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference(shared: Path) -> Path:
+    """Arrays of the published implementation."""
+    return shared / "reference"
+
+
+@pytest.fixture(scope="session")
+def real(shared: Path) -> Path:
+    """Small real tiles."""
+    return shared / "real"
