@@ -1,0 +1,122 @@
+"""Batches made ready on the training device: scale, prior over the full tile, one paired augmentation."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cromss.noisy_labels.smoothing import label_prior
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where one sample is cut and how it is turned.
+
+    Attributes:
+        top: First row of the crop.
+        left: First column of the crop.
+        flip: Axes that are mirrored, `()`, `(-2,)` up-down, `(-1,)` left-right, or both.
+        degrees: Rotation, counter-clockwise as displayed; 0 for none.
+    """
+
+    top: int
+    left: int
+    flip: tuple[int, ...] = ()
+    degrees: float = 0.0
+
+
+@dataclass(frozen=True)
+class BatchTransform:
+    """From a batch of uint8 tiles to what model and objective take.
+
+    Attributes:
+        num_classes: Number of classes `K`.
+        crop_size: Side of the square crop, in pixels.
+        prior_kind: Kind of `label_prior`, or `None` for no prior.
+        augment: Random crop, flip and rotation; centre crops without.
+        flip_share: Share of samples that are flipped.
+        rotate_share: Share of samples that are rotated.
+        max_degrees: Rotations are drawn from +- this angle.
+        seed: With epoch and index of a sample, decides its augmentation and nothing else does.
+    """
+
+    num_classes: int
+    crop_size: int = 256
+    prior_kind: str | None = None
+    augment: bool = True
+    flip_share: float = 0.5
+    rotate_share: float = 0.2
+    max_degrees: float = 90.0
+    seed: int = 0
+
+    @torch.no_grad()
+    def __call__(self, batch: Mapping) -> dict:
+        """Prepare a batch.
+
+        Args:
+            batch: `"images"`: modality -> `(B, C, H, W)` uint8; `"labels"`: `(B, T, H, W)` uint8;
+                `"season"`: `(B,)`; `"epoch"` and `"index"`: lists of `B` whole numbers.
+
+        Returns:
+            `"images"`: modality -> `(B, C, S, S)` float32 in [0, 1]; `"labels"`: `(B, S, S)` int64;
+            `"prior"`: `(B, K, S, S)` float32 or `None`.
+        """
+        labels, season = batch["labels"], batch["season"]
+        drawn = labels[torch.arange(len(labels), device=labels.device), season.long()]
+        images = {modality: image.float() / 255 for modality, image in batch["images"].items()}
+        if self.prior_kind:
+            images["prior"] = label_prior(labels, season, self.num_classes, self.prior_kind)
+        placements = [self.place(e, i, drawn.shape[-2:]) for e, i in zip(batch["epoch"], batch["index"])]
+        images = {name: cut(image, placements, self.crop_size) for name, image in images.items()}
+        drawn = cut(drawn.unsqueeze(1).float(), placements, self.crop_size, mode="nearest").squeeze(1).long()
+        return {"prior": images.pop("prior", None), "images": images, "labels": drawn}
+
+    def place(self, epoch: int, index: int, size: Sequence[int]) -> Placement:
+        """The placement of sample `index` in `epoch`: centred, or a pure function of (seed, epoch, index)."""
+        room = [side - self.crop_size for side in size]
+        if min(room) < 0:
+            raise ValueError(f"--crop_size {self.crop_size} is larger than a tile of {size[0]} x {size[1]} pixels")
+        if not self.augment:
+            return Placement(room[0] // 2, room[1] // 2)
+        rng = np.random.default_rng([self.seed, epoch, index, _AUGMENTATION_STREAM])
+        top, left = (int(rng.integers(r + 1)) for r in room)
+        flip = _FLIPS[rng.integers(3)] if rng.random() < self.flip_share else ()
+        degrees = rng.uniform(-self.max_degrees, self.max_degrees) if rng.random() < self.rotate_share else 0.0
+        return Placement(top, left, flip, float(degrees))
+
+
+def cut(image: Tensor, placements: Sequence[Placement], size: int, mode: str = "bilinear") -> Tensor:
+    """Crop, flip and rotate each sample of a batch: `(B, C, H, W)` -> `(B, C, size, size)`."""
+    pieces = []
+    for sample, at in zip(image, placements):
+        piece = sample[:, at.top : at.top + size, at.left : at.left + size]
+        piece = piece.flip(at.flip) if at.flip else piece
+        pieces.append(rotate(piece, at.degrees, mode) if at.degrees else piece)
+    return torch.stack(pieces)
+
+
+def rotate(image: Tensor, degrees: float, mode: str = "bilinear") -> Tensor:
+    """Rotate counter-clockwise as displayed, about the centre of the pixel grid.
+
+    The border is mirrored without repeating the edge pixel.
+
+    Args:
+        image: `(C, H, W)` float.
+        degrees: Angle.
+        mode: `"bilinear"`, or `"nearest"` for labels.
+    """
+    height, width = image.shape[-2:]
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    aspect = (height - 1) / (width - 1)
+    theta = image.new_tensor([[cos, -sin * aspect, 0], [sin / aspect, cos, 0]]).unsqueeze(0)
+    grid = F.affine_grid(theta, [1, 1, height, width], align_corners=True)
+    turned = F.grid_sample(image.unsqueeze(0), grid, mode=mode, padding_mode="reflection", align_corners=True)
+    return turned.squeeze(0)
+
+
+_AUGMENTATION_STREAM = 1
+_FLIPS = ((-2,), (-1,), (-2, -1))

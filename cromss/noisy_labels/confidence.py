@@ -1,0 +1,51 @@
+"""How sure a model is of its prediction and of a noisy label (CromSS, arXiv 2405.01217, sample selection)."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from cromss.legends import IGNORE_INDEX
+
+CONFIDENCE_KINDS = ("entropy", "gini")
+
+
+@torch.no_grad()
+def prediction_confidence(logits: Tensor, kind: str = "entropy") -> Tensor:
+    """Confidence in the predicted distribution `p`, whatever the label says.
+
+    Args:
+        logits: `(B, K, H, W)`.
+        kind: `"entropy"` for `1 - H(p) / log K`, `"gini"` for `sum p^2`.
+
+    Returns:
+        `(B, H, W)` in [0, 1], 1 where certain.
+    """
+    probs = logits.float().softmax(1)
+    if kind == "entropy":
+        return 1 - torch.special.entr(probs).sum(1) / math.log(logits.shape[1])
+    if kind == "gini":
+        return probs.square().sum(1)
+    raise ValueError(f"confidence {kind!r}: choose one of {', '.join(CONFIDENCE_KINDS)}")
+
+
+@torch.no_grad()
+def label_confidence(logits: Tensor, labels: Tensor) -> Tensor:
+    """Probability that the model gives to the noisy label.
+
+    Args:
+        logits: `(B, K, H, W)`.
+        labels: `(B, H, W)` integer class ids, 255 where ignored.
+
+    Returns:
+        `(B, H, W)` in [0, 1]; 0 where ignored.
+    """
+    known = labels != IGNORE_INDEX
+    index = torch.where(known, labels, 0).long().unsqueeze(1)
+    return logits.float().softmax(1).gather(1, index).squeeze(1) * known
+
+
+def entangle(confidence_a: Tensor, confidence_b: Tensor) -> tuple[Tensor, Tensor]:
+    """Mix each modality's confidence with the other's: `(a + a b) / 2` and `(b + a b) / 2`."""
+    both = confidence_a * confidence_b
+    return (confidence_a + both) / 2, (confidence_b + both) / 2
