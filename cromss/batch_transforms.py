@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cromss.noisy_labels.smoothing import label_prior
+from cromss.sensors import MODALITIES
 
 
 @dataclass(frozen=True)
@@ -58,22 +59,24 @@ class BatchTransform:
         """Prepare a batch.
 
         Args:
-            batch: `"images"`: modality -> `(B, C, H, W)` uint8; `"labels"`: `(B, T, H, W)` uint8;
-                `"season"`: `(B,)`; `"epoch"` and `"index"`: lists of `B` whole numbers.
+            batch: `"s1"`, `"s2"`: `(B, C, H, W)` uint8; `"labels"`, and `"exact"` if there are any:
+                `(B, T, H, W)` uint8; `"season"`: `(B,)`; `"epoch"`, `"index"`: lists of `B` numbers.
 
         Returns:
-            `"images"`: modality -> `(B, C, S, S)` float32 in [0, 1]; `"labels"`: `(B, S, S)` int64;
-            `"prior"`: `(B, K, S, S)` float32 or `None`.
+            `"images"`: modality -> `(B, C, S, S)` float32 in [0, 1]; `"labels"` (and `"exact"`):
+            `(B, S, S)` int64; `"prior"`: `(B, K, S, S)` float32 or `None`.
         """
-        labels, season = batch["labels"], batch["season"]
-        drawn = labels[torch.arange(len(labels), device=labels.device), season.long()]
-        images = {modality: image.float() / 255 for modality, image in batch["images"].items()}
+        season, size = batch["season"].long(), batch["labels"].shape[-2:]
+        placements = [self.place(e, i, size) for e, i in zip(batch["epoch"], batch["index"])]
+        images = {m: cut(batch[m].float() / 255, placements, self.crop_size) for m in MODALITIES if m in batch}
+        prior = None
         if self.prior_kind:
-            images["prior"] = label_prior(labels, season, self.num_classes, self.prior_kind)
-        placements = [self.place(e, i, drawn.shape[-2:]) for e, i in zip(batch["epoch"], batch["index"])]
-        images = {name: cut(image, placements, self.crop_size) for name, image in images.items()}
-        drawn = cut(drawn.unsqueeze(1).float(), placements, self.crop_size, mode="nearest").squeeze(1).long()
-        return {"prior": images.pop("prior", None), "images": images, "labels": drawn}
+            prior = label_prior(batch["labels"], season, self.num_classes, self.prior_kind)
+            prior = cut(prior, placements, self.crop_size)
+        masks = {
+            name: self._drawn_season(batch[name], season, placements) for name in ("labels", "exact") if name in batch
+        }
+        return {"images": images, "prior": prior, **masks}
 
     def place(self, epoch: int, index: int, size: Sequence[int]) -> Placement:
         """The placement of sample `index` in `epoch`: centred, or a pure function of (seed, epoch, index)."""
@@ -87,6 +90,10 @@ class BatchTransform:
         flip = _FLIPS[rng.integers(3)] if rng.random() < self.flip_share else ()
         degrees = rng.uniform(-self.max_degrees, self.max_degrees) if rng.random() < self.rotate_share else 0.0
         return Placement(top, left, flip, float(degrees))
+
+    def _drawn_season(self, labels: Tensor, season: Tensor, placements: Sequence[Placement]) -> Tensor:
+        drawn = labels[torch.arange(len(labels), device=labels.device), season]
+        return cut(drawn.unsqueeze(1).float(), placements, self.crop_size, mode="nearest").squeeze(1).long()
 
 
 def cut(image: Tensor, placements: Sequence[Placement], size: int, mode: str = "bilinear") -> Tensor:

@@ -1,0 +1,130 @@
+"""Settings from the command line and YAML: flag > YAML > default, one line for whatever is wrong."""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+import yaml
+
+Settings = TypeVar("Settings")
+
+_CONFIG_HELP = "--config FILE reads the same settings from YAML; flags win over it."
+
+
+def parse(settings: type[Settings], arguments: Sequence[str] | None = None) -> Settings:
+    """Read settings from the command line and `--config FILE`: flag > YAML > default.
+
+    A wrong flag, value, key or file ends the program with status 2 and one line on stderr.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        arguments = _with_config(settings, arguments)
+        return _parse_flags(settings, arguments)
+    except ValueError as error:
+        sys.exit(_fail(error))
+
+
+def to_flat(settings: Any) -> dict[str, Any]:
+    """Settings as one flat mapping of flag -> plain value, ready for YAML and checkpoints."""
+    flat: dict[str, Any] = {}
+    for entry in dataclasses.fields(settings):
+        value = getattr(settings, entry.name)
+        if dataclasses.is_dataclass(value):
+            flat |= to_flat(value)
+        else:
+            flat[entry.name] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def save_yaml(settings: Any, path: Path) -> None:
+    """Write settings so that `--config` reads them back."""
+    path.write_text(yaml.safe_dump(to_flat(settings), sort_keys=False))
+
+
+def run(main: Callable[[Settings], Any], settings: type[Settings]) -> None:
+    """Parse the command line, call `main(settings)`, and end foreseen errors with one line and status 2."""
+    parsed = parse(settings)
+    try:
+        main(parsed)
+    except (ValueError, FileNotFoundError, PermissionError) as error:
+        sys.exit(_fail(error))
+
+
+def _with_config(settings: type, arguments: list[str]) -> list[str]:
+    if "--config" not in arguments:
+        return arguments
+    at = arguments.index("--config")
+    if at + 1 == len(arguments):
+        raise ValueError("--config wants a YAML file")
+    return _yaml_arguments(settings, Path(arguments[at + 1])) + arguments[:at] + arguments[at + 2 :]
+
+
+def _yaml_arguments(settings: type, path: Path) -> list[str]:
+    """YAML mapping -> the flags it stands for, so that both are parsed and checked by the same code."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ValueError(f"--config {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"--config {path}: not plain YAML ({' '.join(str(error).split())[:120]})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"--config {path}: expected a mapping of settings, got {type(content).__name__}")
+    known = to_flat(settings())
+    tokens: list[str] = []
+    for key, value in content.items():
+        if key not in known:
+            raise ValueError(f"--config {path}: unknown key {key!r}{_suggestion(str(key), known)}")
+        tokens += _tokens(path, key, value, known[key])
+    return tokens
+
+
+def _tokens(path: Path, key: str, value: Any, default: Any) -> list[str]:
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise ValueError(f"--config {path}: {key} wants true or false, got {value!r}")
+        return [f"--{key}" if value else f"--no_{key}"]
+    values = value if isinstance(value, list) else [value]
+    if any(item is None or isinstance(item, (dict, list, bool)) for item in values):
+        raise ValueError(f"--config {path}: {key} wants a plain value like {default!r}, got {value!r}")
+    return [f"--{key}", *map(str, values)]
+
+
+def _parse_flags(settings: type[Settings], arguments: list[str]) -> Settings:
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                settings,
+                args=arguments,
+                config=(tyro.conf.OmitArgPrefixes,),
+                use_underscores=True,
+                description=f"{settings.__doc__}\n\n{_CONFIG_HELP}",
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ValueError(_first_words(said.getvalue())) from None
+
+
+def _first_words(box: str) -> str:
+    """The message inside the box that the parser draws, on one line."""
+    lines = [line.strip("│ ").strip() for line in box.splitlines() if line.startswith("│")]
+    rule = next((i for i, line in enumerate(lines) if set(line) <= {"─"}), len(lines))
+    return re.sub(r"^Error parsing \w+Settings: ", "", " ".join(lines[:rule])) + " (see --help)"
+
+
+def _suggestion(key: str, known: dict[str, Any]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else "; --help lists them"
+
+
+def _fail(error: Exception) -> int:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2

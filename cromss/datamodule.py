@@ -1,0 +1,132 @@
+"""Splits, samplers and loaders: batch order is a pure function of seed and epoch."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import lightning as L
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from cromss.datasets import Draw, SeasonStacks, collate
+
+
+def hold_out(num_locations: int, share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Split locations into training and validation, at least one in each.
+
+    Raises:
+        ValueError: Fewer than two locations.
+    """
+    if num_locations < 2:
+        raise ValueError(f"{num_locations} location(s) cannot be split into training and validation")
+    order = np.random.default_rng([seed, num_locations]).permutation(num_locations).tolist()
+    held = min(max(1, round(share * num_locations)), num_locations - 1)
+    return sorted(order[held:]), sorted(order[:held])
+
+
+class EpochSampler(Sampler[Draw]):
+    """Draws of one process: shuffled by (seed, epoch) for training, in order for scoring.
+
+    Attributes:
+        indices: Locations to draw.
+        shuffle: New order every epoch, cut to an equal share for every process. Without, every
+            location comes exactly once over all processes, and uneven ends are filled with draws
+            that do not count.
+        seed: Seed of the order.
+        epoch: Tells the current epoch.
+        rank: This process.
+        num_processes: Number of processes.
+    """
+
+    def __init__(
+        self,
+        indices: Sequence[int],
+        shuffle: bool,
+        seed: int = 0,
+        epoch: Callable[[], int] = lambda: 0,
+        rank: int = 0,
+        num_processes: int = 1,
+    ) -> None:
+        self.indices, self.shuffle, self.seed, self.epoch = list(indices), shuffle, seed, epoch
+        self.rank, self.num_processes = rank, num_processes
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.num_processes)
+
+    def __iter__(self) -> Iterator[Draw]:
+        epoch, order = self.epoch(), self.indices
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, epoch]).permutation(order).tolist()
+        filler = len(self) * self.num_processes - len(order)
+        draws = [Draw(epoch, index) for index in order]
+        draws += [Draw(epoch, index, counted=self.shuffle) for index in order[:filler]]
+        return iter(draws[self.rank :: self.num_processes])
+
+
+class StacksData(L.LightningDataModule):
+    """Loaders of a training, a validation and a test set.
+
+    Args:
+        train: Training samples.
+        val: Validation samples, or `None`.
+        test: Test samples, or `None`.
+        train_indices: Locations to train on.
+        val_indices: Locations to validate on.
+        batch_size: Samples a step and process.
+        test_batch_size: Samples a step in validation and test.
+        num_workers: Loader processes.
+        seed: Seed of the order.
+    """
+
+    def __init__(
+        self,
+        train: SeasonStacks,
+        val: SeasonStacks | None,
+        test: SeasonStacks | None,
+        train_indices: Sequence[int],
+        val_indices: Sequence[int],
+        batch_size: int,
+        test_batch_size: int = 0,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.train, self.val, self.test = train, val, test
+        self.train_indices, self.val_indices = list(train_indices), list(val_indices)
+        self.batch_size, self.test_batch_size = batch_size, test_batch_size or batch_size
+        self.num_workers, self.seed = num_workers, seed
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled by (seed, epoch); the last incomplete batch is left out when there is a full one."""
+        sampler = self._sampler(self.train_indices, shuffle=True)
+        batch_size = min(self.batch_size, len(sampler))
+        return self._loader(self.train, sampler, batch_size, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader | list:
+        """Every validation location once."""
+        if self.val is None or not self.val_indices:
+            return []
+        return self._loader(self.val, self._sampler(self.val_indices), self.test_batch_size)
+
+    def test_dataloader(self) -> DataLoader:
+        """Every test location once."""
+        return self._loader(self.test, self._sampler(range(len(self.test))), self.test_batch_size)
+
+    def _sampler(self, indices: Sequence[int], shuffle: bool = False) -> EpochSampler:
+        trainer = self.trainer
+        return EpochSampler(
+            indices, shuffle, self.seed, lambda: trainer.current_epoch, trainer.global_rank, trainer.world_size
+        )
+
+    def _loader(
+        self, stacks: SeasonStacks, sampler: EpochSampler, batch_size: int, drop_last: bool = False
+    ) -> DataLoader:
+        return DataLoader(
+            stacks,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            drop_last=drop_last,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+        )

@@ -1,0 +1,181 @@
+"""Locations with images of several seasons and their labels, as samples for training.
+
+One class serves pretraining (uint8 season stacks with noisy labels) and transfer (raw values with
+exact masks, one season): values that are not yet uint8 are quantised on the fly.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from cromss.legends import IGNORE_INDEX
+from cromss.sensors import MODALITIES, canonical_band, quantise
+
+
+class Store(Protocol):
+    """What a dataset asks of a store; see `cromss.store`."""
+
+    meta: Any
+    num_seasons: int
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int, season: int) -> np.ndarray: ...
+
+    def read_seasons(self, index: int) -> np.ndarray: ...
+
+    def location_id(self, index: int) -> str: ...
+
+
+class Draw(NamedTuple):
+    """One sample asked for by a sampler: the same draw always yields the same sample.
+
+    Attributes:
+        epoch: Epoch that season and augmentation are drawn for.
+        index: Location.
+        counted: `False` for the filler that evens out processes; its labels are all ignored.
+    """
+
+    epoch: int
+    index: int
+    counted: bool = True
+
+
+class SeasonStacks(Dataset):
+    """Samples of a set of stores: the images of one season, the labels of all.
+
+    Attributes:
+        images: Modality -> store of its images.
+        labels: Store of the labels to learn.
+        bands: Modality -> band names to yield, in order.
+        draw_season: Draw a season for every sample and epoch; otherwise take `season`.
+        season: Fixed season, or -1 for location index modulo the number of seasons.
+        min_size: Smaller tiles are mirrored out to this side, in pixels.
+        seed: With epoch and location, decides the season drawn.
+        exact: Store of exact labels to score against, or `None`.
+    """
+
+    def __init__(
+        self,
+        images: Mapping[str, Store],
+        labels: Store,
+        bands: Mapping[str, Sequence[str]],
+        draw_season: bool = False,
+        season: int = -1,
+        min_size: int = 0,
+        seed: int = 0,
+        exact: Store | None = None,
+    ) -> None:
+        check_alignment({**images, "labels": labels} | ({"exact": exact} if exact else {}))
+        if season >= labels.num_seasons:
+            raise ValueError(f"--test_season {season}: the set has {labels.num_seasons} seasons, counted from 0")
+        self.images, self.labels, self.exact = dict(images), labels, exact
+        self.bands = {modality: _band_positions(store, modality, bands[modality]) for modality, store in images.items()}
+        self.names = {modality: tuple(bands[modality]) for modality in images}
+        self.draw_season, self.season, self.min_size, self.seed = draw_season, season, min_size, seed
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, draw: Draw | int) -> dict[str, Any]:
+        """One sample.
+
+        Returns:
+            Modality -> `(C, H, W)` uint8; `"labels"`: `(T, H, W)` uint8; `"exact"` the same, if
+            there are any; `"season"`, `"index"`, `"epoch"`: int; `"id"`: str.
+        """
+        epoch, index, counted = draw if isinstance(draw, tuple) else Draw(0, draw)
+        season = self._season(epoch, index)
+        sample = {modality: self._image(modality, index, season) for modality in self.images}
+        sample["labels"] = self.labels.read_seasons(index)
+        if self.exact is not None:
+            sample["exact"] = self.exact.read_seasons(index)
+        sizes = {name: array.shape[-2:] for name, array in sample.items()}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"location {self.labels.location_id(index)}: sizes differ: {sizes}")
+        sample = {name: pad_to(array, self.min_size, self.min_size) for name, array in sample.items()}
+        if not counted:
+            sample |= {name: np.full_like(sample[name], IGNORE_INDEX) for name in ("labels", "exact") if name in sample}
+        return sample | {"season": season, "index": index, "epoch": epoch, "id": self.labels.location_id(index)}
+
+    def _season(self, epoch: int, index: int) -> int:
+        if self.draw_season:
+            return int(
+                np.random.default_rng([self.seed, epoch, index, _SEASON_STREAM]).integers(self.labels.num_seasons)
+            )
+        return self.season if self.season >= 0 else index % self.labels.num_seasons
+
+    def _image(self, modality: str, index: int, season: int) -> np.ndarray:
+        values = self.images[modality].read(index, season)
+        if self.bands[modality] is not None:
+            values = values[self.bands[modality]]
+        return values if values.dtype == np.uint8 else quantise(values, MODALITIES[modality], self.names[modality])
+
+
+def check_alignment(stores: Mapping[str, Store], num_checked: int = 64) -> None:
+    """Refuse stores that are not of the same locations in the same order.
+
+    Numbers of locations and seasons are compared, and the ids of up to `num_checked` locations
+    spread over the set.
+
+    Raises:
+        ValueError: Naming the first difference.
+    """
+    (first, reference), *others = stores.items()
+    for name, store in others:
+        for what, a, b in (
+            ("locations", len(reference), len(store)),
+            ("seasons", reference.num_seasons, store.num_seasons),
+        ):
+            if a != b:
+                raise ValueError(f"{first} and {name} differ: {a} against {b} {what}; were they written together?")
+        for index in np.unique(np.linspace(0, len(reference) - 1, num_checked).astype(int)).tolist():
+            ids = reference.location_id(index), store.location_id(index)
+            if ids[0] != ids[1]:
+                raise ValueError(
+                    f"{first} and {name} differ: location {index} is {ids[0]!r} in one, {ids[1]!r} in the other"
+                )
+
+
+def pad_to(array: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Mirror an array `(..., H, W)` out to at least `(height, width)`, below and to the right."""
+    missing = [max(0, side - have) for side, have in zip((height, width), array.shape[-2:])]
+    if not any(missing):
+        return array
+    return np.pad(array, [(0, 0)] * (array.ndim - 2) + [(0, extra) for extra in missing], mode="symmetric")
+
+
+def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Samples -> batch: arrays stacked to tensors (padded to the largest), season a tensor, the rest lists."""
+    batch: dict[str, Any] = {}
+    for name, first in samples[0].items():
+        values = [sample[name] for sample in samples]
+        if isinstance(first, np.ndarray):
+            height, width = (max(value.shape[axis] for value in values) for axis in (-2, -1))
+            batch[name] = torch.from_numpy(np.stack([pad_to(value, height, width) for value in values]))
+        else:
+            batch[name] = torch.tensor(values) if name == "season" else values
+    return batch
+
+
+def _band_positions(store: Store, modality: str, wanted: Sequence[str]) -> list[int] | None:
+    """Positions of the wanted bands in a store's records; `None` when they are the record as it is."""
+    stored = [canonical_band(band) for band in store.meta.bands] or _assumed_bands(store, modality)
+    missing = [band for band in wanted if canonical_band(band) not in stored]
+    if missing:
+        raise ValueError(f"{modality} store has bands {' '.join(stored)}, but {' '.join(missing)} is wanted too")
+    positions = [stored.index(canonical_band(band)) for band in wanted]
+    return None if positions == list(range(len(stored))) else positions
+
+
+def _assumed_bands(store: Store, modality: str) -> list[str]:
+    bands, count = MODALITIES[modality].bands, len(store.read(0, 0))
+    if count != len(bands):
+        raise ValueError(f"{modality} store names no bands and has {count} channels where {len(bands)} are wanted")
+    return list(bands)
+
+
+_SEASON_STREAM = 2
