@@ -18,14 +18,18 @@ class Placement:
     """Where one sample is cut and how it is turned.
 
     Attributes:
+        height: Rows of the crop.
+        width: Columns of the crop.
         top: First row of the crop.
         left: First column of the crop.
         flip: Axes that are mirrored, `()`, `(-2,)` up-down, `(-1,)` left-right, or both.
         degrees: Rotation, counter-clockwise as displayed; 0 for none.
     """
 
-    top: int
-    left: int
+    height: int
+    width: int
+    top: int = 0
+    left: int = 0
     flip: tuple[int, ...] = ()
     degrees: float = 0.0
 
@@ -36,7 +40,7 @@ class BatchTransform:
 
     Attributes:
         num_classes: Number of classes `K`.
-        crop_size: Side of the square crop, in pixels.
+        crop_size: Side of the square crop, in pixels; `None` keeps whole tiles.
         prior_kind: Kind of `label_prior`, or `None` for no prior.
         augment: Random crop, flip and rotation; centre crops without.
         flip_share: Share of samples that are flipped.
@@ -46,7 +50,7 @@ class BatchTransform:
     """
 
     num_classes: int
-    crop_size: int = 256
+    crop_size: int | None = 256
     prior_kind: str | None = None
     augment: bool = True
     flip_share: float = 0.5
@@ -66,41 +70,44 @@ class BatchTransform:
             `"images"`: modality -> `(B, C, S, S)` float32 in [0, 1]; `"labels"` (and `"exact"`):
             `(B, S, S)` int64; `"prior"`: `(B, K, S, S)` float32 or `None`.
         """
-        season, size = batch["season"].long(), batch["labels"].shape[-2:]
-        placements = [self.place(e, i, size) for e, i in zip(batch["epoch"], batch["index"])]
-        images = {m: cut(batch[m].float() / 255, placements, self.crop_size) for m in MODALITIES if m in batch}
+        season, tile = batch["season"].long(), batch["labels"].shape[-2:]
+        placements = [self.place(e, i, tile) for e, i in zip(batch["epoch"], batch["index"])]
+        images = {m: cut(as_unit(batch[m]), placements) for m in MODALITIES if m in batch}
         prior = None
         if self.prior_kind:
-            prior = label_prior(batch["labels"], season, self.num_classes, self.prior_kind)
-            prior = cut(prior, placements, self.crop_size)
-        masks = {
-            name: self._drawn_season(batch[name], season, placements) for name in ("labels", "exact") if name in batch
-        }
+            prior = cut(label_prior(batch["labels"], season, self.num_classes, self.prior_kind), placements)
+        masks = {name: _drawn_mask(batch[name], season, placements) for name in ("labels", "exact") if name in batch}
         return {"images": images, "prior": prior, **masks}
 
-    def place(self, epoch: int, index: int, size: Sequence[int]) -> Placement:
-        """The placement of sample `index` in `epoch`: centred, or a pure function of (seed, epoch, index)."""
-        room = [side - self.crop_size for side in size]
-        if min(room) < 0:
-            raise ValueError(f"--crop_size {self.crop_size} is larger than a tile of {size[0]} x {size[1]} pixels")
+    def place(self, epoch: int, index: int, tile: Sequence[int]) -> Placement:
+        """The placement of sample `index` in `epoch`: centred, or a pure function of (seed, epoch, index).
+
+        Raises:
+            ValueError: The crop is larger than the `tile` of (H, W) pixels.
+        """
+        height, width = (self.crop_size, self.crop_size) if self.crop_size else tile
+        if height > tile[0] or width > tile[1]:
+            raise ValueError(f"--crop_size {self.crop_size} is larger than a tile of {tile[0]} x {tile[1]} pixels")
+        room = tile[0] - height, tile[1] - width
         if not self.augment:
-            return Placement(room[0] // 2, room[1] // 2)
+            return Placement(height, width, room[0] // 2, room[1] // 2)
         rng = np.random.default_rng([self.seed, epoch, index, _AUGMENTATION_STREAM])
         top, left = (int(rng.integers(r + 1)) for r in room)
         flip = _FLIPS[rng.integers(3)] if rng.random() < self.flip_share else ()
         degrees = rng.uniform(-self.max_degrees, self.max_degrees) if rng.random() < self.rotate_share else 0.0
-        return Placement(top, left, flip, float(degrees))
-
-    def _drawn_season(self, labels: Tensor, season: Tensor, placements: Sequence[Placement]) -> Tensor:
-        drawn = labels[torch.arange(len(labels), device=labels.device), season]
-        return cut(drawn.unsqueeze(1).float(), placements, self.crop_size, mode="nearest").squeeze(1).long()
+        return Placement(height, width, top, left, flip, float(degrees))
 
 
-def cut(image: Tensor, placements: Sequence[Placement], size: int, mode: str = "bilinear") -> Tensor:
-    """Crop, flip and rotate each sample of a batch: `(B, C, H, W)` -> `(B, C, size, size)`."""
+def as_unit(image: Tensor) -> Tensor:
+    """Quantised uint8 -> float32 in [0, 1]; other types are taken as normalised already."""
+    return image.float() / 255 if image.dtype == torch.uint8 else image.float()
+
+
+def cut(image: Tensor, placements: Sequence[Placement], mode: str = "bilinear") -> Tensor:
+    """Crop, flip and rotate each sample of a batch `(B, C, H, W)`, all to one size."""
     pieces = []
     for sample, at in zip(image, placements):
-        piece = sample[:, at.top : at.top + size, at.left : at.left + size]
+        piece = sample[:, at.top : at.top + at.height, at.left : at.left + at.width]
         piece = piece.flip(at.flip) if at.flip else piece
         pieces.append(rotate(piece, at.degrees, mode) if at.degrees else piece)
     return torch.stack(pieces)
@@ -123,6 +130,11 @@ def rotate(image: Tensor, degrees: float, mode: str = "bilinear") -> Tensor:
     grid = F.affine_grid(theta, [1, 1, height, width], align_corners=True)
     turned = F.grid_sample(image.unsqueeze(0), grid, mode=mode, padding_mode="reflection", align_corners=True)
     return turned.squeeze(0)
+
+
+def _drawn_mask(labels: Tensor, season: Tensor, placements: Sequence[Placement]) -> Tensor:
+    drawn = labels[torch.arange(len(labels), device=labels.device), season]
+    return cut(drawn.unsqueeze(1).float(), placements, mode="nearest").squeeze(1).long()
 
 
 _AUGMENTATION_STREAM = 1

@@ -53,7 +53,7 @@ class SeasonStacks(Dataset):
         bands: Modality -> band names to yield, in order.
         draw_season: Draw a season for every sample and epoch; otherwise take `season`.
         season: Fixed season, or -1 for location index modulo the number of seasons.
-        min_size: Smaller tiles are mirrored out to this side, in pixels.
+        min_size: Smaller tiles are mirrored out to this side, in pixels; the labels there are ignored.
         seed: With epoch and location, decides the season drawn.
         exact: Store of exact labels to score against, or `None`.
     """
@@ -96,7 +96,7 @@ class SeasonStacks(Dataset):
         sizes = {name: array.shape[-2:] for name, array in sample.items()}
         if len(set(sizes.values())) > 1:
             raise ValueError(f"location {self.labels.location_id(index)}: sizes differ: {sizes}")
-        sample = {name: pad_to(array, self.min_size, self.min_size) for name, array in sample.items()}
+        sample = {name: pad_to(array, self.min_size, self.min_size, _fill(name)) for name, array in sample.items()}
         if not counted:
             sample |= {name: np.full_like(sample[name], IGNORE_INDEX) for name in ("labels", "exact") if name in sample}
         return sample | {"season": season, "index": index, "epoch": epoch, "id": self.labels.location_id(index)}
@@ -140,12 +140,22 @@ def check_alignment(stores: Mapping[str, Store], num_checked: int = 64) -> None:
                 )
 
 
-def pad_to(array: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Mirror an array `(..., H, W)` out to at least `(height, width)`, below and to the right."""
+def pad_to(array: np.ndarray, height: int, width: int, fill: int | None = None) -> np.ndarray:
+    """Pad an array `(..., H, W)` to at least `(height, width)`, below and to the right.
+
+    Args:
+        array: Image or mask.
+        height: Rows wanted.
+        width: Columns wanted.
+        fill: Value of the new pixels; `None` mirrors the array.
+    """
     missing = [max(0, side - have) for side, have in zip((height, width), array.shape[-2:])]
     if not any(missing):
         return array
-    return np.pad(array, [(0, 0)] * (array.ndim - 2) + [(0, extra) for extra in missing], mode="symmetric")
+    widths = [(0, 0)] * (array.ndim - 2) + [(0, extra) for extra in missing]
+    if fill is None:
+        return np.pad(array, widths, mode="symmetric")
+    return np.pad(array, widths, constant_values=fill)
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -155,7 +165,7 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         values = [sample[name] for sample in samples]
         if isinstance(first, np.ndarray):
             height, width = (max(value.shape[axis] for value in values) for axis in (-2, -1))
-            batch[name] = torch.from_numpy(np.stack([pad_to(value, height, width) for value in values]))
+            batch[name] = torch.from_numpy(np.stack([pad_to(value, height, width, _fill(name)) for value in values]))
         else:
             batch[name] = torch.tensor(values) if name == "season" else values
     return batch
@@ -176,6 +186,10 @@ def _assumed_bands(store: Store, modality: str) -> list[str]:
     if count != len(bands):
         raise ValueError(f"{modality} store names no bands and has {count} channels where {len(bands)} are wanted")
     return list(bands)
+
+
+def _fill(name: str) -> int | None:
+    return IGNORE_INDEX if name in ("labels", "exact") else None
 
 
 _SEASON_STREAM = 2

@@ -1,0 +1,67 @@
+"""Pictures of a batch for people: images, labels, predictions and trust, in the legend's colours."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from cromss.legends import Legend
+from cromss.sensors import canonical_band
+
+
+def optical_rgb(image: np.ndarray, bands: Sequence[str]) -> np.ndarray:
+    """Sentinel-2 `(C, H, W)` in [0, 1] -> `(H, W, 3)` natural colour, stretched to its 2 and 98 percentiles."""
+    names = [canonical_band(band) for band in bands]
+    wanted = [names.index(band) for band in ("B4", "B3", "B2")] if "B4" in names else [0, 0, 0]
+    return _stretch(image[wanted].transpose(1, 2, 0))
+
+
+def radar_rgb(image: np.ndarray) -> np.ndarray:
+    """Sentinel-1 `(2, H, W)` in [0, 1] -> `(H, W, 3)`: VV red, VH green, their difference blue."""
+    vv, vh = image[0], image[1]
+    return _stretch(np.stack([vv, vh, vv - vh + 0.5], axis=-1))
+
+
+def picture(image: np.ndarray, modality: str, bands: Sequence[str]) -> np.ndarray:
+    """`(H, W, 3)` picture of one modality's `(C, H, W)` image."""
+    return radar_rgb(image) if modality == "s1" else optical_rgb(image, bands)
+
+
+def class_map(ids: np.ndarray, legend: Legend) -> np.ndarray:
+    """Class ids `(H, W)` -> `(H, W, 3)` uint8 in the legend's colours."""
+    return legend.palette()[ids]
+
+
+def panel(rows: Sequence[Mapping[str, np.ndarray]], legend: Legend, title: str = "") -> np.ndarray:
+    """Grid of pictures with column titles and the legend below.
+
+    Args:
+        rows: One mapping a row, column title -> `(H, W, 3)` picture or `(H, W)` weights in [0, 1].
+        legend: Classes and colours to explain.
+        title: Line above the grid.
+
+    Returns:
+        `(H, W, 3)` uint8.
+    """
+    columns = list(rows[0])
+    figure = Figure(figsize=(2.2 * len(columns), 2.2 * len(rows) + 1.1), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots(len(rows), len(columns), squeeze=False)
+    for row, row_axes in zip(rows, axes):
+        for column, ax in zip(columns, row_axes):
+            ax.imshow(row[column], vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
+            ax.set_axis_off()
+    for column, ax in zip(columns, axes[0]):
+        ax.set_title(column, fontsize=9)
+    handles = [Patch(color=f"#{colour}", label=name) for name, colour in zip(legend.classes, legend.colours)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), fontsize=8, frameon=False)
+    figure.suptitle(title, fontsize=10)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _stretch(image: np.ndarray) -> np.ndarray:
+    low, high = np.percentile(image, [2, 98], axis=(0, 1))
+    return np.clip((image - low) / np.maximum(high - low, 1e-6), 0, 1)
