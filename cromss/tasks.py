@@ -3,13 +3,10 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
@@ -18,58 +15,8 @@ from cromss.legends import IGNORE_INDEX, Legend
 from cromss.losses import segmentation_loss
 from cromss.metrics import scores
 from cromss.objective import CrossModalObjective
-from cromss.panels import class_map, panel, picture
 
-Optimiser = Callable[[Iterable[nn.Parameter]], dict[str, Any] | torch.optim.Optimizer]
-
-
-def plateau_optimiser(
-    parameters: Iterable[nn.Parameter],
-    name: str = "adam",
-    learning_rate: float = 0.005,
-    weight_decay: float = 1e-8,
-    schedule: str = "rop",
-    value: float = 30,
-) -> dict[str, Any]:
-    """Optimiser of pretraining.
-
-    Args:
-        parameters: What learns.
-        name: `"adam"` or `"sgd"` (momentum 0.9).
-        learning_rate: Initial learning rate.
-        weight_decay: Weight decay.
-        schedule: `"rop"` halves the rate when the validation loss has not improved for `value`
-            epochs, `"exp"` multiplies it by `value` every epoch, `"none"` keeps it.
-        value: See `schedule`.
-    """
-    optimizer = _optimizer(parameters, name, learning_rate, weight_decay)
-    if schedule == "rop":
-        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=int(value))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
-    if schedule == "exp":
-        if not 0 < value < 1:
-            raise ValueError(f"--lr_adjust {value:g}: must be over 0 and under 1 with --lr_adjust_type exp")
-        return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.ExponentialLR(optimizer, value)}
-    return {"optimizer": optimizer}
-
-
-def cosine_optimiser(
-    parameters: Iterable[nn.Parameter],
-    name: str = "adam",
-    learning_rate: float = 5e-4,
-    weight_decay: float = 1e-8,
-    cosine_epochs: int = 40,
-    final_rate: float = 1e-5,
-) -> dict[str, Any]:
-    """Optimiser of transfer: cosine from `learning_rate` to `final_rate` in `cosine_epochs`, then flat."""
-    optimizer = _optimizer(parameters, name, learning_rate, weight_decay)
-
-    def factor(epoch: int) -> float:
-        progress = min(epoch / cosine_epochs, 1) if cosine_epochs else 0
-        floor = final_rate / learning_rate
-        return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
-
-    return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor)}
+Optimiser = Callable[[Iterable[nn.Parameter]], dict[str, Any]]
 
 
 class Scoreboard(nn.Module):
@@ -110,8 +57,6 @@ class PretrainTask(L.LightningModule):
         legend: Classes to report.
         bands: Modality -> band names.
         score_training: Score the training batches, too.
-        panel_interval: Epochs between image panels.
-        panel_dir: Folder of the panels, or `None` for none.
         train_on: `"labels"` (noisy) or `"exact"`.
     """
 
@@ -125,14 +70,12 @@ class PretrainTask(L.LightningModule):
         legend: Legend,
         bands: Mapping[str, Sequence[str]],
         score_training: bool = False,
-        panel_interval: int = 10,
-        panel_dir: Path | None = None,
         train_on: str = "labels",
     ) -> None:
         super().__init__()
         self.model, self.objective, self.optimiser, self.legend, self.bands = model, objective, optimiser, legend, bands
         self.train_transform, self.eval_transform = train_transform, eval_transform
-        self.panel_interval, self.panel_dir, self.train_on = panel_interval, panel_dir, train_on
+        self.train_on = train_on
         self.validation_objective = replace(objective, smoothing_factors=(), selection=False)
         branches = [*bands, "common"] if getattr(model, "common_branch", False) else list(bands)
         self.val_scores = Scoreboard(branches, legend.num_classes)
@@ -162,8 +105,6 @@ class PretrainTask(L.LightningModule):
         logits = self.model(**ready["images"])
         self._log("val", self.validation_objective(logits, labels), len(labels))
         self.val_scores.update(logits, ready.get("exact", labels))
-        if batch_idx == 0 and self._panel_is_due():
-            self._draw(ready, logits)
 
     def on_validation_epoch_end(self) -> None:
         self._log_scores("val", self.val_scores)
@@ -181,27 +122,6 @@ class PretrainTask(L.LightningModule):
                 if not math.isnan(iou):
                     self.log(f"{stage}_iou_{branch}/{class_name.replace(' ', '_')}", float(iou))
 
-    def _panel_is_due(self) -> bool:
-        last = self.current_epoch + 1 == self.trainer.max_epochs
-        due = last or self.current_epoch % self.panel_interval == 0
-        return due and self.panel_dir is not None and self.trainer.is_global_zero and not self.trainer.sanity_checking
-
-    def _draw(self, ready: dict[str, Any], logits: Mapping[str, Tensor], num_rows: int = 3) -> None:
-        trust = replace(self.objective, selection=True).select(logits, ready["labels"], self.current_epoch)
-        rows = []
-        for i in range(min(num_rows, len(ready["labels"]))):
-            row = {_TITLES[m]: picture(_array(x[i]), m, self.bands[m]) for m, x in ready["images"].items()}
-            row["noisy label"] = class_map(_array(ready["labels"][i]), self.legend)
-            if "exact" in ready:
-                row["exact label"] = class_map(_array(ready["exact"][i]), self.legend)
-            row |= {f"prediction {b}": class_map(_array(x[i].argmax(0)), self.legend) for b, x in logits.items()}
-            row |= {f"trust in label {b}": _array(w[i]) for b, w in trust.label.items() if b != "common"}
-            rows.append(row)
-        image = panel(rows, self.legend, f"epoch {self.current_epoch + 1}, validation")
-        save_png(image, self.panel_dir / f"epoch_{self.current_epoch + 1:04d}.png")
-        if self.logger is not None:
-            self.logger.experiment.add_image("validation", image, self.global_step, dataformats="HWC")
-
 
 class FinetuneTask(L.LightningModule):
     """Transfer: a segmenter trained and scored on exact labels.
@@ -215,8 +135,6 @@ class FinetuneTask(L.LightningModule):
         optimiser: Parameters -> what `configure_optimizers` returns.
         legend: Classes to report.
         absent: How absent classes count, see `cromss.metrics.scores`.
-        map_dir: Folder of the predicted maps, or `None` for none.
-        num_maps: Test predictions to write; -1 for all.
     """
 
     def __init__(
@@ -229,13 +147,10 @@ class FinetuneTask(L.LightningModule):
         optimiser: Optimiser,
         legend: Legend,
         absent: str = "skip",
-        map_dir: Path | None = None,
-        num_maps: int = 0,
     ) -> None:
         super().__init__()
         self.model, self.modality, self.loss_type, self.legend = model, modality, loss_type, legend
         self.train_transform, self.eval_transform, self.optimiser = train_transform, eval_transform, optimiser
-        self.map_dir, self.num_maps, self.maps_written = map_dir, num_maps, 0
         self.board = Scoreboard([modality], legend.num_classes, absent)
         self.test_result: dict[str, Any] = {}
 
@@ -260,22 +175,16 @@ class FinetuneTask(L.LightningModule):
         (result,) = self.board.compute().values()
         self.log_dict({f"val/{name}": float(result[name]) for name in ("oa", "aa", "miou", "mf1")}, prog_bar=True)
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Count a batch; returns the predicted class ids `(B, H, W)`."""
         ready = self.eval_transform(batch)
         logits = self.model(ready["images"][self.modality])
         self.board.update({self.modality: logits}, ready["labels"])
-        if self.map_dir is not None and self.trainer.is_global_zero:
-            self._write_maps(batch["id"], logits.argmax(1))
+        return logits.argmax(1)
 
     def on_test_epoch_end(self) -> None:
         (self.test_result,) = self.board.compute().values()
         self.log_dict({f"test/{name}": float(self.test_result[name]) for name in ("oa", "aa", "miou", "mf1")})
-
-    def _write_maps(self, ids: Sequence[str], classes: Tensor) -> None:
-        room = len(ids) if self.num_maps < 0 else max(0, self.num_maps - self.maps_written)
-        for location, ids_map in list(zip(ids, classes))[:room]:
-            save_png(class_map(_array(ids_map), self.legend), self.map_dir / f"{location}.png")
-            self.maps_written += 1
 
 
 def refuse_non_finite(terms: Mapping[str, Tensor], ids: Sequence[str]) -> None:
@@ -291,24 +200,3 @@ def refuse_non_finite(terms: Mapping[str, Tensor], ids: Sequence[str]) -> None:
         f"loss is not finite in {', '.join(culprits)} at locations {', '.join(ids[:8])}; "
         "lower --learning_rate or look at these locations"
     )
-
-
-def save_png(image: np.ndarray, path: Path) -> None:
-    """Write `(H, W, 3)` uint8 as PNG, making the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path)
-
-
-def _optimizer(
-    parameters: Iterable[nn.Parameter], name: str, learning_rate: float, weight_decay: float
-) -> torch.optim.Optimizer:
-    if name == "adam":
-        return torch.optim.Adam(parameters, lr=learning_rate, weight_decay=weight_decay)
-    return torch.optim.SGD(parameters, lr=learning_rate, weight_decay=weight_decay, momentum=0.9)
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
-
-
-_TITLES = {"s1": "Sentinel-1 (VV, VH)", "s2": "Sentinel-2 (RGB)"}

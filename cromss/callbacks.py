@@ -1,0 +1,141 @@
+"""What happens beside training: the epoch table, the checkpoint's card, pictures, safe checkpoint files."""
+
+import csv
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from PIL import Image
+from torch import Tensor
+
+from cromss.panels import class_map, panel, picture
+from cromss.tasks import FinetuneTask, PretrainTask
+
+
+class EpochTable(L.Callback):
+    """Appends the metrics of every epoch to a CSV; a resumed run drops the epochs it does again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        row = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        row |= {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        rows = [old for old in self._rows() if int(old["epoch"]) < trainer.current_epoch] + [row]
+        columns = list(dict.fromkeys(column for entry in rows for column in entry))
+        temporary = self.path.with_suffix(".tmp")
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        temporary.replace(self.path)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+
+class CheckpointCard(L.Callback):
+    """Binds to every checkpoint what its weights are and expect: plain values under `"cromss"`."""
+
+    def __init__(self, card: Mapping[str, Any]) -> None:
+        self.card = dict(card)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, task: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["cromss"] = self.card
+
+
+class PanelWriter(L.Callback):
+    """Draws the first validation batch as a panel, to PNG and TensorBoard, every `interval` epochs and at the end."""
+
+    def __init__(self, folder: Path, interval: int, num_rows: int = 3) -> None:
+        self.folder, self.interval, self.num_rows = folder, interval, num_rows
+
+    @torch.no_grad()
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, task: PretrainTask, outputs: Any, batch: dict[str, Any], batch_idx: int
+    ) -> None:
+        if batch_idx == 0 and trainer.is_global_zero and self._is_due(trainer):
+            image = self._draw(task, batch)
+            save_png(image, self.folder / f"epoch_{trainer.current_epoch + 1:04d}.png")
+            if trainer.logger is not None:
+                trainer.logger.experiment.add_image("validation", image, trainer.global_step, dataformats="HWC")
+
+    def _is_due(self, trainer: L.Trainer) -> bool:
+        epoch = trainer.current_epoch + 1
+        return epoch % self.interval == 0 or epoch in (1, trainer.max_epochs)
+
+    def _draw(self, task: PretrainTask, batch: dict[str, Any]) -> np.ndarray:
+        ready = task.eval_transform(batch)
+        logits = task.model(**ready["images"])
+        trust = replace(task.objective, selection=True).select(logits, ready["labels"], task.current_epoch)
+        rows = []
+        for i in range(min(self.num_rows, len(ready["labels"]))):
+            row = {_TITLES[m]: picture(_array(x[i]), m, task.bands[m]) for m, x in ready["images"].items()}
+            row["noisy label"] = class_map(_array(ready["labels"][i]), task.legend)
+            if "exact" in ready:
+                row["exact label"] = class_map(_array(ready["exact"][i]), task.legend)
+            row |= {f"prediction {b}": class_map(_array(x[i].argmax(0)), task.legend) for b, x in logits.items()}
+            row |= {f"trust in label {b}": _array(w[i]) for b, w in trust.label.items() if b != "common"}
+            rows.append(row)
+        return panel(rows, task.legend, f"validation after epoch {task.current_epoch + 1}")
+
+
+class MapWriter(L.Callback):
+    """Writes the first `num_maps` test predictions (-1 for all) as coloured PNG."""
+
+    def __init__(self, folder: Path, num_maps: int) -> None:
+        self.folder, self.num_maps, self.written = folder, num_maps, 0
+
+    def on_test_batch_end(
+        self, trainer: L.Trainer, task: FinetuneTask, outputs: Tensor, batch: dict[str, Any], batch_idx: int
+    ) -> None:
+        if not trainer.is_global_zero:
+            return
+        room = len(outputs) if self.num_maps < 0 else max(0, self.num_maps - self.written)
+        for location, classes in list(zip(batch["id"], outputs))[:room]:
+            save_png(class_map(_array(classes), task.legend), self.folder / f"{location}.png")
+            self.written += 1
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoint files that are whole or not there: written beside the target, synced, then renamed."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+
+
+def save_png(image: np.ndarray, path: Path) -> None:
+    """Write `(H, W, 3)` uint8 as PNG, making the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy()
+
+
+_TITLES = {"s1": "Sentinel-1 (VV, VH)", "s2": "Sentinel-2 (RGB)"}
