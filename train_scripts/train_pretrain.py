@@ -1,0 +1,15 @@
+"""Single-modal pretraining on noisy labels."""
+
+from cromss.config import run
+from cromss.settings import SingleModalSettings
+
+
+def main(settings: SingleModalSettings) -> None:
+    """Pretrain and print where the checkpoint is."""
+    from cromss.training import pretrain
+
+    print(pretrain(settings)["checkpoint"])
+
+
+if __name__ == "__main__":
+    run(main, SingleModalSettings)

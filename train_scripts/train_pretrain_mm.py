@@ -1,0 +1,15 @@
+"""CromSS pretraining: twin Sentinel-1 and Sentinel-2 encoders on noisy labels."""
+
+from cromss.config import run
+from cromss.settings import MultiModalSettings
+
+
+def main(settings: MultiModalSettings) -> None:
+    """Pretrain and print where the checkpoint is."""
+    from cromss.training import pretrain
+
+    print(pretrain(settings)["checkpoint"])
+
+
+if __name__ == "__main__":
+    run(main, MultiModalSettings)
