@@ -1,5 +1,6 @@
 """The whole objective against the published losses, gradients and one training step."""
 
+import copy
 import zlib
 
 import numpy as np
@@ -71,15 +72,20 @@ def published_fill(key: str, tensor: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.asarray(draws)).to(tensor.dtype)
 
 
-@pytest.mark.parametrize("epoch", [0, 40, 150])
-@pytest.mark.parametrize("precision", ["f32", "f64"])
-def test_training_step_matches_published(reference, epoch, precision):
-    arrays = np.load(reference / "k_training_step_resnet18.npz")
+@pytest.fixture(scope="module")
+def filled_model():
     model = build_pretrainer("mid", "resnet18", {"s1": 2, "s2": 13}, 9)
     published = to_published(model.state_dict(), "mid")
     filled = {key: published_fill(key.removeprefix("net."), value) for key, value in published.items()}
     model.load_state_dict(from_published(filled))
-    model.to(torch.float64 if precision == "f64" else torch.float32).train()
+    return model.train()
+
+
+@pytest.mark.parametrize("epoch", [0, 40, 150])
+@pytest.mark.parametrize("precision", ["f32", "f64"])
+def test_training_step_matches_published(reference, filled_model, epoch, precision):
+    arrays = np.load(reference / "k_training_step_resnet18.npz")
+    model = copy.deepcopy(filled_model).to(torch.float64 if precision == "f64" else torch.float32)
     image = torch.from_numpy(arrays["img"]).to(next(model.parameters()).dtype)
     logits = model(s1=image[:, :2], s2=image[:, 2:])
     objective = CrossModalObjective(9, smoothing_factors=(0.15, 0.05), selection=True)

@@ -1,0 +1,67 @@
+"""Class names, colours and codes."""
+
+import re
+
+import numpy as np
+import pytest
+
+from cromss.legends import DFC2020, DW, IGNORE_INDEX, LEGENDS, NOL, OSM
+
+
+@pytest.mark.parametrize(
+    ("legend", "raw", "ids"), [(DFC2020, "dfc_in", "dfc_out"), (DW, "dwosm_in", "dw_out"), (OSM, "dwosm_in", "osm_out")]
+)
+def test_codes_match_published(reference, legend, raw, ids):
+    arrays = np.load(reference / "f2_label_remap.npz")
+    np.testing.assert_array_equal(legend.to_class_ids(arrays[raw]), arrays[ids])
+
+
+@pytest.mark.parametrize(
+    ("legend", "raw"), [(DFC2020, "dfc_label"), (DW, "dwosm_label"), (OSM, "dwosm_label")]
+)  # fmt: skip
+def test_downstream_labels_are_class_ids(reference, legend, raw):
+    ids = legend.to_class_ids(np.load(reference / "f3_downstream_items.npz")[raw])
+    assert set(np.unique(ids)) <= {*range(legend.num_classes), IGNORE_INDEX}
+
+
+@pytest.mark.parametrize("legend", LEGENDS.values(), ids=LEGENDS.keys())
+def test_legends_are_complete(legend):
+    assert len(legend.colours) == legend.num_classes
+    assert sorted(set(legend.codes.values())) == list(range(legend.num_classes))
+    assert not set(legend.codes) & legend.ignored
+    assert all(re.fullmatch("[0-9a-f]{6}", colour) for colour in legend.colours)
+    assert len(set(legend.colours)) == legend.num_classes
+    assert legend.palette().shape == (256, 3)
+    assert legend.palette()[0].tolist() == [int(legend.colours[0][i : i + 2], 16) for i in (0, 2, 4)]
+
+
+def test_published_legends_by_hand():
+    assert NOL.to_class_ids(np.array([0, 8, 255])).tolist() == [0, 8, 255]
+    assert DW.to_class_ids(np.array([0, 1, 9, 10])).tolist() == [255, 0, 8, 255]
+    assert OSM.to_class_ids(np.array([0, 1, 13])).tolist() == [255, 0, 12]
+    assert DFC2020.to_class_ids(np.array([1, 2, 3, 4, 5, 6, 7, 8, 9, 10])).tolist() == [
+        1,
+        5,
+        255,
+        2,
+        3,
+        4,
+        6,
+        255,
+        7,
+        0,
+    ]
+
+
+@pytest.mark.parametrize("code", [9, 42, 254, -1, 300])
+def test_unknown_codes_are_ignored_or_refused(code):
+    raw = np.array([[0, code]], np.int16)
+    assert NOL.to_class_ids(raw).tolist() == [[0, 255]]
+    with pytest.raises(ValueError, match=f"label.tif: label codes outside the NoL legend: {code}"):
+        NOL.to_class_ids(raw, where="label.tif")
+
+
+def test_fractions_are_refused_and_whole_floats_are_not():
+    assert NOL.to_class_ids(np.array([1.0, 2.0])).tolist() == [1, 2]
+    with pytest.raises(ValueError, match="whole numbers"):
+        NOL.to_class_ids(np.array([1.5]), where="label.tif")

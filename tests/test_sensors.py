@@ -1,0 +1,164 @@
+"""Bands, normalisations and input checks."""
+
+import numpy as np
+import pytest
+import rasterio
+
+from cromss.sensors import (
+    S1,
+    S2,
+    S2_SUBSETS,
+    UndecidableOffset,
+    check_values,
+    detect_offset,
+    percentile_zscore,
+    quantise,
+    reflectance,
+    s2_bands,
+    zscore,
+)
+
+DOWNSTREAM = ("dfc", "dw", "osm")
+
+
+def decibels(seed=0, shape=(2, 16, 16)):
+    return np.random.default_rng(seed).normal(-14, 4, shape)
+
+
+def digital_numbers(seed=0, shape=(13, 16, 16), low=100, high=4000):
+    return np.random.default_rng(seed).integers(low, high, shape).astype(np.uint16)
+
+
+@pytest.mark.parametrize("precision", ["f32", "f64"])
+def test_s1_normalisations_match_published(reference, precision):
+    arrays = np.load(reference / "f1_normalise.npz")
+    image = arrays[f"s1_{precision}"]
+    assert (quantise(image, S1) != arrays[f"data_clip_s1_{precision}"]).mean() <= 1e-3
+    np.testing.assert_allclose(percentile_zscore(image, S1), arrays[f"data_normalize_s1_{precision}"], atol=2e-6)
+
+
+@pytest.mark.parametrize("n_channels", [3, 9, 92, 13])
+def test_s2_normalisations_match_published(reference, n_channels):
+    arrays = np.load(reference / "f1_normalise.npz")
+    bands = s2_bands(n_channels)
+    image = arrays["s2_u16"][S2.indices(bands)]
+    np.testing.assert_array_equal(quantise(image, S2, bands), arrays[f"data_clip_s2_{n_channels}"])
+    np.testing.assert_allclose(zscore(image, S2, bands), arrays[f"data_normalize_s2_{n_channels}"], atol=1e-9)
+    np.testing.assert_allclose(reflectance(image), arrays[f"normalize_s2_{n_channels}"], atol=1e-7)
+
+
+@pytest.mark.parametrize("dataset", DOWNSTREAM)
+def test_downstream_inputs_match_published(reference, dataset):
+    arrays = np.load(reference / "f3_downstream_items.npz")
+    s1 = arrays["s1_f64"] if dataset == "dfc" else arrays["s1_f32"]
+    unit = quantise(s1, S1) / np.float32(255)
+    published = arrays[f"{dataset}__s1_13b_s1norm0_s2norm0__img"]
+    assert (np.abs(unit - published) > 1e-6).mean() <= 1e-3
+    assert np.abs(unit - published).max() < 1.5 / 255
+    s2 = arrays["s2_u16"]
+    published = arrays[f"{dataset}__s2_13b_s1norm0_s2norm0__img"]
+    np.testing.assert_allclose(quantise(s2, S2) / np.float32(255), published, atol=1e-7)
+    np.testing.assert_allclose(zscore(s2, S2), arrays[f"{dataset}__s2_13b_s1norm0_s2norm1__img"], atol=1e-5)
+
+
+def test_subsets_by_position():
+    positions = {n: S2.indices(bands) for n, bands in S2_SUBSETS.items()}
+    assert positions[3] == [3, 2, 1]
+    assert positions[9] == [1, 2, 3, 4, 5, 6, 7, 11, 12]
+    assert positions[92] == [3, 2, 1, 4, 5, 6, 7, 11, 12]
+    assert positions[10] == [1, 2, 3, 4, 5, 6, 7, 8, 11, 12]
+    assert positions[12] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12]
+
+
+def test_every_band_has_a_mean_a_deviation_and_a_wavelength():
+    for sensor in (S1, S2):
+        assert len(sensor.bands) == len(sensor.mean) == len(sensor.std)
+    assert len(S2.wavelengths) == 13
+
+
+@pytest.mark.parametrize(("name", "position"), [("B2", 1), ("B02", 1), ("b8a", 8), ("B10", 10), ("B12", 12)])
+def test_bands_are_found_by_any_spelling(name, position):
+    assert S2.index(name) == position
+
+
+@pytest.mark.parametrize("name", ["B13", "B8B", "", "VV"])
+def test_unknown_bands_are_refused(name):
+    with pytest.raises(ValueError, match="Sentinel-2 has no band"):
+        S2.index(name)
+
+
+def test_unknown_subset_is_refused():
+    with pytest.raises(ValueError, match="--n_channels 11"):
+        s2_bands(11)
+
+
+def test_quantise_ends_and_order():
+    mean, std = S1.statistics()
+    steps = np.concatenate([mean + n * std for n in (-3, -2, 0.01, 2.001, 3)], axis=2)
+    np.testing.assert_array_equal(quantise(steps, S1), np.array([[[0, 0, 128, 255, 255]]] * 2))
+
+
+def test_good_values_pass():
+    check_values(decibels(), S1, "a.tif")
+    check_values(digital_numbers(), S2, "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("values", "sensor", "message"),
+    [
+        (10 ** (decibels() / 10), S1, "looks linear"),
+        (np.random.default_rng(0).integers(0, 255, (2, 8, 8)), S1, "digital numbers"),
+        (digital_numbers(shape=(2, 8, 8)), S1, "digital numbers"),
+        (decibels() - 100, S1, "too low for dB"),
+        (np.zeros((2, 8, 8)), S1, "nodata"),
+        (np.where(np.arange(16) == 3, np.nan, decibels()), S1, "NaN"),
+        (np.where(np.arange(16) == 3, np.inf, decibels()), S1, "infinite"),
+        (digital_numbers() / 10000, S2, "reflectance"),
+        (np.random.default_rng(0).integers(0, 255, (13, 8, 8)).astype(np.uint8), S2, "8-bit"),
+        (np.random.default_rng(0).normal(0, 1, (13, 8, 8)), S2, "negative"),
+        (decibels(shape=(13, 8, 8)), S2, "negative"),
+        (digital_numbers().astype(np.float64) * 100, S2, "16-bit"),
+        (np.zeros((13, 8, 8), np.uint16), S2, "nodata"),
+        (digital_numbers()[:12], S2, r"wants \(13, H, W\)"),
+        (digital_numbers()[0], S2, r"wants \(13, H, W\)"),
+        (decibels(), S2, r"wants \(13, H, W\)"),
+    ],
+)
+def test_bad_values_are_refused_in_one_line_that_names_the_file(values, sensor, message):
+    with pytest.raises(ValueError, match=message) as error:
+        check_values(values, sensor, "tile_7.tif")
+    assert "tile_7.tif" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_offset_is_seen_in_dark_pixels():
+    image = digital_numbers(low=5)
+    assert detect_offset(image) == 0
+    assert detect_offset(image + 1000) == 1000
+
+
+def test_offset_of_snow_is_undecidable():
+    with pytest.raises(UndecidableOffset, match="--s2_offset"):
+        detect_offset(digital_numbers(low=6000, high=9000))
+
+
+def test_offset_of_an_empty_tile_is_undecidable():
+    with pytest.raises(UndecidableOffset):
+        detect_offset(np.zeros((13, 4, 4), np.uint16))
+
+
+@pytest.mark.parametrize(
+    ("tile", "offset"),
+    [("terramesh_282D_485L_3_3", 1000), ("terramesh_38D_378R_2_3", 0), ("sen12mscr_ROIs1970_fall_139_p839", 0)],
+)
+def test_offset_of_real_tiles(real, tile, offset):
+    with rasterio.open(real / "s12_tiles" / tile / "S2L1C.tif") as source:
+        assert detect_offset(source.read()) == offset
+
+
+def test_offset_of_real_snow_is_undecidable(real):
+    with (
+        rasterio.open(real / "s12_tiles" / "terramesh_609U_541L_3_0" / "S2L1C.tif") as source,
+        pytest.raises(UndecidableOffset),
+    ):
+        detect_offset(source.read())
