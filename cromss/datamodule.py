@@ -1,6 +1,7 @@
 """Splits, samplers and loaders: batch order is a pure function of seed and epoch."""
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle, islice
 
 import lightning as L
 import numpy as np
@@ -58,7 +59,7 @@ class EpochSampler(Sampler[Draw]):
             order = np.random.default_rng([self.seed, epoch]).permutation(order).tolist()
         filler = len(self) * self.num_processes - len(order)
         draws = [Draw(epoch, index) for index in order]
-        draws += [Draw(epoch, index, counted=self.shuffle) for index in order[:filler]]
+        draws += [Draw(epoch, index, counted=self.shuffle) for index in islice(cycle(order), filler)]
         return iter(draws[self.rank :: self.num_processes])
 
 

@@ -1,0 +1,156 @@
+"""Command line and YAML: flag > YAML > default, one line for what is wrong."""
+
+import dataclasses
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+from cromss.config import parse, save_yaml, to_flat
+from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSettings
+
+ALL = [MultiModalSettings, SingleModalSettings, FinetuneSettings]
+PUBLISHED = (
+    "--data_path D --data_name_s1 0k_251k_uint8_s1.lmdb --data_name_s2 0k_251k_uint8_s2c.lmdb "
+    "--data_name_label dw_labels.lmdb --input_type s12 --fusion_type mid --save_dir S --model_type resnet50 "
+    "--n_channels 13 --n_classes 9 --loss_type cd --consist_loss_type ce --label_smoothing "
+    "--label_smoothing_factor 0.15 0.05 --label_smoothing_prior_type ts --sample_selection "
+    "--sample_selection_rmup_func exp --sample_selection_rmdown_epoch 80 --sample_selection_prop 0.5 "
+    "--sample_selection_confidence_type ce --experiment ns_labels --validation 0.01 --batch_size 128 --num_workers 12 "
+    "--accelerator gpu --slurm --epochs 200 --optimizer adam --learning_rate 0.005 --lr_adjust_type rop --lr_adjust 30"
+).split()
+
+
+def error_of(settings, arguments, capsys) -> str:
+    with pytest.raises(SystemExit) as stop:
+        parse(settings, arguments)
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert message.count("\n") == 1
+    return message
+
+
+def test_published_command_sets_every_flag():
+    flat = to_flat(parse(MultiModalSettings, PUBLISHED))
+    assert flat["data_path"] == "D"
+    assert flat["label_smoothing_factor"] == [0.15, 0.05]
+    assert flat["label_smoothing"] is flat["sample_selection"] is flat["slurm"] is True
+    assert (flat["epochs"], flat["batch_size"], flat["num_workers"]) == (200, 128, 12)
+    assert (flat["learning_rate"], flat["lr_adjust"], flat["validation"]) == (0.005, 30, 0.01)
+
+
+@pytest.mark.parametrize("settings", ALL)
+def test_defaults_are_valid_and_survive_yaml(settings, tmp_path):
+    save_yaml(settings(), tmp_path / "a.yaml")
+    assert parse(settings, ["--config", str(tmp_path / "a.yaml")]) == settings()
+
+
+@pytest.mark.parametrize("settings", ALL)
+def test_flag_names_are_unique(settings):
+    def names(kind):
+        for entry in dataclasses.fields(kind):
+            inner = entry.default_factory() if callable(entry.default_factory) else None
+            yield from names(type(inner)) if dataclasses.is_dataclass(inner) else [entry.name]
+
+    flags = list(names(settings))
+    assert len(flags) == len(set(flags)) == len(to_flat(settings()))
+
+
+def test_precedence(tmp_path):
+    (tmp_path / "a.yaml").write_text("epochs: 7\nlearning_rate: 5e-3\nlabel_smoothing: true\nsample_selection: true\n")
+    settings = parse(MultiModalSettings, ["--config", str(tmp_path / "a.yaml"), "-e", "9", "--no_sample_selection"])
+    assert settings.optimisation.epochs == 9
+    assert settings.optimisation.learning_rate == 5e-3
+    assert settings.smoothing.label_smoothing
+    assert not settings.cross.sample_selection
+    assert settings.optimisation.batch_size == MultiModalSettings().optimisation.batch_size
+
+
+def test_short_flags():
+    settings = parse(MultiModalSettings, "-e 3 -l 0.1 -v 0.2 -n 4 --pre-train".split())
+    assert (settings.optimisation.epochs, settings.optimisation.learning_rate) == (3, 0.1)
+    assert (settings.data.validation, settings.runtime.num_workers, settings.model.pre_train) == (0.2, 4, True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "arguments", "message"),
+    [
+        (MultiModalSettings, "--fusion_type mid --input_type s1", "--input_type s1"),
+        (MultiModalSettings, "--nope 3", "Unrecognized options: --nope"),
+        (MultiModalSettings, "--wandb_mode offline", "--wandb_mode"),
+        (MultiModalSettings, "--project_name x", "--project_name"),
+        (MultiModalSettings, "--entity_name x", "--entity_name"),
+        (FinetuneSettings, "--weight_epoch 3", "--weight_epoch"),
+        (MultiModalSettings, "--label_smoothing_factor 0.9 0.3", "--label_smoothing_factor 0.9 0.3"),
+        (MultiModalSettings, "--label_smoothing_factor 0.1 0.1 0.1", "--label_smoothing_factor"),
+        (MultiModalSettings, "--label_smoothing_factor -0.1", "--label_smoothing_factor"),
+        (MultiModalSettings, "--sample_selection_prop 1.5", "--sample_selection_prop 1.5"),
+        (MultiModalSettings, "--loss_type xy", "--loss_type xy"),
+        (MultiModalSettings, "--n_channels 11", "--n_channels 11"),
+        (MultiModalSettings, "--epochs 0", "--epochs 0"),
+        (MultiModalSettings, "--epochs three", "epochs"),
+        (MultiModalSettings, "--batch_size 0", "--batch_size 0"),
+        (MultiModalSettings, "--learning_rate -1", "--learning_rate"),
+        (MultiModalSettings, "--validation 1", "--validation 1"),
+        (MultiModalSettings, "--fusion_type early", "--fusion_type"),
+        (SingleModalSettings, "--input_type s12", "--input_type"),
+        (SingleModalSettings, "--fusion_type mid", "--fusion_type"),
+        (FinetuneSettings, "--model_framework segnet", "--model_framework"),
+        (FinetuneSettings, "--scheduler_values 2 0.1", "--scheduler_values"),
+        (MultiModalSettings, "--config", "--config wants a YAML file"),
+        (MultiModalSettings, "--config missing.yaml", "missing.yaml: No such file"),
+    ],
+)
+def test_bad_flags_end_in_one_line(settings, arguments, message, capsys):
+    assert message in error_of(settings, arguments.split(), capsys)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("learing_rate: 1", "unknown key 'learing_rate'; did you mean 'learning_rate'?"),
+        ("xyzzy: 1", "unknown key 'xyzzy'"),
+        ("epochs: many", "epochs"),
+        ("epochs: null", "epochs wants a plain value"),
+        ("epochs: {a: 1}", "epochs wants a plain value"),
+        ("epochs: true", "epochs wants a plain value"),
+        ("label_smoothing: 3", "label_smoothing wants true or false"),
+        ("label_smoothing: 'yes'", "label_smoothing wants true or false"),
+        ("- a\n- b", "expected a mapping"),
+        ("just words", "expected a mapping"),
+        ("", "expected a mapping"),
+        ("a: [", "not plain YAML"),
+        ("a: !!python/object/apply:os.system ['echo broken']", "not plain YAML"),
+        ("fusion_type: early", "fusion_type"),
+    ],
+)
+def test_bad_yaml_ends_in_one_line_that_names_the_file(content, message, tmp_path, capsys):
+    (tmp_path / "a.yaml").write_text(content)
+    assert message in error_of(MultiModalSettings, ["--config", str(tmp_path / "a.yaml")], capsys)
+
+
+def test_binary_yaml_is_refused(tmp_path, capsys):
+    (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00\x01")
+    assert "not plain YAML" in error_of(MultiModalSettings, ["--config", str(tmp_path / "a.yaml")], capsys)
+
+
+def test_settings_are_plain_values():
+    for settings in ALL:
+        assert yaml.safe_load(yaml.safe_dump(to_flat(settings()))) == to_flat(settings())
+
+
+@pytest.mark.parametrize("script", ["train_pretrain_mm.py", "train_pretrain.py", "finetune.py"])
+def test_help_is_instant_and_grouped(script):
+    """No torch behind --help: its import alone takes seconds."""
+    start = time.monotonic()
+    probe = f"import sys, runpy; sys.argv = ['{script}', '--help']\n"
+    probe += f"try: runpy.run_path('train_scripts/{script}', run_name='__main__')\nexcept SystemExit: pass\n"
+    probe += "assert 'torch' not in sys.modules and 'lightning' not in sys.modules"
+    result = subprocess.run([sys.executable, "-c", probe], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert "runtime options" in result.stdout
+    assert "--config" in result.stdout
+    assert time.monotonic() - start < 30

@@ -1,0 +1,51 @@
+"""Splits and samplers."""
+
+import pytest
+
+from cromss.datamodule import EpochSampler, hold_out
+
+
+@pytest.mark.parametrize(("count", "share", "held"), [(100, 0.1, 10), (4, 0.01, 1), (2, 0.9, 1), (3, 0.5, 2)])
+def test_hold_out_parts(count, share, held):
+    train, val = hold_out(count, share, seed=0)
+    assert len(val) == held
+    assert sorted(train + val) == list(range(count))
+
+
+def test_hold_out_follows_the_seed():
+    assert hold_out(50, 0.2, 1) == hold_out(50, 0.2, 1)
+    assert hold_out(50, 0.2, 1) != hold_out(50, 0.2, 2)
+
+
+def test_one_location_cannot_be_split():
+    with pytest.raises(ValueError, match="cannot be split"):
+        hold_out(1, 0.1, 0)
+
+
+def test_training_order_is_a_function_of_seed_and_epoch():
+    epoch = 0
+    sampler = EpochSampler(range(20), True, seed=3, epoch=lambda: epoch)
+    first = list(sampler)
+    assert list(sampler) == first
+    assert sorted(draw.index for draw in first) == list(range(20))
+    epoch = 1
+    second = list(sampler)
+    assert [d.index for d in second] != [d.index for d in first]
+    assert {d.epoch for d in second} == {1}
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 3, 7])
+@pytest.mark.parametrize("count", [1, 6, 7, 20])
+def test_scoring_counts_every_location_once_over_all_processes(num_processes, count):
+    shards = [
+        list(EpochSampler(range(count), False, rank=r, num_processes=num_processes)) for r in range(num_processes)
+    ]
+    assert len({len(shard) for shard in shards}) == 1
+    counted = sorted(draw.index for shard in shards for draw in shard if draw.counted)
+    assert counted == list(range(count))
+
+
+def test_training_shards_are_disjoint_and_of_equal_length():
+    shards = [list(EpochSampler(range(10), True, rank=r, num_processes=3)) for r in range(3)]
+    assert [len(shard) for shard in shards] == [4, 4, 4]
+    assert {draw.index for shard in shards for draw in shard} == set(range(10))

@@ -1,0 +1,82 @@
+"""Who may import whom: the layers, walked through the syntax trees. And what nobody may call."""
+
+import ast
+
+import pytest
+from conftest import REPOSITORY
+
+LAYERS = {
+    "__init__": 0, "sensors": 0, "legends": 0, "store": 0,
+    "noisy_labels": 1, "losses": 1, "metrics": 1, "layouts": 1, "panels": 1,
+    "objective": 2, "models": 2, "datasets": 2, "batch_transforms": 2, "synthetic": 2, "preparation": 2, "optimisers": 2,
+    "tasks": 3, "callbacks": 3, "datamodule": 3,
+    "config": 4, "settings": 4,
+    "runs": 5, "training": 5, "default_sets": 5,
+}  # fmt: skip
+NO_TORCH = {"sensors", "legends", "store", "layouts", "synthetic", "preparation", "config", "settings", "panels"}
+SOURCES = sorted(p for p in REPOSITORY.rglob("*.py") if not {".venv", "build"} & set(p.relative_to(REPOSITORY).parts))
+PACKAGE = sorted((REPOSITORY / "cromss").rglob("*.py"))
+
+
+def room(path):
+    parts = path.relative_to(REPOSITORY / "cromss").parts
+    return parts[0].removesuffix(".py")
+
+
+def imported(path):
+    """Dotted names of all imports of a file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own_rooms(path):
+    names = (name.split(".") for name in imported(path))
+    return {parts[1] for parts in names if parts[0] == "cromss" and len(parts) > 1 and parts[1] in LAYERS}
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=lambda p: str(p.relative_to(REPOSITORY)))
+def test_imports_go_down(path):
+    here = room(path)
+    assert here in LAYERS, f"{path}: say which layer this room is in"
+    for other in own_rooms(path) - {here}:
+        same_level_ok = LAYERS[here] == LAYERS[other] and LAYERS[here] >= 1
+        assert LAYERS[other] < LAYERS[here] or same_level_ok, f"{here} must not import {other}"
+
+
+def test_models_and_data_never_meet():
+    for path in PACKAGE:
+        if room(path) == "models":
+            assert not own_rooms(path) & {"datasets", "datamodule", "store", "layouts", "preparation"}
+        if room(path) in ("datasets", "datamodule", "batch_transforms"):
+            assert "models" not in own_rooms(path)
+        if room(path) == "tasks":
+            assert not own_rooms(path) & {"datasets", "datamodule", "settings", "config"}
+
+
+@pytest.mark.parametrize("path", [p for p in PACKAGE if room(p) in NO_TORCH], ids=lambda p: str(p.name))
+def test_rooms_without_torch(path):
+    assert not {name.split(".")[0] for name in imported(path)} & {"torch", "lightning", "timm", "torchvision"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(REPOSITORY)))
+def test_nothing_unpickles_or_evaluates(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        assert name not in {"eval", "exec", "pickle.load", "pickle.loads", "yaml.load"}, f"{path}:{node.lineno} {name}"
+        if name == "torch.load":
+            safe = [keyword.value for keyword in node.keywords if keyword.arg == "weights_only"]
+            assert safe and ast.unparse(safe[0]) == "True", f"{path}:{node.lineno} torch.load without weights_only=True"
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=lambda p: str(p.relative_to(REPOSITORY)))
+def test_no_sys_path_no_asserts(path):
+    source = path.read_text()
+    assert "sys.path" not in source
+    assert not any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(source)))
