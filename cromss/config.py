@@ -114,10 +114,11 @@ def _parse_flags(settings: type[Settings], arguments: list[str]) -> Settings:
 
 
 def _first_words(box: str) -> str:
-    """The message inside the box that the parser draws, on one line."""
-    lines = [line.strip("│ ").strip() for line in box.splitlines() if line.startswith("│")]
-    rule = next((i for i, line in enumerate(lines) if set(line) <= {"─"}), len(lines))
-    return re.sub(r"^Error parsing \w+Settings: ", "", " ".join(lines[:rule])) + " (see --help)"
+    """The message under the title of the box that the parser draws, on one line."""
+    lines = [line.strip("│ ") for line in box.splitlines()[1:]]
+    ruled = "\n".join("" if set(line) <= set("─-╰╯") else line for line in lines).strip()
+    message = " ".join(ruled.split("\n\n")[0].split())
+    return re.sub(r"^Error parsing \w+Settings: ", "", message) + " (see --help)"
 
 
 def _suggestion(key: str, known: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -155,35 +155,26 @@ class Runtime:
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """Everything that train_pretrain_mm.py and train_pretrain.py can be told."""
+    """What every pretraining can be told."""
 
     input_type: Literal["s12", "s1", "s2"] = "s12"
-    """Modalities: s12 for both, s1 or s2 for single-modal pretraining."""
+    """Modalities: s12 for both, s1 or s2 for one."""
     data: PretrainData = field(default_factory=PretrainData)
     model: PretrainModel = field(default_factory=PretrainModel)
     smoothing: Smoothing = field(default_factory=Smoothing)
-    cross: CrossModal = field(default_factory=CrossModal)
     optimisation: PretrainOptimisation = field(default_factory=PretrainOptimisation)
     runtime: Runtime = field(default_factory=Runtime)
+    cross: ClassVar[CrossModal] = CrossModal(consist_loss_type="none")
 
     def __post_init__(self) -> None:
         _check_optimisation(self.optimisation, self.runtime)
-        _require(
-            self.data.n_channels in (3, 9, 92, 10, 12, 13), "n_channels", self.data.n_channels, "3 9 92 10 12 or 13"
-        )
+        _check_bands_and_loss(self.data.n_channels, self.model.loss_type)
         _require(0 < self.data.validation < 1, "validation", self.data.validation, "over 0 and under 1")
-        _require(
-            0 < self.cross.sample_selection_prop <= 1,
-            "sample_selection_prop",
-            self.cross.sample_selection_prop,
-            "over 0 and at most 1",
-        )
         factors = self.smoothing.label_smoothing_factor
         legal = 1 <= len(factors) <= 2 and min(factors) >= 0 and sum(factors) <= 1
         _require(legal, "label_smoothing_factor", factors, "one or two numbers >= 0 that sum to at most 1")
-        _require(
-            bool(re.fullmatch("[cdf]+", self.model.loss_type)), "loss_type", self.model.loss_type, "letters of c, d, f"
-        )
+        share = self.cross.sample_selection_prop
+        _require(0 < share <= 1, "sample_selection_prop", share, "over 0 and at most 1")
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -194,6 +185,8 @@ class PretrainSettings:
 @dataclass(frozen=True)
 class MultiModalSettings(PretrainSettings):
     """CromSS: twin Sentinel-1 and Sentinel-2 encoders pretrained on noisy labels."""
+
+    cross: CrossModal = field(default_factory=CrossModal)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -207,7 +200,6 @@ class SingleModalSettings(PretrainSettings):
 
     input_type: Literal["s1", "s2"] = "s2"
     """Modality."""
-    cross: tyro.conf.Suppress[CrossModal] = field(default_factory=lambda: CrossModal(consist_loss_type="none"))
 
 
 @dataclass(frozen=True)
@@ -285,25 +277,21 @@ class FinetuneSettings:
 
     def __post_init__(self) -> None:
         _check_optimisation(self.optimisation, self.runtime)
-        _require(
-            self.data.n_channels in (3, 9, 92, 10, 12, 13), "n_channels", self.data.n_channels, "3 9 92 10 12 or 13"
-        )
+        _check_bands_and_loss(self.data.n_channels, self.model.loss_type)
         _require(0 <= self.data.validation < 1, "validation", self.data.validation, "at least 0 and under 1")
-        _require(
-            bool(re.fullmatch("[cdf]+", self.model.loss_type)), "loss_type", self.model.loss_type, "letters of c, d, f"
-        )
-        _require(
-            0 < self.optimisation.scheduler_values[0] <= 1,
-            "scheduler_values",
-            self.optimisation.scheduler_values[0],
-            "a share over 0 and at most 1",
-        )
+        share = self.optimisation.scheduler_values[0]
+        _require(0 < share <= 1, "scheduler_values", share, "a share over 0 and at most 1")
 
 
 def _require(condition: bool, flag: str, value: Any, wanted: str) -> None:
     if not condition:
         shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
         raise ValueError(f"--{flag} {shown}: must be {wanted}")
+
+
+def _check_bands_and_loss(n_channels: int, loss_type: str) -> None:
+    _require(n_channels in (3, 9, 92, 10, 12, 13), "n_channels", n_channels, "3, 9, 92, 10, 12 or 13")
+    _require(bool(re.fullmatch("[cdf]+", loss_type)), "loss_type", loss_type, "letters of c, d, f")
 
 
 def _check_optimisation(optimisation: Optimisation, runtime: Runtime) -> None:

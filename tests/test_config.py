@@ -13,15 +13,15 @@ from cromss.config import parse, save_yaml, to_flat
 from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSettings
 
 ALL = [MultiModalSettings, SingleModalSettings, FinetuneSettings]
-PUBLISHED = (
-    "--data_path D --data_name_s1 0k_251k_uint8_s1.lmdb --data_name_s2 0k_251k_uint8_s2c.lmdb "
-    "--data_name_label dw_labels.lmdb --input_type s12 --fusion_type mid --save_dir S --model_type resnet50 "
-    "--n_channels 13 --n_classes 9 --loss_type cd --consist_loss_type ce --label_smoothing "
-    "--label_smoothing_factor 0.15 0.05 --label_smoothing_prior_type ts --sample_selection "
-    "--sample_selection_rmup_func exp --sample_selection_rmdown_epoch 80 --sample_selection_prop 0.5 "
-    "--sample_selection_confidence_type ce --experiment ns_labels --validation 0.01 --batch_size 128 --num_workers 12 "
-    "--accelerator gpu --slurm --epochs 200 --optimizer adam --learning_rate 0.005 --lr_adjust_type rop --lr_adjust 30"
-).split()
+PUBLISHED = """
+    --data_path D --data_name_s1 0k_251k_uint8_s1.lmdb --data_name_s2 0k_251k_uint8_s2c.lmdb
+    --data_name_label dw_labels.lmdb --input_type s12 --fusion_type mid --save_dir S --model_type resnet50
+    --n_channels 13 --n_classes 9 --loss_type cd --consist_loss_type ce --label_smoothing
+    --label_smoothing_factor 0.15 0.05 --label_smoothing_prior_type ts --sample_selection
+    --sample_selection_rmup_func exp --sample_selection_rmdown_epoch 80 --sample_selection_prop 0.5
+    --sample_selection_confidence_type ce --experiment ns_labels --validation 0.01 --batch_size 128 --num_workers 12
+    --accelerator gpu --slurm --epochs 200 --optimizer adam --learning_rate 0.005 --lr_adjust_type rop --lr_adjust 30
+"""
 
 
 def error_of(settings, arguments, capsys) -> str:
@@ -35,7 +35,7 @@ def error_of(settings, arguments, capsys) -> str:
 
 
 def test_published_command_sets_every_flag():
-    flat = to_flat(parse(MultiModalSettings, PUBLISHED))
+    flat = to_flat(parse(MultiModalSettings, PUBLISHED.split()))
     assert flat["data_path"] == "D"
     assert flat["label_smoothing_factor"] == [0.15, 0.05]
     assert flat["label_smoothing"] is flat["sample_selection"] is flat["slurm"] is True
@@ -71,7 +71,7 @@ def test_precedence(tmp_path):
 
 
 def test_short_flags():
-    settings = parse(MultiModalSettings, "-e 3 -l 0.1 -v 0.2 -n 4 --pre-train".split())
+    settings = parse(MultiModalSettings, ["-e", "3", "-l", "0.1", "-v", "0.2", "-n", "4", "--pre-train"])
     assert (settings.optimisation.epochs, settings.optimisation.learning_rate) == (3, 0.1)
     assert (settings.data.validation, settings.runtime.num_workers, settings.model.pre_train) == (0.2, 4, True)
 
