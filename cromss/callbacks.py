@@ -2,6 +2,7 @@
 
 import csv
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from PIL import Image
 from torch import Tensor
@@ -43,6 +45,20 @@ class EpochTable(L.Callback):
             return []
         with self.path.open(newline="") as file:
             return list(csv.DictReader(file))
+
+
+class LastCheckpoint(Checkpoint):
+    """Saves `last.ckpt` when an epoch ends and the one before is older than `interval_s` seconds, and at the end."""
+
+    def __init__(self, path: Path, interval_s: float = 300) -> None:
+        self.path, self.interval_s, self.saved_at = path, interval_s, time.monotonic()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        is_end = trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
+        due = is_end or time.monotonic() - self.saved_at > self.interval_s
+        if trainer.strategy.broadcast(due):
+            trainer.save_checkpoint(self.path)
+            self.saved_at = time.monotonic()
 
 
 class CheckpointCard(L.Callback):

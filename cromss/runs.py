@@ -1,6 +1,7 @@
 """The run folder and the Trainer: where a run lives, how it goes on, and on which devices."""
 
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import yaml
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from cromss.callbacks import AtomicCheckpointIO, EpochTable
+from cromss.callbacks import AtomicCheckpointIO, EpochTable, LastCheckpoint
 from cromss.config import save_yaml, to_flat
 from cromss.settings import Runtime
 
@@ -113,10 +114,11 @@ def build_trainer(
         best: Metric of the best checkpoint; empty for none.
         mode: `"min"` or `"max"` of `best`.
     """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     nodes, devices = _processes(runtime)
     keep = {"dirpath": folder.checkpoints, "enable_version_counter": False}
     saving = [
-        ModelCheckpoint(**keep, filename="last", save_top_k=1),
+        LastCheckpoint(folder.last),
         ModelCheckpoint(**keep, filename="{epoch:04d}", every_n_epochs=runtime.save_interval, save_top_k=-1),
     ]
     if best:

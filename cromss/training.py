@@ -20,10 +20,10 @@ from cromss.models import build_pretrainer, build_segmenter
 from cromss.models.weights import load_encoder
 from cromss.objective import CrossModalObjective
 from cromss.optimisers import cosine_optimiser, plateau_optimiser
-from cromss.published_store import open_store
 from cromss.runs import RunFolder, build_trainer
 from cromss.sensors import S1, s2_bands
 from cromss.settings import FinetuneSettings, PretrainSettings
+from cromss.store import open_store
 from cromss.tasks import FinetuneTask, PretrainTask
 
 NORMALIZATION = "mean +- 2 std clipped to uint8, / 255"
@@ -46,8 +46,6 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
     trainer = build_trainer(settings.runtime, settings.optimisation.epochs, folder, callbacks, "val/loss", "min")
     start = time.monotonic()
     trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
-    if not folder.last.exists():
-        trainer.save_checkpoint(folder.last)
     return folder.close(settings, _final_metrics(trainer, start) | {"checkpoint": str(folder.last)})
 
 

@@ -1,6 +1,7 @@
 """The published pickled layout: read like ours, and never executed."""
 
 import itertools
+import mmap
 import os
 import pickle
 import pickletools
@@ -13,8 +14,8 @@ import lmdb
 import numpy as np
 import pytest
 
-from cromss.published_store import PublishedReader, open_store, parse_record
-from cromss.store import LmdbReader, LmdbWriter, StoreError, StoreMeta
+from cromss.store import LmdbReader, LmdbWriter, PublishedReader, StoreError, StoreMeta, open_store
+from cromss.store.opcodes import parse_record
 
 SHAPE = (4, 13, 6, 5)
 
@@ -329,6 +330,20 @@ def test_truncated_published_file(tmp_path):
     os.truncate(path / "data.mdb", (path / "data.mdb").stat().st_size - 4096)
     with pytest.raises(StoreError, match="truncated"):
         open_store(path)
+
+
+def test_errors_of_lmdb_name_store_and_key(tmp_path):
+    path = write_published(tmp_path / "p", make_images(3))
+    reader, data = PublishedReader(path), path / "data.mdb"
+    with open(data, "r+b") as file:
+        file.seek(2 * mmap.PAGESIZE)
+        file.write(bytes(data.stat().st_size - 2 * mmap.PAGESIZE))
+    for call in (lambda: reader.read(1, 0), lambda: reader.read_seasons(1), lambda: reader.location_id(1)):
+        with pytest.raises(StoreError, match=r"p: key 1: .*MDB_CORRUPTED"):
+            call()
+    for call in (lambda: PublishedReader(path), lambda: open_store(path)):
+        with pytest.raises(StoreError, match=r"p: cannot be read \(.*MDB_CORRUPTED"):
+            call()
 
 
 def test_record_of_another_shape(tmp_path):

@@ -1,7 +1,9 @@
 """The LMDB store: exact, resumable, atomic, and honest about damage."""
 
+import copy
 import hashlib
 import json
+import mmap
 import os
 import pickle
 import random
@@ -18,17 +20,9 @@ import lmdb
 import numpy as np
 import pytest
 
-import cromss.store
-from cromss.store import (
-    DTYPES,
-    LmdbReader,
-    LmdbWriter,
-    StoreError,
-    StoreMeta,
-    pack_record,
-    unpack_header,
-    unpack_record,
-)
+from cromss.store import LmdbReader, LmdbWriter, StoreError, StoreMeta, environment
+from cromss.store.meta import DTYPES
+from cromss.store.record import pack_record, unpack_header, unpack_record
 
 META = StoreMeta("s1", ("VV", "VH"), "uint8", 4, "uint8 of mean +- 2 std", statistics={"mean": [-12.5, -20.0]})
 
@@ -201,16 +195,15 @@ def test_a_pickled_reader_is_small_and_absolute(store, images, monkeypatch, tmp_
     monkeypatch.chdir(store.parent)
     reader = LmdbReader(store.name)
     reader.read(0, 0)
-    content = pickle.dumps(reader)
-    assert len(content) < 2000
+    assert len(pickle.dumps(reader)) < 2000
     monkeypatch.chdir("/")
-    np.testing.assert_array_equal(pickle.loads(content).read(1, 1), images[1, 1])
+    np.testing.assert_array_equal(copy.deepcopy(reader).read(1, 1), images[1, 1])
 
 
 def test_threads(store, images):
-    cromss.store._environments.clear()
+    environment._environments.clear()
     reader = LmdbReader(store)
-    cromss.store._environments.clear()
+    environment._environments.clear()
     with ThreadPoolExecutor(8) as pool:
         for index, array in enumerate(pool.map(reader.read_seasons, [i % 9 for i in range(200)])):
             np.testing.assert_array_equal(array, images[index % 9])
@@ -272,7 +265,7 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path):
         np.testing.assert_array_equal(reader.read_seasons(index), images[index])
 
 
-@pytest.mark.parametrize("step", ["verify", "_write_synced", "_sync_folder", "os.rename"])
+@pytest.mark.parametrize("step", ["verify", "write_synced", "sync_folder", "os.rename"])
 def test_killed_at_every_step_of_finish(tmp_path, images, monkeypatch, step):
     path = tmp_path / "x.lmdb"
     child = os.fork()
@@ -281,7 +274,7 @@ def test_killed_at_every_step_of_finish(tmp_path, images, monkeypatch, step):
             with LmdbWriter(path, META) as writer:
                 for location_id, image in zip(make_ids(9), images, strict=True):
                     writer.write(location_id, image)
-                monkeypatch.setattr(f"cromss.store.{step}", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+                monkeypatch.setattr(f"cromss.store.writer.{step}", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
                 writer.finish()
         finally:
             os._exit(1)
@@ -513,6 +506,43 @@ def test_a_flipped_byte_is_found(store, images, position):
     np.testing.assert_array_equal(reader.read(3, 0), images[3, 0])
 
 
+def test_checksums_can_be_switched_off(store, images):
+    for position, index in ((197, 3), (40, 4)):
+        value = bytearray(raw_get(store, b"%08d/1" % index))
+        value[position] ^= 0x10
+        raw_put(store, b"%08d/1" % index, bytes(value))
+    reader = LmdbReader(store, verify_checksums=False)
+    damaged = images[3].copy()
+    damaged[1, -1, -1, -1] ^= 0x10
+    np.testing.assert_array_equal(copy.deepcopy(reader).read(3, 1), damaged[1])
+    np.testing.assert_array_equal(reader.read_seasons(3), damaged)
+    with pytest.raises(StoreError, match="index 4, season 1: damaged header"):
+        reader.read(4, 1)
+
+
+def wipe_pages(store):
+    """Zero all but the two meta pages: the file opens, and LMDB finds no tree in it."""
+    data = store / "data.mdb"
+    with open(data, "r+b") as file:
+        file.seek(2 * mmap.PAGESIZE)
+        file.write(bytes(data.stat().st_size - 2 * mmap.PAGESIZE))
+
+
+def test_errors_of_lmdb_name_store_and_index(store):
+    reader = LmdbReader(store)
+    wipe_pages(store)
+    for call in (lambda: reader.read(3, 0), lambda: reader.read_seasons(3), lambda: reader.location_id(3)):
+        with pytest.raises(StoreError, match=r"s1\.lmdb: index 3, season 0: .*MDB_CORRUPTED"):
+            call()
+    for call in (reader.location_ids, lambda: LmdbReader(store)):
+        with pytest.raises(StoreError, match=r"s1\.lmdb: cannot be read \(.*MDB_CORRUPTED"):
+            call()
+    environment.shared_environment(os.path.realpath(store)).close()
+    with pytest.raises(StoreError, match=r"s1\.lmdb: index 3: cannot be read"):
+        reader.read(3, 0)
+    environment._environments.clear()
+
+
 def test_a_claimed_shape_allocates_nothing(images):
     value = pack_record("a", np.zeros((2, 3), np.uint8))
     body = bytearray(value[8:128])
@@ -607,14 +637,19 @@ def test_newer_format(store):
         LmdbReader(store)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "7", "{}", '{"format": null}', "[" * 100_000])
+@pytest.mark.parametrize("content", ["", "{", "[]", "7", "{}", '{"format": null}', '{"format": 1e999}', "[" * 100_000])
 def test_broken_manifest(store, content):
     (store / "manifest.json").write_text(content)
     with pytest.raises(StoreError, match=r"manifest\.json: not the JSON of a store"):
         LmdbReader(store)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"[]", b'{"format": 1}', b'{"format": 1, "bands": 3}', b"\xff"])
+HUGE_MEAN = json.dumps({"format": 1, **META.__dict__, "statistics": {"mean": [10**400]}}).encode()
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"[]", b'{"format": 1}', b'{"format": 1, "bands": 3}', b"\xff", HUGE_MEAN]
+)
 def test_broken_meta(store, content):
     raw_put(store, b"__meta__", content)
     with pytest.raises(StoreError, match="__meta__"):

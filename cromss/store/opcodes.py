@@ -1,139 +1,21 @@
-"""Reads the published layout of SSL4EO-S12@NoL in place, without ever unpickling; `open_store` picks the layout.
+"""Reads a pickled `(bytes, shape, id)` without ever unpickling it.
 
-The layout is an LMDB folder with keys `str(index)`; a value is the pickle of `(bytes, shape, id)`, all seasons of a
-location in one uint8 array, `(4, C, 264, 264)` or, for labels, `(4, 264, 264)`. Unpickling runs whatever code a file
-names, so a small machine here executes the few opcodes such a value needs (protocols 2 to 5) and can build nothing
-but bytes, text, integers and tuples of them. Pixels are not copied on the way: a season is sliced from the LMDB page.
+Unpickling runs whatever code a file names. So a small machine here executes the few opcodes that such a value needs
+(protocols 2 to 5), and can build nothing but bytes, text, integers, and tuples of them. Pixels are not copied on the
+way: they stay a view of the value.
 """
 
 import math
-import os
 from dataclasses import dataclass
 from enum import Enum
-from itertools import count
-from pathlib import Path
 from pickletools import code2op
 
-import lmdb
 import numpy as np
 
-from cromss.store import (
-    DATA_NAME,
-    MANIFEST_NAME,
-    META_KEY,
-    LmdbReader,
-    StoreError,
-    StoreMeta,
-    check_position,
-    open_environment,
-)
+from cromss.store.meta import StoreError
 
 MAX_VALUE, MAX_OPCODES, MAX_TUPLE, MAX_ID = 1 << 30, 512, 16, 256
 """Limits of one value: its bytes, its opcodes (and so stack and memo), items of a tuple, characters of an id."""
-
-
-class PublishedReader:
-    """Reads a published LMDB; the interface of `LmdbReader`, and as safe in workers.
-
-    Locations are the numeric keys in increasing order, so an index is the key wherever the keys have no holes.
-
-    Args:
-        path: Folder of the LMDB.
-        modality: `"s1"`, `"s2"` or `"labels"`; for `None` told from the first record's shape.
-
-    Attributes:
-        meta: What is known about the values; the layout does not name its bands, so `bands` is empty.
-        num_seasons: Seasons of each location.
-        bytes_read: Bytes of pixels read so far by this reader.
-
-    Raises:
-        StoreError: No such LMDB, truncated, of another layout, or of another modality.
-    """
-
-    def __init__(self, path: str | Path, modality: str | None = None):
-        self.path = Path(path)
-        self.bytes_read = 0
-        self._folder = os.path.realpath(path)
-        if not (self.path / DATA_NAME).is_file():
-            raise StoreError(f"{path}: no {DATA_NAME} in it; a published store is a folder that holds one")
-        self._keys = _numeric_keys(open_environment(self._folder, fresh=True), self.path)
-        with open_environment(self._folder).begin(buffers=True) as txn:
-            shape = self._parse(txn, 0)[0].shape
-        found = "labels" if len(shape) == 3 else "s1" if shape[1] == 2 else "s2"
-        if modality in ("s1", "s2", "labels") and modality != found:
-            raise StoreError(f"{path}: records of shape {shape} are {found!r}, but {modality!r} is wanted")
-        self._leading, self.num_seasons = shape[:-2], shape[0]
-        self.meta = _published_meta(modality or found, shape)
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def read(self, index: int, season: int) -> np.ndarray:
-        """One season of a location, `(C, H, W)` or `(H, W)` uint8: a writable copy of its own.
-
-        Raises:
-            IndexError: No such location or season.
-            StoreError: The record is not a published one, or damaged.
-        """
-        season = check_position(self.path, "season", season, self.num_seasons)
-        with open_environment(self._folder).begin(buffers=True) as txn:
-            return self._owned(self._array(txn, index)[season])
-
-    def read_seasons(self, index: int) -> np.ndarray:
-        """All seasons of a location, `(T, C, H, W)` or `(T, H, W)` uint8; errors as `read`."""
-        with open_environment(self._folder).begin(buffers=True) as txn:
-            return self._owned(self._array(txn, index))
-
-    def location_id(self, index: int) -> str:
-        """Id of a location; a number becomes the seven digits of SSL4EO-S12. Errors as `read`."""
-        index = check_position(self.path, "location", index, len(self))
-        with open_environment(self._folder).begin(buffers=True) as txn:
-            return self._parse(txn, index)[1]
-
-    def location_ids(self) -> list[str]:
-        """Ids of all locations, in order; touches the first and last page of every record."""
-        return [self.location_id(index) for index in range(len(self))]
-
-    def _array(self, txn: lmdb.Transaction, index: int) -> np.ndarray:
-        index = check_position(self.path, "location", index, len(self))
-        array, _ = self._parse(txn, index)
-        if array.shape[:-2] != self._leading:
-            where = f"{self.path}: key {self._keys[index]}"
-            raise StoreError(f"{where}: shape {array.shape}, expected {(*self._leading, 'H', 'W')}")
-        return array
-
-    def _parse(self, txn: lmdb.Transaction, index: int) -> tuple[np.ndarray, str]:
-        key = str(self._keys[index])
-        try:
-            value = txn.get(key.encode())
-            if value is None:
-                raise StoreError("the record is missing")
-            return parse_record(value)
-        except (StoreError, lmdb.Error) as error:
-            raise StoreError(f"{self.path}: key {key}: {error}") from None
-
-    def _owned(self, view: np.ndarray) -> np.ndarray:
-        self.bytes_read += view.nbytes
-        return view.copy()
-
-
-def open_store(path: str | Path, modality: str | None = None) -> LmdbReader | PublishedReader:
-    """Open a store of either layout, told apart by what the environment holds.
-
-    Args:
-        path: Folder of the store.
-        modality: Refuse a store of another modality.
-
-    Raises:
-        StoreError: As the reader of that layout.
-    """
-    folder = Path(path)
-    if (folder / DATA_NAME).is_file() and not (folder / MANIFEST_NAME).exists():
-        with open_environment(os.path.realpath(path), fresh=True).begin() as txn:
-            published = txn.get(META_KEY) is None and txn.stat()["entries"] > 0
-        if published:
-            return PublishedReader(path, modality)
-    return LmdbReader(path, modality)
 
 
 def parse_record(value: bytes | memoryview) -> tuple[np.ndarray, str]:
@@ -142,19 +24,19 @@ def parse_record(value: bytes | memoryview) -> tuple[np.ndarray, str]:
     Raises:
         StoreError: Anything but a pickled `(bytes, shape, id)` that fits together.
     """
-    if len(value) > MAX_VALUE:
-        raise StoreError(f"{len(value)} bytes; a published record has at most {MAX_VALUE}")
-    record = _Machine(memoryview(value).toreadonly()).run()
-    if not isinstance(record, tuple) or len(record) != 3:
-        raise StoreError("not a tuple (bytes, shape, id)")
-    payload, shape, location_id = record
-    if not isinstance(payload, bytes | memoryview) or not isinstance(shape, tuple):
-        raise StoreError("not a tuple (bytes, shape, id)")
+    _bounded("record size", len(value), MAX_VALUE)
+    match _Machine(memoryview(value).toreadonly()).run():
+        case (bytes() | memoryview() as payload, tuple() as shape, location_id):
+            return _array(payload, shape), _location_id(location_id)
+    raise StoreError("not a tuple (bytes, shape, id)")
+
+
+def _array(payload: bytes | memoryview, shape: tuple) -> np.ndarray:
     if len(shape) not in (3, 4) or not all(type(size) is int and size > 0 for size in shape):
         raise StoreError("the shape is not (T, C, H, W) or (T, H, W) of positive integers")
     if math.prod(shape) != len(payload):
         raise StoreError(f"shape {shape} takes {math.prod(shape)} bytes, the record has {len(payload)}")
-    return np.frombuffer(payload, np.uint8).reshape(shape), _location_id(location_id)
+    return np.frombuffer(payload, np.uint8).reshape(shape)
 
 
 def _location_id(value: object) -> str:
@@ -165,30 +47,10 @@ def _location_id(value: object) -> str:
     raise StoreError(f"the id is neither an integer nor text of 1 to {MAX_ID} characters")
 
 
-def _numeric_keys(env: lmdb.Environment, path: Path) -> range | list[int]:
-    try:
-        with env.begin() as txn, txn.cursor() as cursor:
-            keys = [bytes(key) for key in cursor.iternext(keys=True, values=False)]
-    except lmdb.Error as error:
-        raise StoreError(f"{path}: the keys cannot be read ({error}); copy it again") from error
-    numbers = sorted(int(key) for key in keys if key.isdigit() and len(key) < 19 and (key == b"0" or key[:1] != b"0"))
-    if not numbers:
-        shown = ", ".join(repr(key[:32].decode(errors="replace")) for key in keys[:3]) or "none at all"
-        raise StoreError(f"{path}: neither a store of ours nor a published one; its keys are {shown}")
-    return range(len(numbers)) if numbers[-1] == len(numbers) - 1 else numbers
-
-
-def _published_meta(modality: str, shape: tuple[int, ...]) -> StoreMeta:
-    labels = len(shape) == 3
-    return StoreMeta(
-        modality=modality,
-        bands=(),
-        dtype="uint8",
-        num_seasons=shape[0],
-        unit="class id" if labels else "uint8 of mean +- 2 std",
-        legend="NoL" if labels else "",
-        source="SSL4EO-S12@NoL, published layout",
-    )
+def _bounded(what: str, value: int, most: int) -> int:
+    if value > most:
+        raise StoreError(f"{what} {value}, but at most {most} is read")
+    return value
 
 
 class _Function(Enum):
@@ -243,19 +105,18 @@ class _Machine:
         Raises:
             StoreError: Names the opcode and its place.
         """
-        for executed in count():
+        for _ in range(MAX_OPCODES):
             start, name = self.position, "STOP"
             try:
                 code = self.take(1)[0]
                 name = _NAMES.get(code, f"{code:#04x}")
-                if executed >= MAX_OPCODES:
-                    raise StoreError(f"more than {MAX_OPCODES} opcodes")
                 if name == "STOP":
                     return self.result()
                 self.step(name)
             except (StoreError, IndexError, KeyError, UnicodeError) as error:
                 reason = error if isinstance(error, StoreError) else "works on what is not there or is no text"
                 raise StoreError(f"opcode {name} at byte {start}: {reason}") from None
+        raise StoreError(f"more than {MAX_OPCODES} opcodes")
 
     def result(self) -> object:
         if len(self.stack) != 1 or self.position != len(self.value):
@@ -269,7 +130,7 @@ class _Machine:
         elif name in _INTEGERS:
             self.stack.append(self.integer(*_INTEGERS[name]))
         elif name == "LONG1":
-            self.stack.append(self.integer(self.bounded(self.integer(1), 8), signed=True))
+            self.stack.append(self.integer(_bounded("integer size", self.integer(1), 8), signed=True))
         elif name in _BYTES:
             self.stack.append(self.take(self.integer(_BYTES[name])))
         elif name in _TEXTS:
@@ -284,9 +145,10 @@ class _Machine:
             self.step_structure(name)
 
     def step_structure(self, name: str) -> None:
+        """Execute the opcodes that frame, group and combine values, and refuse all others."""
         match name:
             case "PROTO":
-                self.bounded(self.integer(1), 5)
+                _bounded("protocol", self.integer(1), 5)
             case "FRAME":
                 self.take(8)
             case "MARK":
@@ -319,11 +181,6 @@ class _Machine:
     def integer(self, size: int, signed: bool = False) -> int:
         return int.from_bytes(self.take(size), "little", signed=signed)
 
-    def bounded(self, value: int, most: int) -> int:
-        if value > most:
-            raise StoreError(f"{value} is more than {most}")
-        return value
-
     def line(self) -> str:
         text, newline, _ = bytes(self.value[self.position : self.position + 64]).partition(b"\n")
         self.take(len(text) + len(newline))
@@ -334,7 +191,7 @@ class _Machine:
         if start < 0:
             raise IndexError
         items = tuple(self.stack[start:])
-        self.bounded(len(items), MAX_TUPLE)
+        _bounded("tuple size", len(items), MAX_TUPLE)
         if any(isinstance(inner, tuple) for item in items if isinstance(item, tuple) for inner in item):
             raise StoreError("tuples nested too deep")
         self.stack[start:] = [items]
@@ -351,7 +208,7 @@ class _Machine:
         match function, arguments:
             case _Function.ENCODE, (str(text), "latin1"):
                 self.encoded += len(text)
-                self.bounded(self.encoded, len(self.value))
+                _bounded("text size", self.encoded, len(self.value))
                 return text.encode("latin-1")
             case _Function.DTYPE, (str(code), *_) if code in _INTEGER_TYPES:
                 return _IntegerType(*_INTEGER_TYPES[code])

@@ -1,0 +1,22 @@
+# Each target sets up what it needs: Python 3.11 or later and pip are enough.
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: demo test lint clean
+
+demo: .venv/ready        ## pretrain and transfer on synthetic data, with a table and a picture
+	$(BIN)/python train_scripts/demo.py
+
+test: .venv/ready        ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: .venv/ready        ## style
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+clean:                   ## remove what demo and test have made, the environment included
+	rm -rf runs .venv
+
+.venv/ready: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@

@@ -1,0 +1,153 @@
+"""Networks on any encoder of segmentation_models_pytorch: found by name, run at any image size."""
+
+import difflib
+
+import segmentation_models_pytorch as smp
+import timm
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+ARCHITECTURES = (
+    *("unet", "unetplusplus", "manet", "linknet", "fpn"),
+    *("pspnet", "deeplabv3", "deeplabv3plus", "pan", "upernet"),
+)
+"""Architectures on offer, by the names segmentation_models_pytorch gives them."""
+
+_UNET_CHANNELS = (256, 128, 64, 32, 16)
+
+
+def build_network(
+    architecture: str,
+    encoder_name: str,
+    in_channels: int,
+    num_classes: int,
+    encoder_depth: int = 5,
+    encoder_weights: str | None = None,
+) -> nn.Module:
+    """A segmentation network with encoder, decoder and head.
+
+    Args:
+        architecture: One of `ARCHITECTURES`.
+        encoder_name: An encoder of segmentation_models_pytorch, or `tu-<model>` for one of timm.
+        in_channels: Number of bands.
+        num_classes: Number of classes `K`.
+        encoder_depth: Encoder stages that run, 3 to 5; parameters of later ones get no gradient.
+        encoder_weights: `"imagenet"` to download weights, `None` for random ones.
+
+    Returns:
+        A module `(B, C, H, W) -> (B, K, H, W)` for sizes divisible by `encoder.output_stride`.
+
+    Raises:
+        ValueError: Unknown architecture, encoder or weights, a number out of range, or no network
+            to download from.
+    """
+    _check_names(architecture, encoder_name)
+    _check_numbers(in_channels, num_classes, encoder_depth)
+    try:
+        network = smp.create_model(
+            architecture,
+            encoder_name=encoder_name,
+            encoder_weights=_weights_argument(encoder_name, encoder_weights),
+            in_channels=in_channels,
+            classes=num_classes,
+            encoder_depth=encoder_depth,
+            **_depth_options(architecture, encoder_depth),
+        )
+    except (KeyError, OSError) as error:
+        if encoder_weights is None:
+            raise
+        raise ValueError(_weights_error(encoder_name, encoder_weights, error)) from error
+    if encoder_depth < 5:
+        _switch_off_idle(network, in_channels)
+    return network
+
+
+def pad_to_multiple(images: torch.Tensor, multiple: int, smallest: int = 1) -> torch.Tensor:
+    """Pad below and to the right until both sides are divisible by `multiple`.
+
+    Args:
+        images: `(B, C, H, W)`.
+        multiple: Divisor wanted, in pixels.
+        smallest: Sides to reach at least, in multiples.
+
+    Returns:
+        `(B, C, H', W')`, mirrored at the border; the last row or column is repeated where the image
+        is too small to mirror. `[..., :H, :W]` undoes it.
+    """
+    height, width = images.shape[-2:]
+    below, right = (max(-side % multiple, smallest * multiple - side) for side in (height, width))
+    if not below and not right:
+        return images
+    mode = "reflect" if below < height and right < width else "replicate"
+    return F.pad(images, (0, right, 0, below), mode=mode)
+
+
+def check_images(images: torch.Tensor, channels: int, name: str) -> None:
+    """Refuse what is not `(B, channels, H, W)`.
+
+    Raises:
+        ValueError: Wrong dimensions or band count; the line says which were expected.
+    """
+    if images.ndim != 4 or images.shape[1] != channels:
+        raise ValueError(f"{name}: this model takes {channels} bands, (B, {channels}, H, W); got {tuple(images.shape)}")
+
+
+def _check_names(architecture: str, encoder_name: str) -> None:
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"architecture {architecture!r}: choose one of {', '.join(ARCHITECTURES)}")
+    own = smp.encoders.get_encoder_names()
+    if encoder_name in own:
+        return
+    timm_name = encoder_name.removeprefix("tu-")
+    if timm_name != encoder_name and (":" in timm_name or timm.is_model(timm_name)):
+        return
+    known = own + [f"tu-{model}" for model in timm.list_models()]
+    close = difflib.get_close_matches(encoder_name, known, n=4)
+    hint = f"did you mean {', '.join(close)}?" if close else "see smp.encoders.get_encoder_names(), or tu-<timm model>"
+    raise ValueError(f"encoder_name {encoder_name!r}: no such encoder; {hint}")
+
+
+def _check_numbers(in_channels: int, num_classes: int, encoder_depth: int) -> None:
+    if in_channels < 1:
+        raise ValueError(f"in_channels {in_channels}: an image has at least 1 band")
+    if num_classes < 1:
+        raise ValueError(f"num_classes {num_classes}: at least 1 is needed")
+    if encoder_depth not in (3, 4, 5):
+        raise ValueError(f"encoder_depth {encoder_depth}: choose 3, 4 or 5")
+
+
+def _depth_options(architecture: str, encoder_depth: int) -> dict:
+    """What segmentation_models_pytorch leaves to the caller when the depth is not its default."""
+    if architecture in ("unet", "unetplusplus", "manet"):
+        return {"decoder_channels": _UNET_CHANNELS[:encoder_depth]}
+    if architecture in ("pspnet", "fpn"):
+        features_stride = 2**encoder_depth if architecture == "pspnet" else 2 ** (encoder_depth - 3)
+        return {"upsampling": features_stride}
+    return {}
+
+
+def _weights_argument(encoder_name: str, encoder_weights: str | None) -> str | bool | None:
+    """Encoders of timm carry their weights in the name: there, asking for any means `True`."""
+    return True if encoder_weights and encoder_name.startswith("tu-") else encoder_weights
+
+
+def _weights_error(encoder_name: str, encoder_weights: str, error: Exception) -> str:
+    if isinstance(error, KeyError):
+        offered = smp.encoders.encoders[encoder_name]["pretrained_settings"]
+        return f"encoder_weights {encoder_weights!r}: {encoder_name} offers {', '.join(offered) or 'none'}"
+    return (
+        f"encoder_weights {encoder_weights!r} of {encoder_name} could not be downloaded "
+        f"({type(error).__name__}); check the network, or load a local file with load_encoder"
+    )
+
+
+def _switch_off_idle(network: nn.Module, in_channels: int) -> None:
+    """No gradients for parameters no image ever reaches: distributed training would wait for them."""
+    parameters = list(network.parameters())
+    images = torch.zeros(1, in_channels, 128, 128, device=parameters[0].device)
+    network.eval()
+    total = network(images).sum()
+    for parameter, gradient in zip(parameters, torch.autograd.grad(total, parameters, allow_unused=True)):
+        parameter.requires_grad_(gradient is not None)
+    network.train()

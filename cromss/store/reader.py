@@ -1,0 +1,93 @@
+"""The reader of a finished store."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import lmdb
+import numpy as np
+
+from cromss.store.contents import check_position, fetch, read_ids
+from cromss.store.environment import reading
+from cromss.store.folder import DATA_NAME, MANIFEST_NAME, read_manifest
+from cromss.store.meta import META_KEY, StoreError, decode_meta
+from cromss.store.record import HEADER_SIZE, unpack_header, unpack_record
+
+
+class LmdbReader:
+    """Reads a finished store; can be pickled, and opens its environment once per process, when first used.
+
+    Args:
+        path: Folder of the store.
+        modality: Refuse a store of another modality.
+        verify_checksums: Find damaged values when they are read (about 0.7 ms per MB); damaged headers always are.
+
+    Attributes:
+        meta: What the store says about itself.
+        num_seasons: Arrays of each location.
+        bytes_read: Bytes of records read so far by this reader, headers included.
+
+    Raises:
+        StoreError: No such folder, unfinished, truncated or damaged, of another modality, or of a newer format.
+    """
+
+    def __init__(self, path: str | Path, modality: str | None = None, verify_checksums: bool = True):
+        self.path = Path(path)
+        self.bytes_read = 0
+        self._unpack = partial(unpack_record, verify_checksum=verify_checksums)
+        manifest = read_manifest(self.path)
+        self._folder = os.path.realpath(path)
+        with reading(self._folder, self.path, fresh=True) as txn:
+            self.meta, described = decode_meta(txn.get(META_KEY), self.path)
+            entries = txn.stat()["entries"]
+        if (entries, described) != (manifest.get("entries"), manifest.get("meta")):
+            raise StoreError(f"{path}: {MANIFEST_NAME} belongs to another {DATA_NAME}; copy both from the same store")
+        if modality not in (None, self.meta.modality):
+            raise StoreError(f"{path}: holds {self.meta.modality!r}, but {modality!r} is wanted")
+        self.num_seasons: int = self.meta.num_seasons
+        self._num_locations, self._ids_sha256 = described["num_locations"], described["ids_sha256"]
+
+    def __len__(self) -> int:
+        return self._num_locations
+
+    def read(self, index: int, season: int) -> np.ndarray:
+        """One array of a location, `(C, H, W)` or `(H, W)`: a writable copy of its own.
+
+        Raises:
+            IndexError: No such location or season.
+            StoreError: The record is missing or damaged.
+        """
+        index = check_position(self.path, "location", index, len(self))
+        season = check_position(self.path, "season", season, self.num_seasons)
+        with reading(self._folder, f"{self.path}: index {index}") as txn:
+            return np.array(self._view(txn, index, season), dtype=self.meta.dtype)
+
+    def read_seasons(self, index: int) -> np.ndarray:
+        """All arrays of a location, `(T, C, H, W)` or `(T, H, W)`; errors as `read`."""
+        index = check_position(self.path, "location", index, len(self))
+        with reading(self._folder, f"{self.path}: index {index}") as txn:
+            views = [self._view(txn, index, season) for season in range(self.num_seasons)]
+            return np.stack(views, dtype=self.meta.dtype)
+
+    def location_id(self, index: int) -> str:
+        """Id of a location, from its first record's header; errors as `read`."""
+        index = check_position(self.path, "location", index, len(self))
+        with reading(self._folder, f"{self.path}: index {index}") as txn:
+            return fetch(txn, self.path, index, 0, unpack_header).location_id
+
+    def location_ids(self) -> list[str]:
+        """Ids of all locations, in order.
+
+        Raises:
+            StoreError: They are not the ids that were written.
+        """
+        with reading(self._folder, self.path) as txn:
+            return read_ids(txn, self.path, self._ids_sha256)
+
+    def _view(self, txn: lmdb.Transaction, index: int, season: int) -> np.ndarray:
+        header, view = fetch(txn, self.path, index, season, self._unpack)
+        if header.dtype.name != self.meta.dtype:
+            where = f"{self.path}: index {index}, season {season}"
+            raise StoreError(f"{where}: {header.dtype.name}, but the store holds {self.meta.dtype}")
+        self.bytes_read += HEADER_SIZE + view.nbytes
+        return view

@@ -1,0 +1,30 @@
+"""The embedded default data: a small physical world, a pure function of a seed.
+
+Land cover grows from multi-scale fields (`land`), varies within its classes (`ground`), is seen
+by a spectrometer through an atmosphere (`optics`) and by a radar with speckle (`backscatter`), and is labelled
+with noise whose truth is known (`noise`).
+`folders` writes it in the layouts of the real sets, so that the same scripts run on both. Seasons are
+0 spring, 1 summer, 2 autumn, 3 winter; class ids are those of `cromss.legends.NOL`.
+"""
+
+from cromss.synthetic.backscatter import radar
+from cromss.synthetic.folders import WORLD_VERSION, write_dfc2020, write_nol
+from cromss.synthetic.ground import Ground, draw_ground
+from cromss.synthetic.land import Landscape, land_cover, landscape
+from cromss.synthetic.noise import NoiseModel, noisy_labels
+from cromss.synthetic.optics import optical
+
+__all__ = [
+    "WORLD_VERSION",
+    "Ground",
+    "Landscape",
+    "NoiseModel",
+    "draw_ground",
+    "land_cover",
+    "landscape",
+    "noisy_labels",
+    "optical",
+    "radar",
+    "write_dfc2020",
+    "write_nol",
+]

@@ -1,0 +1,293 @@
+"""From settings to metrics: whole runs on tiny sets."""
+
+import csv
+import json
+import pickle
+
+import lmdb
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from cromss.config import parse
+from cromss.legends import DFC2020
+from cromss.models import build_segmenter
+from cromss.models.weights import load_encoder
+from cromss.sensors import S1, S2
+from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSettings
+from cromss.store import LmdbWriter, StoreMeta
+from cromss.training import finetune, pretrain
+
+NAMES = {"s1": "0k_251k_uint8_s1.lmdb", "s2": "0k_251k_uint8_s2c.lmdb", "labels": "dw_labels.lmdb"}
+BANDS = {"s1": S1.bands, "s2": S2.bands, "labels": (), "exact": ()}
+COUNT, SEASONS, SIZE = 8, 4, 64
+
+
+def season_arrays():
+    """Blocks of classes that both sensors can tell apart."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 9, (COUNT, SEASONS, SIZE // 16, SIZE // 16)).repeat(16, 2).repeat(16, 3).astype(np.uint8)
+    arrays = {"labels": labels}
+    for modality in ("s1", "s2"):
+        levels = np.arange(len(BANDS[modality]))[:, None, None] * 5 + labels[:, :, None] * 20
+        arrays[modality] = np.clip(levels + rng.normal(0, 10, levels.shape), 0, 255).astype(np.uint8)
+    return arrays
+
+
+def write_ours(folder, arrays, names):
+    for modality, name in names.items():
+        dtype = arrays[modality].dtype.name
+        with LmdbWriter(
+            folder / name, StoreMeta(modality, BANDS[modality], dtype, arrays[modality].shape[1], "x")
+        ) as writer:
+            for index, seasons in enumerate(arrays[modality]):
+                writer.write(f"{index:07d}", list(seasons))
+            writer.finish()
+
+
+def write_published(folder, arrays):
+    for modality, name in NAMES.items():
+        with lmdb.open(str(folder / name), map_size=1 << 28) as environment, environment.begin(write=True) as txn:
+            for index, stack in enumerate(arrays[modality]):
+                txn.put(str(index).encode(), pickle.dumps((stack.tobytes(), stack.shape, f"{index:07d}")))
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    folder, arrays = tmp_path_factory.mktemp("sets"), season_arrays()
+    for name in ("ours", "published"):
+        (folder / name).mkdir()
+    write_ours(folder / "ours", arrays, NAMES)
+    arrays["exact"] = np.where(np.random.default_rng(1).random(arrays["labels"].shape) < 0.1, 255, arrays["labels"])
+    write_ours(folder / "ours", {"labels": arrays["exact"].astype(np.uint8)}, {"labels": "exact_labels.lmdb"})
+    write_published(folder / "published", arrays)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def downstream(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("downstream"), np.random.default_rng(2)
+    for part, count in (("train", 6), ("test", 5)):
+        labels = rng.integers(0, 8, (count, 1, 4, 4)).repeat(16, 2).repeat(16, 3).astype(np.uint8)
+        labels[:, :, :3] = 255
+        s2 = (labels[:, :, None] * 300 + rng.normal(1000, 60, (count, 1, 13, 64, 64))).clip(0).astype(np.uint16)
+        s1 = (labels[:, :, None] % 8 * 2.0 - 25 + rng.normal(0, 1, (count, 1, 2, 64, 64))).astype(np.float32)
+        (folder / part).mkdir()
+        files = {"s1": "s1.lmdb", "s2": "s2.lmdb", "labels": "labels.lmdb"}
+        write_ours(folder / part, {"s1": s1, "s2": s2, "labels": labels}, files)
+    return folder
+
+
+COMMON = "--model_type resnet18 --crop_size 32 --batch_size 4 --epochs 2 --accelerator cpu --learning_rate 0.001"
+METHOD = "--label_smoothing --sample_selection --sample_selection_rmdown_epoch 2 --validation 0.2"
+
+
+def pretrain_with(save_dir, data, arguments, kind=MultiModalSettings):
+    place = ["--save_dir", str(save_dir), "--data_path", str(data)]
+    return pretrain(parse(kind, [*COMMON.split(), *place, *arguments.split()]))
+
+
+def table(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def twins(sets, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("twins")
+    metrics = pretrain_with(folder, sets / "ours", f"{METHOD} --name a --gt_available --display_interval 1")
+    return folder, metrics
+
+
+def test_both_layouts_give_the_same_loss_curve(sets, tmp_path):
+    for name in ("ours", "published"):
+        pretrain_with(tmp_path, sets / name, f"{METHOD} --name {name}")
+    ours, published = (table(tmp_path / name / "metrics.csv") for name in ("ours", "published"))
+    assert len(ours) == len(published) == 2
+    for mine, theirs in zip(ours, published):
+        for key in mine:
+            assert float(mine[key]) == pytest.approx(float(theirs[key]), rel=1e-5), key
+
+
+def test_run_folder_is_complete(twins):
+    folder, metrics = twins
+    run = folder / "a"
+    names = {path.name for path in run.iterdir()}
+    assert {"config.yaml", "checkpoints", "metrics.json", "metrics.csv", "panels"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert {"last.ckpt", "best.ckpt"} <= {path.name for path in (run / "checkpoints").iterdir()}
+    assert len(list((run / "panels").glob("*.png"))) == 2
+    assert json.loads((run / "metrics.json").read_text()) == metrics
+    for key in ("train/seg_s1", "train/seg_s2", "train/consistency", "train/selected_s1", "val/loss", "val/miou_s2"):
+        assert np.isfinite(metrics[key]), key
+    assert any(key.startswith("val_iou_s1/") for key in metrics)
+
+
+def test_checkpoint_holds_plain_values_and_what_its_weights_expect(twins):
+    checkpoint = torch.load(twins[0] / "a" / "checkpoints" / "last.ckpt", weights_only=True)
+    card = checkpoint["cromss"]
+    assert card["bands"] == {"s1": list(S1.bands), "s2": list(S2.bands)}
+    assert "2 std" in card["normalization"]
+    assert card["settings"]["fusion_type"] == "mid"
+    assert yaml.safe_load(yaml.safe_dump(card)) == card
+
+
+def test_finished_run_is_not_done_again(twins, sets, capsys):
+    folder, metrics = twins
+    before = (folder / "a" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    again = pretrain_with(folder, sets / "ours", f"{METHOD} --name a --gt_available --display_interval 1")
+    assert again == metrics
+    assert (folder / "a" / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
+    assert "finished already" in capsys.readouterr().out
+
+
+def test_run_with_other_settings_is_refused(twins, sets):
+    with pytest.raises(ValueError, match=r"learning_rate 0.001 -> 0.1\); choose another --name"):
+        pretrain_with(twins[0], sets / "ours", f"{METHOD} --name a --gt_available --learning_rate 0.1")
+
+
+def test_resume_none_moves_the_old_run_aside(sets, tmp_path):
+    arguments = "--name a --epochs 1"
+    pretrain_with(tmp_path, sets / "ours", arguments)
+    pretrain_with(tmp_path, sets / "ours", f"{arguments} --resume none --learning_rate 0.01")
+    assert (tmp_path / "a.1" / "metrics.json").exists()
+    assert yaml.safe_load((tmp_path / "a" / "config.yaml").read_text())["learning_rate"] == 0.01
+
+
+def test_resumed_run_equals_an_undisturbed_one(sets, tmp_path):
+    flags = f"{METHOD} --lr_adjust_type none"
+    pretrain_with(tmp_path, sets / "ours", f"{flags} --name straight --epochs 3")
+    pretrain_with(tmp_path, sets / "ours", f"{flags} --name parts --epochs 1")
+    pretrain_with(tmp_path, sets / "ours", f"{flags} --name parts --epochs 3")
+    states = [
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for name in ("straight", "parts")
+    ]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert [row["epoch"] for row in table(tmp_path / "parts" / "metrics.csv")] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("resume", ["missing.ckpt", "/"])
+def test_resume_from_nothing_is_refused(sets, tmp_path, resume):
+    with pytest.raises(ValueError, match="--resume"):
+        pretrain_with(tmp_path, sets / "ours", f"--resume {resume} --max_steps 1")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--fusion_type late",
+        "--use_common_feature --sample_selection",
+        "--fusion_type late --use_common_feature --label_smoothing",
+        "--n_channels 9 --consist_loss_type kl",
+        "--experiment gt_labels",
+        "--sample_selection --sample_selection_rmup_func none --sample_selection_confidence_type gini",
+        "--consist_loss_type none --loss_type cdf --optimizer sgd",
+        "--cal_tr_acc --amp",
+        "--num_workers 2",
+    ],
+)
+def test_variants_train(sets, tmp_path, arguments):
+    metrics = pretrain_with(tmp_path, sets / "ours", f"{arguments} --max_steps 1 --name a")
+    assert np.isfinite(metrics["train/loss"])
+
+
+@pytest.mark.parametrize("modality", ["s1", "s2"])
+def test_single_modality_trains(sets, tmp_path, modality):
+    metrics = pretrain_with(tmp_path, sets / "ours", f"--input_type {modality} --max_steps 1", SingleModalSettings)
+    assert np.isfinite(metrics[f"val/miou_{modality}"])
+
+
+def test_loss_falls(sets, tmp_path):
+    pretrain_with(tmp_path, sets / "ours", "--epochs 12 --name a")
+    losses = [float(row["train/loss"]) for row in table(tmp_path / "a" / "metrics.csv")]
+    assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
+
+
+def test_limits_of_short_runs(sets, tmp_path):
+    pretrain_with(tmp_path, sets / "ours", "--limit_batches 1 --batch_size 2 --epochs 2 --name a")
+    assert [row["step"] for row in table(tmp_path / "a" / "metrics.csv")] == ["1", "2"]
+
+
+def test_start_from_given_weights(twins, sets, tmp_path, capsys):
+    weights = twins[0] / "a" / "checkpoints" / "last.ckpt"
+    pretrain_with(tmp_path, sets / "ours", f"--init_s1 {weights} --init_s2 {weights} --max_steps 1")
+    said = capsys.readouterr().out
+    assert said.count("tensors from") == 2
+    with pytest.raises(ValueError, match=r"missing\.ckpt"):
+        pretrain_with(tmp_path / "b", sets / "ours", f"--init_s2 {tmp_path / 'missing.ckpt'} --max_steps 1")
+
+
+def test_missing_set_is_refused_with_its_path(tmp_path):
+    with pytest.raises(ValueError, match=NAMES["s1"]):
+        pretrain_with(tmp_path, tmp_path / "nowhere", "")
+    assert not list(tmp_path.iterdir())
+
+
+def finetune_with(save_dir, data, arguments):
+    flags = (
+        "--model_type resnet18 --crop_size 64 --batch_size 3 --epochs 2 --validation 0 --accelerator cpu --save_maps -1"
+    )
+    place = ["--save_dir", str(save_dir), "--data_path", str(data)]
+    return finetune(parse(FinetuneSettings, [*flags.split(), *place, *arguments.split()]))
+
+
+def test_scores_equal_a_naive_count_over_the_written_maps(downstream, tmp_path):
+    metrics = finetune_with(tmp_path, downstream, "--name a --test_batch_size 2")
+    rng = np.random.default_rng(2)
+    colours = {tuple(colour): i for i, colour in enumerate(DFC2020.palette()[:8].tolist())}
+    truth = written_labels(downstream / "test" / "labels.lmdb")
+    maps = sorted((tmp_path / "a" / "maps").glob("*.png"))
+    assert len(maps) == len(truth) == 5
+    confusion = np.zeros((8, 8), int)
+    for path in maps:
+        image = np.asarray(Image.open(path))
+        for row, column in rng.integers(0, 64, (0, 2)):
+            assert tuple(image[row, column].tolist()) in colours
+        predicted = np.vectorize(lambda r, g, b: colours[r, g, b])(*image.transpose(2, 0, 1).astype(int))
+        for t, p in zip(truth[path.stem].flat, predicted.flat):
+            if t != 255:
+                confusion[t, p] += 1
+    assert metrics["oa"] == pytest.approx(np.trace(confusion) / confusion.sum())
+    union = confusion.sum(0) + confusion.sum(1) - np.diag(confusion)
+    assert metrics["miou"] == pytest.approx(np.mean(np.diag(confusion)[union > 0] / union[union > 0]))
+
+
+def written_labels(path):
+    from cromss.store import LmdbReader
+
+    reader = LmdbReader(path)
+    return {reader.location_id(i): reader.read(i, 0) for i in range(len(reader))}
+
+
+@pytest.mark.parametrize("modality", ["s1", "s2"])
+@pytest.mark.parametrize("tag", ["efix", "etr"])
+def test_transfer_from_our_checkpoint(twins, downstream, tmp_path, modality, tag):
+    weights = twins[0] / "a" / "checkpoints" / "last.ckpt"
+    flags = f"--weight_path {weights} --input_type {modality} --encoder_finetune_tag {tag} --name a --epochs 1"
+    metrics = finetune_with(tmp_path, downstream, flags)
+    assert 0 <= metrics["miou"] <= 1
+    assert "tensors from" in metrics["weights"]
+    state = torch.load(tmp_path / "a" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    fresh = build_segmenter("pspnet", "resnet18", in_channels=len(BANDS[modality]), num_classes=8)
+    load_encoder(fresh.encoder, weights, modality)
+    pairs = [(state[key], value) for key, value in fresh.state_dict(prefix="model.").items() if "encoder" in key]
+    assert pairs
+    same = [torch.equal(tuned, start) for tuned, start in pairs]
+    assert all(same) if tag == "efix" else not all(same)
+
+
+def test_fewer_training_tiles(downstream, tmp_path):
+    finetune_with(tmp_path, downstream, "--n_train 3 --epochs 1 --name a")
+    with pytest.raises(ValueError, match="--n_train 99: only 6"):
+        finetune_with(tmp_path, downstream, "--n_train 99")
+
+
+def test_every_head_trains(downstream, tmp_path):
+    for head in ("unet", "fpn", "deeplabv3plus", "upernet"):
+        metrics = finetune_with(
+            tmp_path, downstream, f"--model_framework {head} --max_steps 1 --name {head} --save_maps 0"
+        )
+        assert np.isfinite(metrics["oa"]), head
