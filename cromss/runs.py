@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +115,7 @@ def build_trainer(
         best: Metric of the best checkpoint; empty for none.
         mode: `"min"` or `"max"` of `best`.
     """
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    _quieten()
     nodes, devices = _processes(runtime)
     keep = {"dirpath": folder.checkpoints, "enable_version_counter": False}
     saving = [
@@ -148,6 +149,19 @@ def build_trainer(
         ],
         plugins=[AtomicCheckpointIO()],
     )
+
+
+def _quieten() -> None:
+    """Drop what Lightning says on every start and nobody can act on."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        "treespec",
+        "does not have many workers",
+        "in eval mode at the start",
+        "length of `list`",
+        "is not empty",
+    ):
+        warnings.filterwarnings("ignore", f".*{message}")
 
 
 def _processes(runtime: Runtime) -> tuple[int, int | str]:

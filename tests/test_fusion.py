@@ -1,43 +1,16 @@
 """Pretraining networks: the published numbers, any size, and clear refusals."""
 
 import json
-import zlib
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
+from published import reference_model
 
 from cromss.models import build_pretrainer, encoders
-from cromss.models.weights import from_published, to_published
 
 torch.set_num_threads(2)
-
-
-def fill(key: str, tensor: torch.Tensor) -> torch.Tensor:
-    """The reference's rule (reference/README.md, h_forward): values from the published name."""
-    if key.endswith("num_batches_tracked"):
-        return tensor
-    values = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(tuple(tensor.shape))
-    if key.endswith("running_mean"):
-        values = 0.1 * values
-    elif key.endswith("running_var"):
-        values = 1 + 0.1 * np.abs(values)
-    elif tensor.ndim == 4:
-        values = values * np.sqrt(2 / np.prod(tensor.shape[1:]))
-    elif key.endswith("weight"):
-        values = 1 + 0.1 * values
-    else:
-        values = 0.1 * values
-    return torch.as_tensor(values, dtype=tensor.dtype)
-
-
-def reference_model(fusion: str, dtype: torch.dtype) -> torch.nn.Module:
-    model = build_pretrainer(fusion, "resnet18")
-    published = to_published(model.state_dict(), fusion)
-    filled = {key: fill(key.removeprefix("net."), tensor) for key, tensor in published.items()}
-    model.load_state_dict(from_published(filled))
-    return model.to(dtype)
 
 
 @cache

@@ -1,15 +1,14 @@
 """The whole objective against the published losses, gradients and one training step."""
 
 import copy
-import zlib
 
 import numpy as np
 import pytest
 import torch
+from published import reference_model
 
 from cromss.legends import IGNORE_INDEX
-from cromss.models import build_pretrainer
-from cromss.models.weights import from_published, to_published
+from cromss.models.published_names import to_published
 from cromss.objective import CrossModalObjective
 
 BRANCHES = ("s1", "s2")
@@ -54,31 +53,9 @@ def test_selection_chain_matches_published(reference, epoch):
         )
 
 
-def published_fill(key: str, tensor: torch.Tensor) -> torch.Tensor:
-    """Deterministic weights of the reference run, from the name alone; see the reference's README."""
-    draws = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(tuple(tensor.shape))
-    if key.endswith("num_batches_tracked"):
-        return tensor
-    if key.endswith("running_mean"):
-        draws = 0.1 * draws
-    elif key.endswith("running_var"):
-        draws = 1 + 0.1 * np.abs(draws)
-    elif draws.ndim == 4:
-        draws = draws * np.sqrt(2 / np.prod(draws.shape[1:]))
-    elif key.endswith("weight"):
-        draws = 1 + 0.1 * draws
-    else:
-        draws = 0.1 * draws
-    return torch.from_numpy(np.asarray(draws)).to(tensor.dtype)
-
-
 @pytest.fixture(scope="module")
 def filled_model():
-    model = build_pretrainer("mid", "resnet18", {"s1": 2, "s2": 13}, 9)
-    published = to_published(model.state_dict(), "mid")
-    filled = {key: published_fill(key.removeprefix("net."), value) for key, value in published.items()}
-    model.load_state_dict(from_published(filled))
-    return model.train()
+    return reference_model("mid").train()
 
 
 @pytest.mark.parametrize("epoch", [0, 40, 150])

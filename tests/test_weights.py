@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from cromss.models import build_pretrainer, build_segmenter
-from cromss.models.weights import WeightsError, from_published, inspect, load_encoder, read_state_dict, to_published
+from cromss.models.published_names import from_published, to_published
+from cromss.models.weights import WeightsError, inspect, load_encoder, read_state_dict
 
 torch.set_num_threads(2)
 

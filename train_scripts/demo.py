@@ -16,7 +16,7 @@ from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSet
 
 HOME = Path("runs/demo")
 CONFIGS = Path(__file__).parent / "configs"
-SELECTION = ["--sample_selection", "--sample_selection_rmdown_epoch", "8"]
+SELECTION = ["--sample_selection", "--sample_selection_rmdown_epoch", "16"]
 SCORES = {"oa": "OA", "aa": "AA", "miou": "mIoU", "mf1": "mF1"}
 
 

@@ -49,23 +49,6 @@ ORIGINS = {
 LAYOUTS = (*dict.fromkeys(layout for layout, _ in ORIGINS.values()), "single")
 """Layouts recognised; `single` is `net.encoder.` with no `net.encoder1.` beside it."""
 
-PUBLISHED_PREFIXES = {
-    "mid": {
-        "encoders.s1.": "net.encoder1.",
-        "encoders.s2.": "net.encoder.",
-        "encoders.common.": "net.encoder_common.",
-        "decoder.": "net.decoder.",
-        "segmentation_head.": "net.segmentation_head.",
-    },
-    "late": {
-        "networks.s1.": "net.model1.",
-        "networks.s2.": "net.model2.",
-        "networks.common.": "net.model_common.",
-    },
-    "single": {"networks.s1.": "net.", "networks.s2.": "net."},
-}
-"""Fusion -> {our prefix: the published one} (arXiv 2405.01217); `common` is our own choice."""
-
 _MODALITY_BY_BANDS = {len(S1.bands): "s1"} | {len(bands): "s2" for bands in S2_SUBSETS.values() if len(bands) > 3}
 
 
@@ -125,7 +108,7 @@ class WeightsReport:
     def __str__(self) -> str:
         head = f"{self.path} (sha256 {self.sha256}), {self.layout}: "
         if not self.num_loaded:
-            return head + f"{self.num_tensors} tensors, encoders: {_listed(self.stems)}"
+            return head + f"{self.num_tensors} tensors, encoders: {listed(self.stems)}"
         origin = f"{self.prefix or '(no prefix)'}, {self.modality or 'unknown sensor'}, {self.in_channels} bands"
         return head + f"{self.num_loaded}/{self.num_expected} tensors from {origin}"
 
@@ -137,7 +120,7 @@ def inspect(path: str | Path) -> WeightsReport:
         WeightsError: The file is missing, damaged, or holds code.
     """
     state_dict = read_state_dict(path)
-    return _report(path, state_dict, _find_stems(state_dict, "conv1.weight", (7, 7)))
+    return _report(path, state_dict, find_stems(state_dict))
 
 
 def load_encoder(
@@ -168,7 +151,7 @@ def load_encoder(
     own_names = _own_names(encoder)
     stem_name = next(name for name, tensor in own_names.items() if tensor.ndim == 4)
     shape = own_names[stem_name].shape
-    stems = _find_stems(state_dict, stem_name, tuple(shape[2:]))
+    stems = find_stems(state_dict, stem_name, tuple(shape[2:]))
     chosen = _choose(path, stems, shape[1], modality, source)
     tensors = _strict(path, state_dict, chosen.prefix, own_names)
     counters = {name: torch.zeros_like(tensor) for name, tensor in own_names.items() if _is_counter(name)}
@@ -195,33 +178,6 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     raise WeightsError(f"{path}: no tensors found, neither bare nor under {', '.join(CONTAINERS)}")
 
 
-def to_published(state_dict: Mapping[str, torch.Tensor], fusion: str) -> dict[str, torch.Tensor]:
-    """Rename our pretrainer's tensors as in the published checkpoints.
-
-    Args:
-        state_dict: `build_pretrainer(...).state_dict()`.
-        fusion: `"mid"`, `"late"`, or `"single"` for a pretrainer of one modality.
-
-    Raises:
-        WeightsError: Unknown fusion, or a name that does not belong to it.
-    """
-    if fusion not in PUBLISHED_PREFIXES:
-        raise WeightsError(f"fusion {fusion!r}: choose one of {', '.join(PUBLISHED_PREFIXES)}")
-    return _rename(state_dict, PUBLISHED_PREFIXES[fusion])
-
-
-def from_published(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Rename the tensors of a published checkpoint as in our pretrainer: undoes `to_published`.
-
-    Mid and late fusion differ in their names; a single-modal network belongs to the sensor with as
-    many bands as its stem.
-
-    Raises:
-        WeightsError: A name that no published network has.
-    """
-    return _rename(state_dict, _published_table(state_dict))
-
-
 def _open(path: Path) -> object:
     try:
         if path.suffix == ".safetensors":
@@ -242,7 +198,10 @@ def _canonical(prefix: str) -> str:
     return re.sub(r"^(backbone\.)+|^model\.|(?<=\.)model\.$", lambda found: found[1] or "", prefix)
 
 
-def _find_stems(state_dict: Mapping[str, torch.Tensor], stem_name: str, kernel: tuple[int, ...]) -> tuple[Stem, ...]:
+def find_stems(
+    state_dict: Mapping[str, torch.Tensor], stem_name: str = "conv1.weight", kernel: tuple[int, ...] = (7, 7)
+) -> tuple[Stem, ...]:
+    """First convolutions of that name and kernel among the tensors; by default those of ResNets."""
     shapes = {
         name.removesuffix(stem_name): tuple(tensor.shape)
         for name, tensor in state_dict.items()
@@ -271,7 +230,7 @@ def _choose(path: str | Path, stems: tuple[Stem, ...], bands: int, modality: str
         return fitting[0]
     wanted = f"{bands} bands" + (f" of {modality}" if modality else "") + (f" in {source}" if source != "auto" else "")
     problem = f"more than one encoder takes {wanted}, name the modality" if fitting else f"no encoder takes {wanted}"
-    raise WeightsError(f"{path}: {problem}; found {_listed(stems)}")
+    raise WeightsError(f"{path}: {problem}; found {listed(stems)}")
 
 
 def _own_names(encoder: nn.Module) -> dict[str, torch.Tensor]:
@@ -337,26 +296,6 @@ def _report(
     )
 
 
-def _listed(stems: tuple[Stem, ...]) -> str:
+def listed(stems: tuple[Stem, ...]) -> str:
+    """Stems for an error or a report."""
     return ", ".join(map(str, stems)) or "none"
-
-
-def _published_table(state_dict: Mapping[str, torch.Tensor]) -> dict[str, str]:
-    """Published prefix -> ours, for the kind of network these names belong to."""
-    for fusion, sign in (("mid", "net.encoder1."), ("late", "net.model1.")):
-        if any(name.startswith(sign) for name in state_dict):
-            return {theirs: ours for ours, theirs in PUBLISHED_PREFIXES[fusion].items()}
-    stems = _find_stems(state_dict, "conv1.weight", (7, 7))
-    if len(stems) != 1 or stems[0].modality is None:
-        raise WeightsError(f"state_dict: not a published network; encoders found: {_listed(stems)}")
-    return {"net.": f"networks.{stems[0].modality}."}
-
-
-def _rename(state_dict: Mapping[str, torch.Tensor], prefixes: Mapping[str, str]) -> dict[str, torch.Tensor]:
-    renamed = {}
-    for name, tensor in state_dict.items():
-        old = next((prefix for prefix in prefixes if name.startswith(prefix)), None)
-        if old is None:
-            raise WeightsError(f"state_dict: {name} does not begin with one of {', '.join(prefixes)}")
-        renamed[prefixes[old] + name.removeprefix(old)] = tensor
-    return renamed
