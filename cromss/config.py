@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 import yaml
@@ -36,10 +36,7 @@ def to_flat(settings: Any) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for entry in dataclasses.fields(settings):
         value = getattr(settings, entry.name)
-        if dataclasses.is_dataclass(value):
-            flat |= to_flat(value)
-        else:
-            flat[entry.name] = list(value) if isinstance(value, tuple) else value
+        flat |= to_flat(value) if dataclasses.is_dataclass(value) else {entry.name: _plain(value)}
     return flat
 
 
@@ -48,13 +45,19 @@ def save_yaml(settings: Any, path: Path) -> None:
     path.write_text(yaml.safe_dump(to_flat(settings), sort_keys=False))
 
 
-def run(main: Callable[[Settings], Any], settings: type[Settings]) -> None:
-    """Parse the command line, call `main(settings)`, and end foreseen errors with one line and status 2."""
+def run(main: Callable[[Settings], int | None], settings: type[Settings]) -> NoReturn:
+    """Parse the command line, call `main(settings)`, and exit with the status it returns.
+
+    A foreseen error (ValueError, OSError) ends in one line on stderr and status 2, Ctrl-C in 130.
+    """
     parsed = parse(settings)
     try:
-        main(parsed)
-    except (ValueError, FileNotFoundError, PermissionError) as error:
-        sys.exit(_fail(error))
+        status = main(parsed)
+    except (ValueError, OSError) as error:
+        status = _fail(error)
+    except KeyboardInterrupt:
+        status = _fail("interrupted; the same command goes on from here", status=130)
+    sys.exit(status)
 
 
 def _with_config(settings: type, arguments: list[str]) -> list[str]:
@@ -76,7 +79,7 @@ def _yaml_arguments(settings: type, path: Path) -> list[str]:
         raise ValueError(f"--config {path}: not plain YAML ({' '.join(str(error).split())[:120]})") from None
     if not isinstance(content, dict):
         raise ValueError(f"--config {path}: expected a mapping of settings, got {type(content).__name__}")
-    known = to_flat(settings())
+    known = _defaults(settings)
     tokens: list[str] = []
     for key, value in content.items():
         if key not in known:
@@ -85,14 +88,34 @@ def _yaml_arguments(settings: type, path: Path) -> list[str]:
     return tokens
 
 
+def _defaults(settings: type) -> dict[str, Any]:
+    """Flag -> plain default, `None` where it is required; fields that are settings themselves are walked."""
+    known: dict[str, Any] = {}
+    for entry in dataclasses.fields(settings):
+        default = None if entry.default is dataclasses.MISSING else entry.default
+        if entry.default_factory is not dataclasses.MISSING:
+            default = entry.default_factory()
+        known |= _defaults(type(default)) if dataclasses.is_dataclass(default) else {entry.name: _plain(default)}
+    return known
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
 def _tokens(path: Path, key: str, value: Any, default: Any) -> list[str]:
+    if value is None and default is None:
+        return []
     if isinstance(default, bool):
         if not isinstance(value, bool):
             raise ValueError(f"--config {path}: {key} wants true or false, got {value!r}")
         return [f"--{key}" if value else f"--no_{key}"]
     values = value if isinstance(value, list) else [value]
     if any(item is None or isinstance(item, (dict, list, bool)) for item in values):
-        raise ValueError(f"--config {path}: {key} wants a plain value like {default!r}, got {value!r}")
+        like = "" if default is None else f" like {default!r}"
+        raise ValueError(f"--config {path}: {key} wants a plain value{like}, got {value!r}")
     return [f"--{key}", *map(str, values)]
 
 
@@ -117,8 +140,12 @@ def _first_words(box: str) -> str:
     """The message under the title of the box that the parser draws, on one line."""
     lines = [line.strip("│ ") for line in box.splitlines()[1:]]
     ruled = "\n".join("" if set(line) <= set("─-╰╯") else line for line in lines).strip()
-    message = " ".join(ruled.split("\n\n")[0].split())
-    return re.sub(r"^Error parsing \w+Settings: ", "", message) + " (see --help)"
+    words = ruled.split("\n\n")[0]
+    if words.startswith("Missing from"):
+        flags = re.findall(r"^--\w+", words, re.MULTILINE)
+        return f"required: {' '.join(flags)} (see --help)"
+    message = " ".join(words.split())
+    return re.sub(r"^Error parsing \w+: ", "", message) + " (see --help)"
 
 
 def _suggestion(key: str, known: dict[str, Any]) -> str:
@@ -126,6 +153,6 @@ def _suggestion(key: str, known: dict[str, Any]) -> str:
     return f"; did you mean {close[0]!r}?" if close else "; --help lists them"
 
 
-def _fail(error: Exception) -> int:
+def _fail(error: Exception | str, status: int = 2) -> int:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    return 2
+    return status

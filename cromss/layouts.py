@@ -1,27 +1,23 @@
 """Raw folder layouts -> locations with ids, and locations -> arrays.
 
 Listing is apart from reading: a `Location` only names files, so that a set can be counted and
-checked before a pixel is read. Images are resampled bicubically, labels to the nearest neighbour.
+checked before a pixel is read.
 """
 
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import rasterio
-from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
 
 from cromss.legends import Legend
-from cromss.sensors import MODALITIES, Modality, canonical_band, check_values
+from cromss.scenes import read_image, read_labels
+from cromss.sensors import MODALITIES
 
 _TIME = re.compile(r"(?<!\d)(\d{8})(?:T(\d{6}))?(?!\d)")
-_KNOWN_BANDS = frozenset(band for modality in MODALITIES.values() for band in modality.bands)
 
 
 @dataclass(frozen=True)
@@ -57,12 +53,9 @@ def list_ssl4eo(root: Path, folders: Mapping[str, str], ids_csv: Path | None = N
     listed = read_ids(ids_csv) if ids_csv else dict.fromkeys(sorted(names.values()), ())
     locations = []
     for name, wanted in listed.items():
-        scenes = {}
-        for modality, ids in found.items():
-            folder = ids.get(_id_key(name))
-            paths = _scene_folders(folder, wanted if modality != "s1" else ()) if folder else ()
-            scenes[modality] = tuple(path / "label.tif" if modality == "labels" else path for path in paths)
-        locations.append(Location(names.get(_id_key(name), name), scenes))
+        key = _id_key(name)
+        scenes = {modality: _season_paths(ids.get(key), modality, wanted) for modality, ids in found.items()}
+        locations.append(Location(names.get(key, name), scenes))
     return _not_empty(locations, root)
 
 
@@ -119,10 +112,9 @@ def read_ids(path: Path) -> dict[str, tuple[str, ...]]:
     """
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = [(number, [cell.strip() for cell in row]) for number, row in enumerate(csv.reader(file), 1) if row]
+    width = len(rows[0][1]) if rows else 0
     if rows and rows[0][1][0].lower() == "id":
-        width, rows = len(rows[0][1]), rows[1:]
-    else:
-        width = len(rows[0][1]) if rows else 0
+        del rows[0]
     ids: dict[str, tuple[str, ...]] = {}
     seen: dict[str, int] = {}
     for number, (name, *scenes) in rows:
@@ -136,7 +128,7 @@ def read_ids(path: Path) -> dict[str, tuple[str, ...]]:
         if len(set(scenes)) < len(scenes):
             raise ValueError(f"{where}: id {name} names a scene twice: {', '.join(scenes)}")
         seen[_id_key(name)] = number
-        ids[name] = tuple(sorted(scenes, key=_time_order))
+        ids[name] = tuple(sorted(scenes, key=scene_time))
     if not ids:
         raise ValueError(f"{path}: holds no ids; wanted rows of an id and its scenes")
     return ids
@@ -160,12 +152,8 @@ def check_location(location: Location, num_seasons: int) -> None:
         ValueError: A modality or season is missing, or labels are of another day than Sentinel-2.
     """
     for modality, paths in location.scenes.items():
-        if not paths:
-            raise ValueError(f"location {location.id}: no {modality} scene")
         if len(paths) != num_seasons:
-            raise ValueError(
-                f"location {location.id}: {len(paths)} {modality} scenes where {num_seasons} seasons are wanted"
-            )
+            raise ValueError(f"location {location.id}: {len(paths) or 'no'} {modality} scenes, wanted {num_seasons}")
     for image, labels in zip(location.scenes.get("s2", ()), location.scenes.get("labels", ())):
         days = [(scene_time(p.parent.name if p.suffix else p.name) or "")[:8] for p in (image, labels)]
         if all(days) and days[0] != days[1]:
@@ -198,49 +186,10 @@ def read_location(
         ]
         for modality, paths in location.scenes.items()
     }
-    shapes = {modality: {array.shape[-2:] for array in arrays} for modality, arrays in seasons.items()}
-    if len(set().union(*shapes.values())) > 1:
-        found = ", ".join(f"{m} {'x'.join(map(str, shape))}" for m, each in shapes.items() for shape in sorted(each))
-        raise ValueError(f"location {location.id}: sizes differ ({found}); all modalities and seasons must agree")
+    sizes = {f"{modality} {a.shape[-2]}x{a.shape[-1]}": a.shape[-2:] for modality in seasons for a in seasons[modality]}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"location {location.id}: sizes differ ({', '.join(sizes)}); all must agree")
     return seasons
-
-
-def read_image(source: Path, modality: Modality, size: int | None = None) -> np.ndarray:
-    """One scene as `(C, H, W)` raw values (dB or DN), bicubic where `size` differs from the file.
-
-    Args:
-        source: A folder of single-band files `<band>.tif` on any grids, or one multi-band GeoTIFF.
-        modality: The sensor.
-        size: Side in pixels to resample to; the file's own size for `None`.
-
-    Raises:
-        ValueError: A band is missing or out of order, the file is truncated, or the values are
-            nodata, NaN or in another unit.
-    """
-    if not source.exists():
-        raise ValueError(f"{source}: no such scene")
-    if source.is_dir():
-        files = _band_files(source, modality)
-        bands = [_read_bands(file, (band,), size) for band, file in files.items()]
-        if len({band.shape for band in bands}) > 1:
-            raise ValueError(f"{source}: bands are on different grids; give the size to resample them to")
-        image = np.concatenate(bands)
-    else:
-        image = _read_bands(source, modality.bands, size)
-    check_values(image, modality, str(source))
-    return image
-
-
-def read_labels(source: Path, legend: Legend, size: int | None = None) -> np.ndarray:
-    """One label file as `(H, W)` uint8 class ids (255 ignored), nearest where `size` differs.
-
-    Raises:
-        ValueError: The file is missing, unreadable, of several bands, or has codes outside the legend.
-    """
-    with _opened(source, ("label",)) as dataset:
-        shape = dataset.shape if size is None else (size, size)
-        raw = dataset.read(1, out_shape=shape, resampling=Resampling.nearest)
-    return legend.to_class_ids(raw, where=str(source))
 
 
 def _children(folder: Path) -> list[Path]:
@@ -267,56 +216,10 @@ def _id_folders(root: Path) -> dict[str, Path]:
     return folders
 
 
-def _time_order(name: str) -> tuple[str, str]:
-    return scene_time(name) or "", name
-
-
-def _scene_folders(folder: Path, names: Sequence[str] = ()) -> list[Path]:
-    names = names or [p.name for p in _children(folder) if p.is_dir() and scene_time(p.name)]
-    return [folder / name for name in sorted(names, key=_time_order)]
-
-
-def _band_files(folder: Path, modality: Modality) -> dict[str, Path]:
-    files = {canonical_band(path.stem): path for path in _children(folder) if path.suffix == ".tif"}
-    missing = [band for band in modality.bands if band not in files]
-    if missing:
-        level = " (level 2A has none: level 1C is wanted)" if missing == ["B10"] else ""
-        raise ValueError(f"{folder}: no file for band {' '.join(missing)} of {modality.title}{level}")
-    return {band: files[band] for band in modality.bands}
-
-
-@contextmanager
-def _opened(path: Path, bands: Sequence[str]) -> Iterator[rasterio.DatasetReader]:
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    try:
-        with rasterio.open(path) as dataset:
-            _check_bands(dataset, bands, path)
-            yield dataset
-    except RasterioError as error:
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise ValueError(f"{path}: cannot be read, truncated or not a GeoTIFF ({reason})") from error
-
-
-def _check_bands(dataset: rasterio.DatasetReader, bands: Sequence[str], path: Path) -> None:
-    named = [canonical_band(text) for text in dataset.descriptions if text]
-    named = named if len(named) == dataset.count and _KNOWN_BANDS.issuperset(named) else []
-    if dataset.count != len(bands):
-        missing = [band for band in bands if band not in named] if named else []
-        missing = missing or (["B10 (level 2A has none)"] if (dataset.count, len(bands)) == (12, 13) else [])
-        hint = f"; missing: {' '.join(missing)}" if missing else f": {' '.join(bands)}"
-        raise ValueError(f"{path}: {dataset.count} bands where {len(bands)} are wanted{hint}")
-    if named and named != list(bands):
-        raise ValueError(f"{path}: bands are {' '.join(named)}, wanted in the order {' '.join(bands)}")
-
-
-def _read_bands(path: Path, bands: Sequence[str], size: int | None) -> np.ndarray:
-    with _opened(path, bands) as dataset:
-        pixels = dataset.read()
-        if dataset.nodata is not None:
-            holes = np.isnan(pixels) if np.isnan(dataset.nodata) else pixels == dataset.nodata
-            if holes.any():
-                raise ValueError(f"{path}: {int(holes.sum())} nodata pixels ({dataset.nodata:g}); fill them or skip it")
-        if size is not None and dataset.shape != (size, size):
-            pixels = dataset.read(out_shape=(len(bands), size, size), resampling=Resampling.cubic)
-    return pixels
+def _season_paths(folder: Path | None, modality: str, wanted: Sequence[str]) -> tuple[Path, ...]:
+    if folder is None:
+        return ()
+    if modality == "s1" or not wanted:
+        dated = [path.name for path in _children(folder) if path.is_dir() and scene_time(path.name)]
+        wanted = sorted(dated, key=scene_time)
+    return tuple(folder / scene / "label.tif" if modality == "labels" else folder / scene for scene in wanted)

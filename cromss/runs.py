@@ -14,6 +14,7 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from cromss.callbacks import AtomicCheckpointIO, EpochTable, LastCheckpoint
 from cromss.config import save_yaml, to_flat
@@ -55,6 +56,8 @@ class RunFolder:
     def open(self, settings: Any) -> Path | None:
         """Make the folder, write config.yaml, and say from which checkpoint to go on.
 
+        Only the first of several processes touches the folder.
+
         `--resume auto` continues what is there, `none` moves it aside, a path continues that file.
 
         Raises:
@@ -62,7 +65,8 @@ class RunFolder:
         """
         resume, checkpoint = settings.runtime.resume, None
         if resume == "none":
-            self._move_aside()
+            if rank_zero_only.rank == 0:
+                self._move_aside()
         elif resume == "auto":
             self.refuse_other_settings(settings)
             checkpoint = self.last if self.last.exists() else None
@@ -70,15 +74,17 @@ class RunFolder:
             checkpoint = Path(resume)
             if not checkpoint.is_file():
                 raise ValueError(f"--resume {resume}: no such checkpoint; auto and none are the other choices")
-        self.path.mkdir(parents=True, exist_ok=True)
-        save_yaml(settings, self.path / "config.yaml")
+        if rank_zero_only.rank == 0:
+            self.path.mkdir(parents=True, exist_ok=True)
+            save_yaml(settings, self.path / "config.yaml")
         return checkpoint
 
     def close(self, settings: Any, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """Write metrics.json, which marks the run as finished."""
         length = {"epochs": settings.optimisation.epochs, "max_steps": settings.runtime.max_steps}
         content = {**length, **metrics}
-        (self.path / "metrics.json").write_text(json.dumps(content, indent=2) + "\n")
+        if rank_zero_only.rank == 0:
+            (self.path / "metrics.json").write_text(json.dumps(content, indent=2) + "\n")
         return content
 
     def refuse_other_settings(self, settings: Any) -> None:
@@ -154,13 +160,7 @@ def build_trainer(
 def _quieten() -> None:
     """Drop what Lightning says on every start and nobody can act on."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (
-        "treespec",
-        "does not have many workers",
-        "in eval mode at the start",
-        "length of `list`",
-        "is not empty",
-    ):
+    for message in ("treespec", "many workers", "in eval mode at the start", "length of `list`", "is not empty"):
         warnings.filterwarnings("ignore", f".*{message}")
 
 

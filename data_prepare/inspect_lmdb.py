@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import tyro
 
+from cromss.config import run
 from cromss.legends import LEGENDS, NOL, Legend
-from cromss.preparation import one_line_errors
 from cromss.sensors import MODALITIES
 from cromss.store import LmdbReader, PublishedReader, open_store
 
@@ -217,5 +217,4 @@ def displayable(store: Store, index: int) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    with one_line_errors():
-        raise SystemExit(main(tyro.cli(Inspection, use_underscores=True)))
+    run(main, Inspection)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
 from cromss import layouts, preparation
+from cromss.aligned_stores import Prepared
+from cromss.config import run
 from cromss.legends import DFC2020
 
 SPLITS = {"train": "validation", "test": "test"}
@@ -60,11 +60,10 @@ def main(settings: Dfc2020Set) -> None:
         )
 
 
-def prepare_patch(location: layouts.Location) -> preparation.Prepared:
+def prepare_patch(location: layouts.Location) -> Prepared:
     """Read a patch; raw values stay, labels become class ids."""
     return preparation.to_raw(layouts.read_location(location, 1, DFC2020))
 
 
 if __name__ == "__main__":
-    with preparation.one_line_errors():
-        main(tyro.cli(Dfc2020Set, use_underscores=True))
+    run(main, Dfc2020Set)

@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
 from cromss import layouts, preparation
+from cromss.aligned_stores import Prepared, refuse_changed_offsets
+from cromss.config import run
 from cromss.legends import LEGENDS
 from cromss.store import StoreMeta
 
@@ -74,7 +74,7 @@ def main(settings: PretrainSet) -> None:
     num_seasons = settings.num_seasons or layouts.most_seasons(locations)
     size = settings.size if settings.layout == "ssl4eo" else None
     told_by_id = offsets_by_id(settings.s2_offset_ids, locations)
-    preparation.refuse_changed_offsets(settings.out, told_by_id)
+    refuse_changed_offsets(settings.out, told_by_id)
     prepare = partial(
         prepare_location,
         num_seasons=num_seasons,
@@ -125,7 +125,7 @@ def prepare_location(
     size: int | None,
     told: int | None,
     told_by_id: dict[str, int],
-) -> preparation.Prepared:
+) -> Prepared:
     """Read a location and convert it to what is stored."""
     seasons = layouts.read_location(location, num_seasons, LEGENDS[label_codes], size)
     return preparation.to_pretraining(seasons, location, told_by_id.get(location.id, told))
@@ -148,5 +148,4 @@ def store_metas(settings: PretrainSet, num_seasons: int) -> dict[Path, StoreMeta
 
 
 if __name__ == "__main__":
-    with preparation.one_line_errors():
-        main(tyro.cli(PretrainSet, use_underscores=True))
+    run(main, PretrainSet)

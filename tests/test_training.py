@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
 import pickle
+import shutil
+from functools import partial
 
 import lmdb
 import numpy as np
@@ -10,8 +13,9 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cromss.config import parse
+from cromss.config import parse, run
 from cromss.legends import DFC2020
 from cromss.models import build_segmenter
 from cromss.models.weights import load_encoder
@@ -111,6 +115,80 @@ def test_both_layouts_give_the_same_loss_curve(sets, tmp_path):
             assert float(mine[key]) == pytest.approx(float(theirs[key]), rel=1e-5), key
 
 
+PUBLISHED = """
+    --input_type s12 --fusion_type mid --model_type resnet50 --n_channels 13 --n_classes 9 --loss_type cd
+    --consist_loss_type ce --label_smoothing --label_smoothing_factor 0.15 0.05 --label_smoothing_prior_type ts
+    --sample_selection --sample_selection_rmup_func exp --sample_selection_rmdown_epoch 80 --sample_selection_prop 0.5
+    --sample_selection_confidence_type ce --experiment ns_labels --validation 0.01 --num_workers 12
+    --optimizer adam --learning_rate 0.005 --lr_adjust_type rop --lr_adjust 30
+    --data_name_s1 0k_251k_uint8_s1.lmdb --data_name_s2 0k_251k_uint8_s2c.lmdb --data_name_label dw_labels.lmdb
+"""
+
+
+def test_published_command_on_both_layouts(tmp_path):
+    """Word for word but for paths, epochs, batch size and device; 264 pixels, ResNet-50."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 9, (4, SEASONS, 33, 33)).repeat(8, 2).repeat(8, 3).astype(np.uint8)
+    arrays = {
+        m: np.clip(labels[:, :, None] * 20 + rng.integers(0, 40, (4, SEASONS, len(BANDS[m]), 264, 264)), 0, 255)
+        for m in ("s1", "s2")
+    }
+    arrays = {m: a.astype(np.uint8) for m, a in arrays.items()} | {"labels": labels}
+    curves = []
+    for name in ("ours", "published"):
+        (tmp_path / name).mkdir()
+        write = partial(write_ours, names=NAMES) if name == "ours" else write_published
+        write(tmp_path / name, arrays)
+        paths = ["--data_path", str(tmp_path / name), "--save_dir", str(tmp_path / f"runs_{name}")]
+        arguments = f"{PUBLISHED} --epochs 1 --batch_size 1 --accelerator cpu".split()
+        settings = parse(MultiModalSettings, [*arguments, *paths])
+        pretrain(settings)
+        (folder,) = (tmp_path / f"runs_{name}").iterdir()
+        assert folder.name == "mid_s12_resnet50_seed42"
+        curves.append(step_losses(folder))
+        shutil.rmtree(folder)
+    assert len(curves[0]) == 3
+    assert curves[0] == pytest.approx(curves[1], rel=1e-5)
+
+
+def step_losses(run):
+    events = EventAccumulator(str(run)).Reload()
+    return [event.value for event in events.Scalars("train/loss_step")]
+
+
+def test_tensorboard_shows_losses_scores_and_panels(twins):
+    events = EventAccumulator(str(twins[0] / "a")).Reload()
+    scalars = set(events.Tags()["scalars"])
+    assert {
+        "train/loss_step",
+        "train/seg_s1",
+        "train/consistency",
+        "train/selected_s2",
+        "train/confidence_s1",
+    } <= scalars
+    assert {"val/loss", "val/miou_s1", "val/oa_s2", "lr-Adam"} <= scalars
+    assert any(tag.startswith("val_iou_s2/") for tag in scalars)
+    assert [event.step for event in events.Images("validation")] == [1, 2]
+
+
+def test_foreseen_errors_end_in_one_line(tmp_path, sets, monkeypatch, capsys):
+    broken = tmp_path / "broken"
+    shutil.copytree(sets / "ours", broken)
+    data = broken / NAMES["s2"] / "data.mdb"
+    os.truncate(data, data.stat().st_size // 2)
+    monkeypatch.setattr(
+        "sys.argv", ["train_pretrain_mm.py", "--data_path", str(broken), "--save_dir", str(tmp_path / "runs")]
+    )
+    with pytest.raises(SystemExit) as stop:
+        run(pretrain, MultiModalSettings)
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert message.count("\n") == 1
+    assert NAMES["s2"] in message
+    assert not (tmp_path / "runs").exists()
+
+
 def test_run_folder_is_complete(twins):
     folder, metrics = twins
     run = folder / "a"
@@ -201,7 +279,7 @@ def test_single_modality_trains(sets, tmp_path, modality):
 
 
 def test_loss_falls(sets, tmp_path):
-    pretrain_with(tmp_path, sets / "ours", "--epochs 12 --name a")
+    pretrain_with(tmp_path, sets / "ours", "--epochs 12 --crop_size 64 --learning_rate 0.003 --name a")
     losses = [float(row["train/loss"]) for row in table(tmp_path / "a" / "metrics.csv")]
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
 
@@ -236,7 +314,6 @@ def finetune_with(save_dir, data, arguments):
 
 def test_scores_equal_a_naive_count_over_the_written_maps(downstream, tmp_path):
     metrics = finetune_with(tmp_path, downstream, "--name a --test_batch_size 2")
-    rng = np.random.default_rng(2)
     colours = {tuple(colour): i for i, colour in enumerate(DFC2020.palette()[:8].tolist())}
     truth = written_labels(downstream / "test" / "labels.lmdb")
     maps = sorted((tmp_path / "a" / "maps").glob("*.png"))
@@ -244,8 +321,6 @@ def test_scores_equal_a_naive_count_over_the_written_maps(downstream, tmp_path):
     confusion = np.zeros((8, 8), int)
     for path in maps:
         image = np.asarray(Image.open(path))
-        for row, column in rng.integers(0, 64, (0, 2)):
-            assert tuple(image[row, column].tolist()) in colours
         predicted = np.vectorize(lambda r, g, b: colours[r, g, b])(*image.transpose(2, 0, 1).astype(int))
         for t, p in zip(truth[path.stem].flat, predicted.flat):
             if t != 255:

@@ -10,12 +10,15 @@ from cromss.store.published import PublishedReader
 from cromss.store.reader import LmdbReader
 
 
-def open_store(path: str | Path, modality: str | None = None) -> LmdbReader | PublishedReader:
+def open_store(
+    path: str | Path, modality: str | None = None, verify_checksums: bool = True
+) -> LmdbReader | PublishedReader:
     """Open a store of either layout, told apart by what the environment holds.
 
     Args:
         path: Folder of the store.
         modality: Refuse a store of another modality.
+        verify_checksums: As in `LmdbReader`; the published layout has no checksums.
 
     Raises:
         StoreError: As the reader of that layout.
@@ -26,4 +29,4 @@ def open_store(path: str | Path, modality: str | None = None) -> LmdbReader | Pu
             published = txn.get(META_KEY) is None and txn.stat()["entries"] > 0
         if published:
             return PublishedReader(path, modality)
-    return LmdbReader(path, modality)
+    return LmdbReader(path, modality, verify_checksums)

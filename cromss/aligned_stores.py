@@ -1,0 +1,231 @@
+"""One store a modality, side by side with equal indices: written location by location, resumed where a run stopped.
+
+A location that is bad in one modality is bad in all. Two ledgers beside the stores say what was
+left out, and which offset every Sentinel-2 scene had.
+"""
+
+import csv
+import re
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from cromss.layouts import Location
+from cromss.store import LmdbReader, LmdbWriter, StoreMeta
+
+SKIPPED_NAME, OFFSETS_NAME = "skipped.csv", "s2_offsets.csv"
+"""The ledgers: what was left out, and the offset of every Sentinel-2 scene."""
+
+_OFFSET_COLUMNS = ("id", "season", "scene", "offset", "decided_by")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One location, ready to be written.
+
+    Attributes:
+        seasons: By modality one array a season.
+        offsets: A row `(season, scene, offset, decided by)` for every Sentinel-2 scene whose
+            offset was decided.
+    """
+
+    seasons: Mapping[str, Sequence[np.ndarray]]
+    offsets: tuple[tuple[int, str, int, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a preparation did.
+
+    Attributes:
+        num_written: Locations in the stores, those of an interrupted run included.
+        skipped: Reason -> locations left out for it.
+        offsets: `(offset, decided by)` -> Sentinel-2 scenes.
+        megabytes_per_second: Rate of this run, over the bytes of the arrays.
+        files: The finished stores.
+    """
+
+    num_written: int
+    skipped: Mapping[str, int]
+    offsets: Mapping[tuple[int, str], int]
+    megabytes_per_second: float
+    files: tuple[Path, ...]
+
+    def __str__(self) -> str:
+        lines = [f"written: {self.num_written} locations, {self.megabytes_per_second:.1f} MB/s"]
+        lines += [f"skipped: {count} x {reason}" for reason, count in self.skipped.items()]
+        lines += [f"s2 offset {value}: {count} scenes ({by})" for (value, by), count in self.offsets.items()]
+        return "\n".join(lines + [f"store: {path}" for path in self.files])
+
+
+def write_stores(
+    stores: Mapping[Path, StoreMeta],
+    locations: Sequence[Location],
+    prepare: Callable[[Location], Prepared],
+    on_error: str = "stop",
+    workers: int = 4,
+) -> Summary:
+    """Write locations into one store a modality, side by side with equal indices.
+
+    An interrupted run goes on where the shortest store stopped, with the same result. Beside the
+    stores, `skipped.csv` and `s2_offsets.csv` say what was left out and which offset was found.
+
+    Args:
+        stores: Path of each store and its description; all in one folder.
+        locations: What to write, in this order.
+        prepare: Reads and converts one location; its ValueError makes the location bad.
+        on_error: `"stop"` at the first bad location, or `"skip"` it.
+        workers: Reading threads.
+
+    Raises:
+        ValueError: A bad location (`"stop"`), nothing written at all, or stores that are finished
+            already or belong to other locations.
+    """
+    begun = {path: meta for path, meta in stores.items() if not path.exists()}
+    finished = [path for path in stores if path not in begun]
+    if not begun:
+        raise ValueError(f"{', '.join(map(str, stores))}: finished already; remove them or choose another --out")
+    folder = next(iter(stores)).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    with ExitStack() as stack:
+        writers = {meta.modality: stack.enter_context(LmdbWriter(path, meta)) for path, meta in begun.items()}
+        written = _align(list(writers.values()), [LmdbReader(path).location_ids() for path in finished])
+        position = len(locations) if finished else _resume_position(written, locations, folder)
+        examined = {location.id for location in locations[:position]}
+        skipped = stack.enter_context(_Ledger(folder / SKIPPED_NAME, ("id", "reason"), examined))
+        offsets = stack.enter_context(_Ledger(folder / OFFSETS_NAME, _OFFSET_COLUMNS, examined))
+        results = stack.enter_context(closing(_read_ahead(prepare, locations[position:], workers)))
+        count, num_bytes = len(written), 0
+        for location, future in tqdm(results, total=len(locations) - position, unit="location", disable=None):
+            if prepared := _result(future, location, on_error, skipped):
+                num_bytes += _write(location, prepared, writers, offsets)
+                count += 1
+        if not count:
+            raise ValueError(f"{skipped.path}: all {len(locations)} locations were skipped, nothing is left to store")
+        _finish(list(writers.values()))
+    reasons = Counter(_reason(reason) for _, reason in skipped.rows)
+    decisions = Counter((int(row[3]), row[4]) for row in offsets.rows)
+    return Summary(count, reasons, decisions, num_bytes / 1e6 / (time.monotonic() - start), tuple(stores))
+
+
+def refuse_changed_offsets(out: Path, told_by_id: Mapping[str, int]) -> None:
+    """Refuse to resume when a location was already written with another offset than now told.
+
+    Raises:
+        ValueError: Names the first such location.
+    """
+    path = out / OFFSETS_NAME
+    for name, _, _, offset, _ in _read_rows(path, len(_OFFSET_COLUMNS)):
+        if name in told_by_id and told_by_id[name] != int(offset):
+            raise ValueError(
+                f"--s2_offset_ids {name}={told_by_id[name]}: written with {offset} already (see {path}); "
+                "remove the unfinished stores to start anew"
+            )
+
+
+def _result(future: Future[Prepared], location: Location, on_error: str, skipped: "_Ledger") -> Prepared | None:
+    try:
+        return future.result()
+    except ValueError as error:
+        if on_error == "stop":
+            raise ValueError(f"{error} (--on_error skip leaves such locations out)") from error
+        skipped.add(location.id, " ".join(str(error).split()))
+        return None
+
+
+def _write(location: Location, prepared: Prepared, writers: Mapping[str, LmdbWriter], offsets: "_Ledger") -> int:
+    for row in prepared.offsets:
+        offsets.add(location.id, *row)
+    for modality, writer in writers.items():
+        writer.write(location.id, prepared.seasons[modality])
+    return sum(array.nbytes for modality in writers for array in prepared.seasons[modality])
+
+
+class _Ledger:
+    """A CSV that says what happened to each location, as it happens; reopened, it keeps the rows of `ids`."""
+
+    def __init__(self, path: Path, columns: Sequence[str], ids: Collection[str]):
+        self.path, self.rows = path, [row for row in _read_rows(path, len(columns)) if row[0] in ids]
+        renewed = path.with_name(f"{path.name}.partial")
+        with renewed.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([columns, *self.rows])
+        renewed.replace(path)
+        self._file = path.open("a", newline="", encoding="utf-8")
+
+    def __enter__(self) -> "_Ledger":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._file.close()
+
+    def add(self, *row: object) -> None:
+        self.rows.append([str(cell) for cell in row])
+        csv.writer(self._file).writerow(row)
+        self._file.flush()
+
+
+def _read_rows(path: Path, num_columns: int) -> list[list[str]]:
+    """Whole rows of a ledger without its header; none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row for row in islice(csv.reader(file), 1, None) if len(row) == num_columns]
+
+
+def _read_ahead(
+    prepare: Callable[[Location], Prepared], locations: Sequence[Location], workers: int
+) -> Iterator[tuple[Location, Future[Prepared]]]:
+    """Prepare in threads, hand out in order; at most two locations a thread wait, so that memory stays flat."""
+    pool, waiting, following = ThreadPoolExecutor(workers), deque(), iter(locations)
+    try:
+        for location in islice(following, 2 * workers):
+            waiting.append((location, pool.submit(prepare, location)))
+        while waiting:
+            yield waiting.popleft()
+            for location in islice(following, 1):
+                waiting.append((location, pool.submit(prepare, location)))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _align(writers: Sequence[LmdbWriter], finished: Sequence[list[str]]) -> list[str]:
+    """Cut unfinished stores back to the locations that all stores have; returns their ids."""
+    common = min([*(writer.location_ids for writer in writers), *finished], key=len)
+    for writer in writers:
+        there = writer.location_ids
+        if there[: len(common)] != common or any(there != other for other in finished):
+            raise ValueError(f"{writer.partial}: holds other locations than the stores beside it; remove it and them")
+    for writer in writers:
+        writer.truncate(len(common))
+    return common
+
+
+def _resume_position(written: Sequence[str], locations: Sequence[Location], folder: Path) -> int:
+    """Index of the first location that an interrupted run has not come to."""
+    ids = [location.id for location in locations]
+    position = ids.index(written[-1]) + 1 if written and written[-1] in ids else 0
+    among = set(written)
+    if [name for name in ids[:position] if name in among] != list(written):
+        raise ValueError(f"{folder}: the unfinished stores are of other locations; remove them or choose another --out")
+    return position
+
+
+def _finish(writers: Sequence[LmdbWriter]) -> None:
+    for writer in writers:
+        writer.commit()
+    for writer in writers:
+        writer.finish()
+
+
+def _reason(message: str) -> str:
+    """`where: reason; advice` -> the reason without its numbers, so that equal reasons count as one."""
+    return re.sub(r"(?<![\w-])-?\d[\dx.]*", "#", message.partition(": ")[2].partition("; ")[0])

@@ -1,0 +1,83 @@
+"""DN offset of Sentinel-2 scenes: +1000 since processing baseline 04.00, told, declared or seen in the pixels."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import rasterio
+
+from cromss.sensors import S2, S2_OFFSET, UndecidableOffset, detect_offset
+
+OFFSET_BASELINE = 4.0
+"""First Sentinel-2 processing baseline whose DN carry the offset (04.00)."""
+
+
+def decide_offset(image: np.ndarray, source: Path, location_id: str, told: int | None = None) -> tuple[int, str]:
+    """DN offset to subtract from a Sentinel-2 scene, and what decided it.
+
+    Args:
+        image: `(13, H, W)` DN.
+        source: Folder or file of the scene, for its metadata.
+        location_id: Named in the error.
+        told: 0 or 1000 if the user said so; `None` follows the metadata, else the pixels.
+
+    Returns:
+        The offset (0 or 1000) and `"told"`, `"metadata"` or `"pixels"`.
+
+    Raises:
+        ValueError: The pixels cannot tell, or contradict the metadata; the line names the flag.
+    """
+    if told is not None:
+        return told, "told"
+    declared = metadata_offset(source)
+    where, advice = f"{source} of {location_id}", f"say --s2_offset_ids {location_id}=0 or {location_id}=1000"
+    try:
+        seen = detect_offset(image, S2.bands, where)
+    except UndecidableOffset as error:
+        if declared is not None:
+            return declared, "metadata"
+        raise UndecidableOffset(f"{str(error).rpartition(';')[0]}; {advice}") from error
+    if declared == S2_OFFSET and seen == 0:
+        raise ValueError(f"{where}: the metadata declare the +1000 DN offset, but pixels lie below it; {advice}")
+    return (seen, "pixels") if declared is None else (declared, "metadata")
+
+
+def metadata_offset(source: Path) -> int | None:
+    """DN offset that the metadata of a Sentinel-2 scene declare: 0, 1000, or `None` if they are silent.
+
+    Looks for a harmonised collection in `id`, `RADIO_ADD_OFFSET*` and `PROCESSING_BASELINE`, in the
+    GeoTIFF tags and in a `metadata.json` beside them.
+
+    Raises:
+        ValueError: `metadata.json` cannot be parsed, or an offset or baseline is not a number.
+    """
+    folder, file = (source, min(source.glob("*.tif"))) if source.is_dir() else (source.parent, source)
+    with rasterio.open(file) as dataset:
+        entries = dataset.tags() | _json_entries(folder / "metadata.json")
+    entries = {key.upper(): value for key, value in entries.items()}
+    if "HARMONIZED" in str(entries.get("ID", "")).upper():
+        return 0
+    try:
+        offsets = [float(value) for key, value in entries.items() if key.startswith("RADIO_ADD_OFFSET")]
+        if offsets:
+            return S2_OFFSET if any(offsets) else 0
+        baseline = entries.get("PROCESSING_BASELINE")
+        return None if baseline is None else S2_OFFSET * (float(baseline) >= OFFSET_BASELINE)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{source}: offset or baseline in the metadata is not a number ({error})") from error
+
+
+def remove_offset(dn: np.ndarray, offset: int) -> np.ndarray:
+    """Subtract the DN offset and clip at 0; the dtype stays."""
+    return dn if offset == 0 else (np.maximum(dn, offset) - offset).astype(dn.dtype)
+
+
+def _json_entries(path: Path) -> dict[str, object]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    properties = content.get("properties", {}) if isinstance(content, dict) else {}
+    return content | properties if isinstance(properties, dict) and isinstance(content, dict) else {}
