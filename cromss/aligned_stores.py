@@ -136,9 +136,10 @@ def _result(future: Future[Prepared], location: Location, on_error: str, skipped
     try:
         return future.result()
     except ValueError as error:
+        reason = " ".join(str(error).split())
         if on_error == "stop":
-            raise ValueError(f"{error} (--on_error skip leaves such locations out)") from error
-        skipped.add(location.id, " ".join(str(error).split()))
+            raise ValueError(f"{reason} (--on_error skip leaves such locations out)") from error
+        skipped.add(location.id, reason)
         return None
 
 

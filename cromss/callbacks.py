@@ -27,10 +27,10 @@ class EpochTable(L.Callback):
         self.path = path
 
     def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        if not trainer.is_global_zero:
+        metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        if not trainer.is_global_zero:  # only now: reading the metrics reduces them over all processes
             return
-        row = {"epoch": trainer.current_epoch, "step": trainer.global_step}
-        row |= {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics}
         rows = [old for old in self._rows() if int(old["epoch"]) < trainer.current_epoch] + [row]
         columns = list(dict.fromkeys(column for entry in rows for column in entry))
         temporary = self.path.with_suffix(".tmp")

@@ -161,7 +161,8 @@ class FinetuneTask(L.LightningModule):
         ready = self.train_transform(batch)
         loss = segmentation_loss(self.loss_type, self.model(ready["images"][self.modality]), ready["labels"])
         refuse_non_finite({"loss": loss}, batch["id"])
-        self.log("train/loss", loss.detach(), on_step=True, on_epoch=True, prog_bar=True, sync_dist=True)
+        options = {"on_step": True, "on_epoch": True, "prog_bar": True, "sync_dist": True}
+        self.log("train/loss", loss.detach(), batch_size=len(batch["id"]), **options)
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:

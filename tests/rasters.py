@@ -56,3 +56,16 @@ def write_ssl4eo(root: Path, ids, seed: int = 0, size: int = 12) -> None:
             write_bands(root / "s2c" / name / s2_scene, fake_dn(rng, size), S2.bands)
             labels = rng.integers(0, 9, (size, size), dtype=np.uint8)
             write_tiff(root / "labels" / name / s2_scene / "label.tif", labels)
+
+
+def write_dfc2020(root: Path, numbers=(2, 10)) -> dict[tuple[str, int], tuple]:
+    """A small DFC2020 tree; returns `(split, number)` -> images of Sentinel-1, Sentinel-2 and raw codes."""
+    rng, made = np.random.default_rng(5), {}
+    for split in ("validation", "test"):
+        for number in numbers:
+            images = (fake_db(rng, 8).astype(np.float64), fake_dn(rng, 8), rng.integers(1, 11, (8, 8), np.uint8))
+            for word, image in zip(("s1", "s2", "dfc"), images):
+                name = f"ROIs0000_{split}_{word}_0_p{number}.tif"
+                write_tiff(root / split / f"{word}_{split}" / name, image)
+            made[split, number] = images
+    return made

@@ -4,15 +4,21 @@ import dataclasses
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPOSITORY
+from conftest import REPOSITORY, load_script
 
-from cromss.config import parse, save_yaml, to_flat
+from cromss.config import parse, run, save_yaml, to_flat
 from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSettings
 
 ALL = [MultiModalSettings, SingleModalSettings, FinetuneSettings]
+PREPARATION = [
+    load_script("write_pretrain_lmdb").PretrainSet,
+    load_script("write_dfc2020_lmdb").Dfc2020Set,
+    load_script("inspect_lmdb").Inspection,
+]
 PUBLISHED = """
     --data_path D --data_name_s1 0k_251k_uint8_s1.lmdb --data_name_s2 0k_251k_uint8_s2c.lmdb
     --data_name_label dw_labels.lmdb --input_type s12 --fusion_type mid --save_dir S --model_type resnet50
@@ -143,14 +149,116 @@ def test_settings_are_plain_values():
         assert yaml.safe_load(yaml.safe_dump(to_flat(settings()))) == to_flat(settings())
 
 
-@pytest.mark.parametrize("script", ["train_pretrain_mm.py", "train_pretrain.py", "finetune.py"])
-def test_help_is_instant_and_grouped(script):
+@dataclasses.dataclass(frozen=True)
+class Needy:
+    """Settings with required fields, paths and nothing."""
+
+    source: Path
+    parts: tuple[Path, ...]
+    limit: int | None = None
+    target: Path = Path("out")
+
+
+def test_required_fields_come_from_yaml_and_flags(tmp_path):
+    file = tmp_path / "a.yaml"
+    file.write_text("source: raw\nparts: [a, b]\nlimit: null\n")
+    assert parse(Needy, ["--config", str(file)]) == Needy(Path("raw"), (Path("a"), Path("b")))
+    assert parse(Needy, ["--config", str(file), "--limit", "3", "--source", "x"]).limit == 3
+
+
+def test_paths_are_plain_in_yaml(tmp_path):
+    settings = Needy(tmp_path, (Path("a"),), 2)
+    assert to_flat(settings) == {"source": str(tmp_path), "parts": ["a"], "limit": 2, "target": "out"}
+    save_yaml(settings, tmp_path / "a.yaml")
+    assert parse(Needy, ["--config", str(tmp_path / "a.yaml")]) == settings
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "required: --source --parts (see --help)"),
+        ("--source x", "required: --parts (see --help)"),
+        ("--source x --parts a --limit some", "limit"),
+    ],
+)
+def test_missing_flags_are_named(arguments, message, capsys):
+    assert message in error_of(Needy, arguments.split(), capsys)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("sorce: x", "unknown key 'sorce'; did you mean 'source'?"),
+        ("source: null\nparts: [a]", "required: --source"),
+        ("source: {a: 1}", "source wants a plain value, got {'a': 1}"),
+        ("target: null", "target wants a plain value like 'out', got None"),
+    ],
+)
+def test_bad_yaml_of_required_fields(content, message, tmp_path, capsys):
+    (tmp_path / "a.yaml").write_text(content)
+    assert message in error_of(Needy, ["--config", str(tmp_path / "a.yaml")], capsys)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "message"),
+    [
+        (None, 0, ""),
+        (1, 1, ""),
+        (ValueError("--limit 0:\nat least 1"), 2, "error: --limit 0: at least 1\n"),
+        (OSError(28, "No space left on device"), 2, "error: [Errno 28] No space left on device\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted; the same command goes on from here\n"),
+    ],
+)
+def test_the_end_of_a_run_is_a_status_and_at_most_one_line(outcome, status, message, monkeypatch, capsys):
+    def main(settings):
+        assert settings == Needy(Path("x"), (Path("a"),))
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(sys, "argv", ["script", "--source", "x", "--parts", "a"])
+    with pytest.raises(SystemExit) as stop:
+        run(main, Needy)
+    assert (stop.value.code or 0, capsys.readouterr().err) == (status, message)
+
+
+def test_mistakes_of_ours_keep_their_traceback(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["script", "--source", "x", "--parts", "a"])
+    with pytest.raises(KeyError):
+        run(lambda settings: {}["a"], Needy)
+
+
+@pytest.mark.parametrize(("settings", "number"), zip(PREPARATION, ("workers", "limit", "max_records")))
+def test_scripts_of_data_prepare_refuse_bad_flags(settings, number, capsys):
+    required = ["x"] if number == "max_records" else ["--data_path", "x", "--out", "y"]
+    assert "Unrecognized options: --nope" in error_of(settings, [*required, "--nope", "3"], capsys)
+    assert number in error_of(settings, [*required, f"--{number}", "many"], capsys)
+    assert "wants a YAML file" in error_of(settings, [*required, "--config"], capsys)
+
+
+def test_scripts_of_data_prepare_read_yaml(tmp_path):
+    file = tmp_path / "a.yaml"
+    file.write_text("data_path: raw\nout: lmdb\nsplits: [test]\ndry_run: true\nworkers: 2\n")
+    settings = parse(PREPARATION[1], ["--config", str(file), "--workers", "3"])
+    assert settings == PREPARATION[1](Path("raw"), Path("lmdb"), ("test",), workers=3, dry_run=True)
+    save_yaml(settings, file)
+    assert parse(PREPARATION[1], ["--config", str(file)]) == settings
+
+
+SCRIPTS = [
+    *(f"train_scripts/{name}.py" for name in ("train_pretrain_mm", "train_pretrain", "finetune")),
+    *(f"data_prepare/{name}.py" for name in ("write_pretrain_lmdb", "write_dfc2020_lmdb", "inspect_lmdb")),
+]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_is_instant(script):
     """No torch behind --help: its import alone takes seconds."""
     start = time.monotonic()
     probe = f"import sys, runpy; sys.argv = ['{script}', '--help']\n"
-    probe += f"try: runpy.run_path('train_scripts/{script}', run_name='__main__')\nexcept SystemExit: pass\n"
+    probe += f"try: runpy.run_path('{script}', run_name='__main__')\nexcept SystemExit: pass\n"
     probe += "assert 'torch' not in sys.modules and 'lightning' not in sys.modules"
     result = subprocess.run([sys.executable, "-c", probe], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert "runtime options" in result.stdout
+    assert ("runtime options" in result.stdout) == script.startswith("train_scripts")
     assert "--config" in result.stdout
     assert time.monotonic() - start < 30

@@ -20,7 +20,7 @@ import lmdb
 import numpy as np
 import pytest
 
-from cromss.store import LmdbReader, LmdbWriter, StoreError, StoreMeta, environment
+from cromss.store import LmdbReader, LmdbWriter, StoreError, StoreMeta, environment, open_store
 from cromss.store.meta import DTYPES
 from cromss.store.record import pack_record, unpack_header, unpack_record
 
@@ -506,12 +506,13 @@ def test_a_flipped_byte_is_found(store, images, position):
     np.testing.assert_array_equal(reader.read(3, 0), images[3, 0])
 
 
-def test_checksums_can_be_switched_off(store, images):
+@pytest.mark.parametrize("opener", [LmdbReader, open_store])
+def test_checksums_can_be_switched_off(store, images, opener):
     for position, index in ((197, 3), (40, 4)):
         value = bytearray(raw_get(store, b"%08d/1" % index))
         value[position] ^= 0x10
         raw_put(store, b"%08d/1" % index, bytes(value))
-    reader = LmdbReader(store, verify_checksums=False)
+    reader = opener(store, verify_checksums=False)
     damaged = images[3].copy()
     damaged[1, -1, -1, -1] ^= 0x10
     np.testing.assert_array_equal(copy.deepcopy(reader).read(3, 1), damaged[1])

@@ -5,6 +5,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from functools import partial
 
 import lmdb
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import REPOSITORY
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -76,7 +79,7 @@ def downstream(tmp_path_factory):
     for part, count in (("train", 6), ("test", 5)):
         labels = rng.integers(0, 8, (count, 1, 4, 4)).repeat(16, 2).repeat(16, 3).astype(np.uint8)
         labels[:, :, :3] = 255
-        s2 = (labels[:, :, None] * 300 + rng.normal(1000, 60, (count, 1, 13, 64, 64))).clip(0).astype(np.uint16)
+        s2 = (labels[:, :, None] % 8 * 300.0 + rng.normal(1000, 60, (count, 1, 13, 64, 64))).clip(0).astype(np.uint16)
         s1 = (labels[:, :, None] % 8 * 2.0 - 25 + rng.normal(0, 1, (count, 1, 2, 64, 64))).astype(np.float32)
         (folder / part).mkdir()
         files = {"s1": "s1.lmdb", "s2": "s2.lmdb", "labels": "labels.lmdb"}
@@ -366,3 +369,12 @@ def test_every_head_trains(downstream, tmp_path):
             tmp_path, downstream, f"--model_framework {head} --max_steps 1 --name {head} --save_maps 0"
         )
         assert np.isfinite(metrics["oa"]), head
+
+
+def test_two_processes_train_and_score(sets, tmp_path):
+    arguments = f"{COMMON} --devices 2 --batch_size 2 --name a --data_path {sets / 'ours'} --save_dir {tmp_path}"
+    command = [sys.executable, "train_scripts/train_pretrain_mm.py", *arguments.split(), "--validation", "0.3"]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert [row["step"] for row in table(tmp_path / "a" / "metrics.csv")] == ["1", "2"]
+    assert json.loads((tmp_path / "a" / "metrics.json").read_text())["epochs"] == 2

@@ -1,0 +1,106 @@
+"""One preparation: what is stored of a location, the disk estimate, and what is refused before reading."""
+
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rasters import fake_db, fake_dn, write_tiff
+
+from cromss import preparation
+from cromss.layouts import Location
+from cromss.sensors import S1, S2, quantise
+from cromss.store import LmdbReader, LmdbWriter
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+METAS = [
+    preparation.image_meta("s1", "float32", 4, "test"),
+    preparation.image_meta("s2", "uint8", 4, "test"),
+    preparation.label_meta("NoL", 4, "test"),
+]
+
+
+def test_pretraining_takes_the_offset_off_and_quantises(tmp_path):
+    rng = np.random.default_rng(0)
+    db, dn, labels = fake_db(rng), fake_dn(rng), rng.integers(0, 9, (12, 12), np.uint8)
+    path = write_tiff(tmp_path / "S2.tif", dn + np.uint16(1000))
+    seasons = {"s1": [db], "s2": [dn + np.uint16(1000)], "labels": [labels]}
+    location = Location("p1", {"s1": (tmp_path,), "s2": (path,), "labels": (tmp_path,)})
+    made = preparation.to_pretraining(seasons, location, told=None)
+    np.testing.assert_array_equal(made.seasons["s1"][0], quantise(db, S1))
+    np.testing.assert_array_equal(made.seasons["s2"][0], quantise(dn, S2))
+    assert made.seasons["labels"][0] is labels
+    assert made.offsets == ((0, "S2.tif", 1000, "pixels"),)
+    told = preparation.to_pretraining(seasons, location, told=0)
+    np.testing.assert_array_equal(told.seasons["s2"][0], quantise(dn + np.uint16(1000), S2))
+
+
+def test_raw_values_stay(tmp_path):
+    labels = np.array([[0, 255]], np.uint8)
+    seasons = {"s1": [np.array([[[-12.3]]])], "s2": [np.array([[[-3.0, 2.6, 7e4]]])], "labels": [labels]}
+    made = preparation.to_raw(seasons).seasons
+    assert [made[modality][0].dtype for modality in seasons] == [np.float32, np.uint16, np.uint8]
+    assert made["s1"][0].item() == np.float32(-12.3)
+    assert made["s2"][0].tolist() == [[[0, 3, 65535]]]
+    assert made["labels"][0] is labels
+
+
+def test_descriptions_name_unit_and_statistics():
+    s1, s2, labels = METAS
+    assert (s1.unit, s1.bands, s1.statistics["mean"]) == ("dB", S1.bands, list(S1.mean))
+    assert (s2.unit, s2.statistics["std"]) == ("uint8 of mean +- 2 std", list(S2.std))
+    assert (labels.legend, labels.unit, labels.num_seasons) == ("NoL", "class id", 4)
+
+
+def test_the_disk_estimate_of_the_published_set():
+    metas = [preparation.image_meta(modality, "uint8", 4, "test") for modality in ("s1", "s2")]
+    wanted = preparation.estimate_bytes(103_793, [*metas, METAS[2]], 264 * 264)
+    pixels = 103_793 * 4 * 16 * 264 * 264
+    assert pixels <= wanted <= 1.05 * pixels
+
+
+@pytest.mark.parametrize("meta", METAS, ids=lambda meta: meta.modality)
+def test_the_disk_estimate_covers_what_is_written(tmp_path, meta):
+    shape = (max(len(meta.bands), 1), 64, 64) if meta.bands else (64, 64)
+    with LmdbWriter(tmp_path / "store", meta) as writer:
+        for name in "abc":
+            writer.write(name, [np.zeros(shape, meta.dtype)] * 4)
+        writer.finish()
+    assert len(LmdbReader(tmp_path / "store")) == 3
+    used = (tmp_path / "store" / "data.mdb").stat().st_size
+    estimate = preparation.estimate_bytes(3, [meta], 64 * 64)
+    assert used <= estimate + 20 * 4096
+    assert estimate <= 2 * used
+
+
+def test_the_mean_tile_is_told_by_the_headers(tmp_path):
+    files = [write_tiff(tmp_path / f"{side}.tif", np.zeros((side, side), np.uint8)) for side in (4, 8)]
+    (tmp_path / "torn.tif").write_bytes(b"II*")
+    locations = [Location(path.stem, {"s2": (path,)}) for path in [*files, tmp_path / "torn.tif"]]
+    assert preparation.mean_pixels(locations) == (16 + 64) // 2
+    assert preparation.mean_pixels(locations[2:]) == 0
+
+
+def test_a_full_disk_is_seen_first(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(preparation.shutil, "disk_usage", lambda _: usage(10**6, 10**6 - 5000, 5000))
+    stores = {tmp_path / "out" / "s1": preparation.image_meta("s1", "uint8", 1, "test")}
+    locations = [Location("a", {"s1": (tmp_path / "VV.tif",)})]
+    with pytest.raises(ValueError, match=r"--out .*: 0.00 GB wanted, 0.00 GB free; choose another disk"):
+        preparation.run(stores, locations, preparation.to_raw, size=264)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_limits_below_one_are_refused(limit):
+    with pytest.raises(ValueError, match=f"--limit {limit}: at least 1"):
+        preparation.first([Location("a", {})], limit)
+
+
+def test_incomplete_locations_are_counted_and_the_first_named():
+    whole, half = {"s2": (Path("x"), Path("y"))}, {"s2": (Path("x"),)}
+    locations = [Location(name, half if name in "bdefg" else whole) for name in "abcdefg"]
+    with pytest.raises(ValueError, match=r"5 of 7 locations are incomplete: location b: .* location e: .*; \.\.\. \("):
+        preparation.refuse_incomplete(locations, 2)
+    preparation.refuse_incomplete([locations[0], locations[2]], 2)
