@@ -13,8 +13,8 @@ test: .venv/ready        ## the whole test suite
 lint: .venv/ready        ## style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-clean:                   ## remove what demo and test have made, the environment included
-	rm -rf runs .venv
+clean:                   ## remove the environment and what the demo has made
+	rm -rf runs/demo .venv
 
 .venv/ready: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -60,7 +60,7 @@ class BatchTransform:
 
     @torch.no_grad()
     def __call__(self, batch: Mapping) -> dict:
-        """Prepare a batch.
+        """Prepare a batch, in full precision whatever the step around it uses.
 
         Args:
             batch: `"s1"`, `"s2"`: `(B, C, H, W)` uint8; `"labels"`, and `"exact"` if there are any:
@@ -70,6 +70,10 @@ class BatchTransform:
             `"images"`: modality -> `(B, C, S, S)` float32 in [0, 1]; `"labels"` (and `"exact"`):
             `(B, S, S)` int64; `"prior"`: `(B, K, S, S)` float32 or `None`.
         """
+        with torch.autocast(batch["labels"].device.type, enabled=False):
+            return self._prepare(batch)
+
+    def _prepare(self, batch: Mapping) -> dict:
         season, tile = batch["season"].long(), batch["labels"].shape[-2:]
         placements = [self.place(e, i, tile) for e, i in zip(batch["epoch"], batch["index"])]
         images = {m: cut(as_unit(batch[m]), placements) for m in MODALITIES if m in batch}

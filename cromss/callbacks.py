@@ -15,13 +15,19 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from PIL import Image
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cromss.panels import class_map, panel, picture
 from cromss.tasks import FinetuneTask, PretrainTask
 
 
-class EpochTable(L.Callback):
-    """Appends the metrics of every epoch to a CSV; a resumed run drops the epochs it does again."""
+class EpochTable(Checkpoint):
+    """Appends the metrics of every epoch to a CSV; a resumed run drops the epochs it does again.
+
+    A checkpoint callback, so that it runs when everything of the epoch has been logged. It comes
+    first of them: the progress bar of the first process has reduced the metrics over all processes,
+    and the others must do so before anything else is agreed on.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -61,6 +67,31 @@ class LastCheckpoint(Checkpoint):
             self.saved_at = time.monotonic()
 
 
+class Plateau(L.Callback):
+    """Halves the learning rate when a metric has not improved for `patience` epochs.
+
+    Stepped before the checkpoint of the epoch is written, so that a resumed run loses no step.
+    """
+
+    def __init__(self, monitor: str, patience: int) -> None:
+        self.monitor, self.patience, self.state = monitor, patience, {}
+
+    def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        self.scheduler = ReduceLROnPlateau(trainer.optimizers[0], factor=0.5, patience=self.patience)
+        if self.state:
+            self.scheduler.load_state_dict(self.state)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        self.scheduler.step(float(trainer.callback_metrics[self.monitor]))
+        self.state = self.scheduler.state_dict()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.state = state_dict
+
+
 class CheckpointCard(L.Callback):
     """Binds to every checkpoint what its weights are and expect: plain values under `"cromss"`."""
 
@@ -72,7 +103,7 @@ class CheckpointCard(L.Callback):
 
 
 class PanelWriter(L.Callback):
-    """Draws the first validation batch as a panel, to PNG and TensorBoard, every `interval` epochs and at the end."""
+    """Draws the first validation batch to PNG and TensorBoard: first, every `interval`-th and last epoch."""
 
     def __init__(self, folder: Path, interval: int, num_rows: int = 3) -> None:
         self.folder, self.interval, self.num_rows = folder, interval, num_rows
@@ -108,7 +139,7 @@ class PanelWriter(L.Callback):
 
 
 class MapWriter(L.Callback):
-    """Writes the first `num_maps` test predictions (-1 for all) as coloured PNG."""
+    """Writes the first `num_maps` test predictions of each process (-1 for all) as coloured PNG."""
 
     def __init__(self, folder: Path, num_maps: int) -> None:
         self.folder, self.num_maps, self.written = folder, num_maps, 0
@@ -116,8 +147,6 @@ class MapWriter(L.Callback):
     def on_test_batch_end(
         self, trainer: L.Trainer, task: FinetuneTask, outputs: Tensor, batch: dict[str, Any], batch_idx: int
     ) -> None:
-        if not trainer.is_global_zero:
-            return
         room = len(outputs) if self.num_maps < 0 else max(0, self.num_maps - self.written)
         for location, classes in list(zip(batch["id"], outputs))[:room]:
             save_png(class_map(_array(classes), task.legend), self.folder / f"{location}.png")

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -42,7 +43,14 @@ def to_flat(settings: Any) -> dict[str, Any]:
 
 def save_yaml(settings: Any, path: Path) -> None:
     """Write settings so that `--config` reads them back."""
-    path.write_text(yaml.safe_dump(to_flat(settings), sort_keys=False))
+    replace_text(path, yaml.safe_dump(to_flat(settings), sort_keys=False))
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file that others see whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
 
 
 def run(main: Callable[[Settings], int | None], settings: type[Settings]) -> NoReturn:
@@ -51,13 +59,24 @@ def run(main: Callable[[Settings], int | None], settings: type[Settings]) -> NoR
     A foreseen error (ValueError, OSError) ends in one line on stderr and status 2, Ctrl-C in 130.
     """
     parsed = parse(settings)
+    exit_with(lambda: main(parsed))
+
+
+def exit_with(work: Callable[[], int | None]) -> NoReturn:
+    """Do the work of a command line and exit as `run` says."""
     try:
-        status = main(parsed)
+        status = work()
     except (ValueError, OSError) as error:
         status = _fail(error)
     except KeyboardInterrupt:
-        status = _fail("interrupted; the same command goes on from here", status=130)
+        status = _interrupted()
+    except SystemExit as stop:  # Lightning turns Ctrl-C into an exit of its own
+        status = _interrupted() if isinstance(stop.__context__, KeyboardInterrupt) else stop.code
     sys.exit(status)
+
+
+def _interrupted() -> int:
+    return _fail("interrupted; the same command goes on from its last checkpoint", status=130)
 
 
 def _with_config(settings: type, arguments: list[str]) -> list[str]:

@@ -29,9 +29,9 @@ class EpochSampler(Sampler[Draw]):
 
     Attributes:
         indices: Locations to draw.
-        shuffle: New order every epoch, cut to an equal share for every process. Without, every
-            location comes exactly once over all processes, and uneven ends are filled with draws
-            that do not count.
+        shuffle: New order every epoch; uneven ends are filled with repeated draws, so that every
+            process gets equally many. Without, the filling draws do not count, and every location
+            counts exactly once over all processes.
         seed: Seed of the order.
         epoch: Tells the current epoch.
         rank: This process.

@@ -53,6 +53,7 @@ class SeasonStacks(Dataset):
         bands: Modality -> band names to yield, in order.
         draw_season: Draw a season for every sample and epoch; otherwise take `season`.
         season: Fixed season, or -1 for location index modulo the number of seasons.
+        num_classes: Number of classes; larger label ids than it allows are refused.
         min_size: Smaller tiles are mirrored out to this side, in pixels; the labels there are ignored.
         seed: With epoch and location, decides the season drawn.
         exact: Store of exact labels to score against, or `None`.
@@ -63,6 +64,7 @@ class SeasonStacks(Dataset):
         images: Mapping[str, Store],
         labels: Store,
         bands: Mapping[str, Sequence[str]],
+        num_classes: int,
         draw_season: bool = False,
         season: int = -1,
         min_size: int = 0,
@@ -75,7 +77,8 @@ class SeasonStacks(Dataset):
         self.images, self.labels, self.exact = dict(images), labels, exact
         self.bands = {modality: _band_positions(store, modality, bands[modality]) for modality, store in images.items()}
         self.names = {modality: tuple(bands[modality]) for modality in images}
-        self.draw_season, self.season, self.min_size, self.seed = draw_season, season, min_size, seed
+        self.num_classes, self.draw_season, self.season = num_classes, draw_season, season
+        self.min_size, self.seed = min_size, seed
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -86,20 +89,20 @@ class SeasonStacks(Dataset):
         Returns:
             Modality -> `(C, H, W)` uint8; `"labels"`: `(T, H, W)` uint8; `"exact"` the same, if
             there are any; `"season"`, `"index"`, `"epoch"`: int; `"id"`: str.
+
+        Raises:
+            ValueError: The location differs between stores in id or size, or has unknown labels.
         """
         epoch, index, counted = draw if isinstance(draw, tuple) else Draw(0, draw)
-        season = self._season(epoch, index)
+        season, location = self._season(epoch, index), self.labels.location_id(index)
         sample = {modality: self._image(modality, index, season) for modality in self.images}
-        sample["labels"] = self.labels.read_seasons(index)
-        if self.exact is not None:
-            sample["exact"] = self.exact.read_seasons(index)
-        sizes = {name: array.shape[-2:] for name, array in sample.items()}
-        if len(set(sizes.values())) > 1:
-            raise ValueError(f"location {self.labels.location_id(index)}: sizes differ: {sizes}")
+        masks = {"labels": self.labels} | ({"exact": self.exact} if self.exact else {})
+        sample |= {name: store.read_seasons(index) for name, store in masks.items()}
+        self._check(sample, index, location)
         sample = {name: pad_to(array, self.min_size, self.min_size, _fill(name)) for name, array in sample.items()}
         if not counted:
-            sample |= {name: np.full_like(sample[name], IGNORE_INDEX) for name in ("labels", "exact") if name in sample}
-        return sample | {"season": season, "index": index, "epoch": epoch, "id": self.labels.location_id(index)}
+            sample |= {name: np.full_like(sample[name], IGNORE_INDEX) for name in _MASKS & sample.keys()}
+        return sample | {"season": season, "index": index, "epoch": epoch, "id": location}
 
     def _season(self, epoch: int, index: int) -> int:
         if self.draw_season:
@@ -107,6 +110,22 @@ class SeasonStacks(Dataset):
                 np.random.default_rng([self.seed, epoch, index, _SEASON_STREAM]).integers(self.labels.num_seasons)
             )
         return self.season if self.season >= 0 else index % self.labels.num_seasons
+
+    def _check(self, sample: Mapping[str, np.ndarray], index: int, location: str) -> None:
+        for modality, store in self.images.items():
+            if store.location_id(index) != location:
+                raise ValueError(
+                    f"location {index} is {location!r} in labels, {store.location_id(index)!r} in {modality}"
+                )
+        sizes = {name: array.shape[-2:] for name, array in sample.items()}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"location {location}: sizes differ: {sizes}")
+        for name in _MASKS & sample.keys():
+            unknown = np.unique(sample[name][sample[name] >= self.num_classes])
+            if set(unknown.tolist()) - {IGNORE_INDEX}:
+                raise ValueError(
+                    f"location {location}: {name} {unknown.tolist()} where classes are 0..{self.num_classes - 1}"
+                )
 
     def _image(self, modality: str, index: int, season: int) -> np.ndarray:
         values = self.images[modality].read(index, season)
@@ -147,14 +166,14 @@ def pad_to(array: np.ndarray, height: int, width: int, fill: int | None = None) 
         array: Image or mask.
         height: Rows wanted.
         width: Columns wanted.
-        fill: Value of the new pixels; `None` mirrors the array.
+        fill: Value of the new pixels; `None` mirrors the array without repeating its edge.
     """
     missing = [max(0, side - have) for side, have in zip((height, width), array.shape[-2:])]
     if not any(missing):
         return array
     widths = [(0, 0)] * (array.ndim - 2) + [(0, extra) for extra in missing]
     if fill is None:
-        return np.pad(array, widths, mode="symmetric")
+        return np.pad(array, widths, mode="reflect")
     return np.pad(array, widths, constant_values=fill)
 
 
@@ -189,7 +208,8 @@ def _assumed_bands(store: Store, modality: str) -> list[str]:
 
 
 def _fill(name: str) -> int | None:
-    return IGNORE_INDEX if name in ("labels", "exact") else None
+    return IGNORE_INDEX if name in _MASKS else None
 
 
 _SEASON_STREAM = 2
+_MASKS = frozenset({"labels", "exact"})

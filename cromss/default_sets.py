@@ -14,6 +14,7 @@ from cromss.settings import PretrainData
 from cromss.store import StoreMeta
 
 _SOURCE = f"synthetic world {synthetic.WORLD_VERSION}"
+_PATIENCE_S = 1800
 
 
 def pretraining_set(folder: Path, names: PretrainData) -> Path:
@@ -23,7 +24,7 @@ def pretraining_set(folder: Path, names: PretrainData) -> Path:
         folder: Where raw files and environments go.
         names: Environment names and number of locations.
     """
-    home = folder / f"nol_{names.synthetic_locations}"
+    home = folder / f"nol_v{synthetic.WORLD_VERSION}_{names.synthetic_locations}"
     files = {"s1": names.data_name_s1, "s2": names.data_name_s2, "labels": names.data_name_label}
     noisy = {modality: home / "lmdb" / name for modality, name in files.items()}
     exact = {"labels": home / "lmdb" / names.data_name_gt}
@@ -42,7 +43,7 @@ def pretraining_set(folder: Path, names: PretrainData) -> Path:
 
 def dfc2020_set(folder: Path, num_train: int, num_test: int) -> Path:
     """Folder with train/ and test/ environments of a synthetic DFC2020-like set, made if it is not there."""
-    home = folder / f"dfc2020_{num_train}_{num_test}"
+    home = folder / f"dfc2020_v{synthetic.WORLD_VERSION}_{num_train}_{num_test}"
 
     def make(stores: Mapping[str, Path], split: str) -> None:
         synthetic.write_dfc2020(home / "raw", num_train, num_test)
@@ -60,10 +61,13 @@ def dfc2020_set(folder: Path, num_train: int, num_test: int) -> Path:
 
 
 def _once(stores: Mapping[str, Path], make: Callable[[Mapping[str, Path]], None]) -> None:
-    """Make what is missing in the first of several processes; the others wait."""
-    while not all(path.exists() for path in stores.values()):
+    """Make what is missing in the first of several processes; the others wait for it."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while missing := [path for path in stores.values() if not path.exists()]:
         if rank_zero_only.rank == 0:
             make(stores)
+        elif time.monotonic() > deadline:
+            raise ValueError(f"{missing[0]}: the first process has not made it; do all nodes share this folder?")
         else:
             time.sleep(1)
 

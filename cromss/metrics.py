@@ -12,6 +12,10 @@ from cromss.legends import IGNORE_INDEX
 ABSENT = ("skip", "one")
 
 
+MEANS = {"oa": "OA", "aa": "AA", "miou": "mIoU", "mf1": "mF1"}
+"""Scores of all classes together: key -> name for people."""
+
+
 def confusion_matrix(
     predictions: torch.Tensor | np.ndarray,
     labels: torch.Tensor | np.ndarray,

@@ -37,8 +37,8 @@ def decide_offset(image: np.ndarray, source: Path, location_id: str, told: int |
         if declared is not None:
             return declared, "metadata"
         raise UndecidableOffset(f"{str(error).rpartition(';')[0]}; {advice}") from error
-    if declared == S2_OFFSET and seen == 0:
-        raise ValueError(f"{where}: the metadata declare the +1000 DN offset, but pixels lie below it; {advice}")
+    if declared not in (None, seen):
+        raise ValueError(f"{where}: the metadata declare a DN offset of {declared}, the pixels show {seen}; {advice}")
     return (seen, "pixels") if declared is None else (declared, "metadata")
 
 

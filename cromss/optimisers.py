@@ -8,13 +8,12 @@ import torch
 from torch import nn
 
 
-def plateau_optimiser(
+def pretraining_optimiser(
     parameters: Iterable[nn.Parameter],
     name: str = "adam",
     learning_rate: float = 0.005,
     weight_decay: float = 1e-8,
-    schedule: str = "rop",
-    value: float = 30,
+    decay: float | None = None,
 ) -> dict[str, Any]:
     """Optimiser of pretraining.
 
@@ -23,19 +22,12 @@ def plateau_optimiser(
         name: `"adam"` or `"sgd"` (momentum 0.9).
         learning_rate: Initial learning rate.
         weight_decay: Weight decay.
-        schedule: `"rop"` halves the rate when the validation loss has not improved for `value`
-            epochs, `"exp"` multiplies it by `value` every epoch, `"none"` keeps it.
-        value: See `schedule`.
+        decay: Multiplies the rate every epoch; `None` keeps it (see the `Plateau` callback).
     """
     optimizer = _optimizer(parameters, name, learning_rate, weight_decay)
-    if schedule == "rop":
-        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=int(value))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
-    if schedule == "exp":
-        if not 0 < value < 1:
-            raise ValueError(f"--lr_adjust {value:g}: must be over 0 and under 1 with --lr_adjust_type exp")
-        return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.ExponentialLR(optimizer, value)}
-    return {"optimizer": optimizer}
+    if decay is None:
+        return {"optimizer": optimizer}
+    return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.ExponentialLR(optimizer, decay)}
 
 
 def cosine_optimiser(

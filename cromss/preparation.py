@@ -16,7 +16,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from cromss.aligned_stores import Prepared, write_stores
 from cromss.layouts import Location, check_location
 from cromss.offset import decide_offset, remove_offset
-from cromss.sensors import MODALITIES, quantise
+from cromss.sensors import MODALITIES, QUANTISED, quantise
 from cromss.store import StoreMeta, partial_path
 
 _PAGE = 4096
@@ -56,7 +56,7 @@ def image_meta(modality: str, dtype: str, num_seasons: int, source: str) -> Stor
     """Description of an image store; `dtype` uint8 means quantised, else values are in the sensor's unit."""
     sensor = MODALITIES[modality]
     statistics = {"mean": list(sensor.mean), "std": list(sensor.std)}
-    unit = "uint8 of mean +- 2 std" if dtype == "uint8" else sensor.unit
+    unit = QUANTISED if dtype == "uint8" else sensor.unit
     return StoreMeta(modality, sensor.bands, dtype, num_seasons, unit, statistics=statistics, source=source)
 
 

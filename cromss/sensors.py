@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+QUANTISED = "uint8 of mean +- 2 std"
+"""Unit of the pretraining input, see `quantise`; networks take it divided by 255."""
+
 S2_OFFSET = 1000
 """DN added to every Sentinel-2 product of processing baseline 04.00 and later (2022-01-25)."""
 

@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from cromss.batch_transforms import BatchTransform
 from cromss.legends import IGNORE_INDEX, Legend
 from cromss.losses import segmentation_loss
-from cromss.metrics import scores
+from cromss.metrics import MEANS, scores
 from cromss.objective import CrossModalObjective
 
 Optimiser = Callable[[Iterable[nn.Parameter]], dict[str, Any]]
@@ -57,7 +57,6 @@ class PretrainTask(L.LightningModule):
         legend: Classes to report.
         bands: Modality -> band names.
         score_training: Score the training batches, too.
-        train_on: `"labels"` (noisy) or `"exact"`.
     """
 
     def __init__(
@@ -70,12 +69,10 @@ class PretrainTask(L.LightningModule):
         legend: Legend,
         bands: Mapping[str, Sequence[str]],
         score_training: bool = False,
-        train_on: str = "labels",
     ) -> None:
         super().__init__()
         self.model, self.objective, self.optimiser, self.legend, self.bands = model, objective, optimiser, legend, bands
         self.train_transform, self.eval_transform = train_transform, eval_transform
-        self.train_on = train_on
         self.validation_objective = replace(objective, smoothing_factors=(), selection=False)
         branches = [*bands, "common"] if getattr(model, "common_branch", False) else list(bands)
         self.val_scores = Scoreboard(branches, legend.num_classes)
@@ -86,8 +83,7 @@ class PretrainTask(L.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         ready = self.train_transform(batch)
-        labels = ready[self.train_on]
-        logits = self.model(**ready["images"])
+        labels, logits = ready["labels"], self.model(**ready["images"])
         terms = self.objective(logits, labels, ready["prior"], self.current_epoch)
         refuse_non_finite(terms, batch["id"])
         self._log("train", terms, len(labels))
@@ -96,14 +92,14 @@ class PretrainTask(L.LightningModule):
         return terms["loss"]
 
     def on_train_epoch_end(self) -> None:
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         if self.train_scores is not None:
             self._log_scores("train", self.train_scores)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         ready = self.eval_transform(batch)
-        labels = ready[self.train_on]
-        logits = self.model(**ready["images"])
-        self._log("val", self.validation_objective(logits, labels), len(labels))
+        labels, logits = ready["labels"], self.model(**ready["images"])
+        self._log("val", self.validation_objective(logits, labels), num_labelled(labels))
         self.val_scores.update(logits, ready.get("exact", labels))
 
     def on_validation_epoch_end(self) -> None:
@@ -116,7 +112,7 @@ class PretrainTask(L.LightningModule):
 
     def _log_scores(self, stage: str, board: Scoreboard) -> None:
         for branch, result in board.compute().items():
-            for name in ("oa", "aa", "miou", "mf1"):
+            for name in MEANS:
                 self.log(f"{stage}/{name}_{branch}", float(result[name]), prog_bar=stage == "val" and name == "miou")
             for class_name, iou in zip(self.legend.classes, result["iou"]):
                 if not math.isnan(iou):
@@ -165,16 +161,19 @@ class FinetuneTask(L.LightningModule):
         self.log("train/loss", loss.detach(), batch_size=len(batch["id"]), **options)
         return loss
 
+    def on_train_epoch_end(self) -> None:
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         ready = self.eval_transform(batch)
         logits = self.model(ready["images"][self.modality])
         loss = segmentation_loss(self.loss_type, logits, ready["labels"])
-        self.log("val/loss", loss, on_epoch=True, sync_dist=True, batch_size=len(logits))
+        self.log("val/loss", loss, on_epoch=True, sync_dist=True, batch_size=num_labelled(ready["labels"]))
         self.board.update({self.modality: logits}, ready["labels"])
 
     def on_validation_epoch_end(self) -> None:
         (result,) = self.board.compute().values()
-        self.log_dict({f"val/{name}": float(result[name]) for name in ("oa", "aa", "miou", "mf1")}, prog_bar=True)
+        self.log_dict({f"val/{name}": float(result[name]) for name in MEANS}, prog_bar=True)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Count a batch; returns the predicted class ids `(B, H, W)`."""
@@ -185,7 +184,12 @@ class FinetuneTask(L.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         (self.test_result,) = self.board.compute().values()
-        self.log_dict({f"test/{name}": float(self.test_result[name]) for name in ("oa", "aa", "miou", "mf1")})
+        self.log_dict({f"test/{name}": float(self.test_result[name]) for name in MEANS})
+
+
+def num_labelled(labels: Tensor) -> int:
+    """Samples of `(B, H, W)` labels that are not ignored altogether (fillers of uneven processes are)."""
+    return int((labels != IGNORE_INDEX).flatten(1).any(1).sum())
 
 
 def refuse_non_finite(terms: Mapping[str, Tensor], ids: Sequence[str]) -> None:

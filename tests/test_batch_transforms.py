@@ -133,6 +133,16 @@ def test_rotated_prior_still_sums_to_one():
     torch.testing.assert_close(prior.sum(1), torch.ones(6, 32, 32), atol=1e-5, rtol=0)
 
 
+def test_mixed_precision_around_changes_nothing():
+    transform = BatchTransform(5, 32, "ts", rotate_share=1.0)
+    plain = transform(random_batch())
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = transform(random_batch())
+    assert inside["prior"].dtype == torch.float32
+    torch.testing.assert_close(inside["prior"], plain["prior"], rtol=0, atol=0)
+    torch.testing.assert_close(inside["images"]["s1"], plain["images"]["s1"], rtol=0, atol=0)
+
+
 def test_rotation_invents_no_class():
     batch = random_batch()
     batch["labels"][batch["labels"] == 2] = IGNORE_INDEX

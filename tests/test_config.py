@@ -3,7 +3,6 @@
 import dataclasses
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -107,6 +106,19 @@ def test_short_flags():
         (SingleModalSettings, "--fusion_type mid", "--fusion_type"),
         (FinetuneSettings, "--model_framework segnet", "--model_framework"),
         (FinetuneSettings, "--scheduler_values 2 0.1", "--scheduler_values"),
+        (MultiModalSettings, "--limit_batches -1", "--limit_batches"),
+        (MultiModalSettings, "--max_steps 0", "--max_steps 0"),
+        (MultiModalSettings, "--crop_size -5", "--crop_size -5"),
+        (MultiModalSettings, "--n_classes 0", "--n_classes 0"),
+        (MultiModalSettings, "--devices -3", "--devices -3"),
+        (MultiModalSettings, "--seed -1", "--seed -1"),
+        (MultiModalSettings, "--test_season -7", "--test_season -7"),
+        (MultiModalSettings, "--learning_rate inf", "--learning_rate inf"),
+        (MultiModalSettings, "--consist_loss_weight -1", "--consist_loss_weight"),
+        (MultiModalSettings, "--lr_adjust_type exp", "--lr_adjust 30"),
+        (FinetuneSettings, "--n_train -3", "--n_train -3"),
+        (FinetuneSettings, "--encoder_depth 7", "--encoder_depth 7"),
+        (FinetuneSettings, "--scheduler_values 0.8 -1", "--scheduler_values -1"),
         (MultiModalSettings, "--config", "--config wants a YAML file"),
         (MultiModalSettings, "--config missing.yaml", "missing.yaml: No such file"),
     ],
@@ -206,7 +218,7 @@ def test_bad_yaml_of_required_fields(content, message, tmp_path, capsys):
         (1, 1, ""),
         (ValueError("--limit 0:\nat least 1"), 2, "error: --limit 0: at least 1\n"),
         (OSError(28, "No space left on device"), 2, "error: [Errno 28] No space left on device\n"),
-        (KeyboardInterrupt(), 130, "error: interrupted; the same command goes on from here\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted; the same command goes on from its last checkpoint\n"),
     ],
 )
 def test_the_end_of_a_run_is_a_status_and_at_most_one_line(outcome, status, message, monkeypatch, capsys):
@@ -254,11 +266,9 @@ SCRIPTS = [
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_is_instant(script):
     """No torch behind --help: its import alone takes seconds."""
-    start = time.monotonic()
     probe = f"import sys, runpy; sys.argv = ['{script}', '--help']\n"
     probe += f"try: runpy.run_path('{script}', run_name='__main__')\nexcept SystemExit: pass\n"
     probe += "assert 'torch' not in sys.modules and 'lightning' not in sys.modules"
     result = subprocess.run([sys.executable, "-c", probe], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert ("runtime options" in result.stdout) == script.startswith("train_scripts")
     assert "--config" in result.stdout
-    assert time.monotonic() - start < 30

@@ -43,7 +43,7 @@ def stores(arrays, tmp_path_factory):
 
 def stacks(stores, **options):
     bands = options.pop("bands", {"s1": S1.bands, "s2": S2.bands})
-    return SeasonStacks({m: stores[m] for m in bands}, stores["labels"], bands, **options)
+    return SeasonStacks({m: stores[m] for m in bands}, stores["labels"], bands, 9, **options)
 
 
 def test_sample_is_what_was_written(stores, arrays):
@@ -66,13 +66,13 @@ def test_missing_bands_are_refused(tmp_path, arrays, stores):
     write_store(tmp_path / "s2", "s2", arrays["s2"][:, :, S2.indices(s2_bands(12))], s2_bands(12))
     reader = LmdbReader(tmp_path / "s2")
     with pytest.raises(ValueError, match="but B10 is wanted too"):
-        SeasonStacks({"s2": reader}, stores["labels"], {"s2": S2.bands})
+        SeasonStacks({"s2": reader}, stores["labels"], {"s2": S2.bands}, 9)
 
 
 def test_bands_in_another_order_are_put_right(tmp_path, arrays, stores):
     order = list(reversed(range(13)))
     write_store(tmp_path / "s2", "s2", arrays["s2"][:, :, order], tuple(S2.bands[i] for i in order))
-    sample = SeasonStacks({"s2": LmdbReader(tmp_path / "s2")}, stores["labels"], {"s2": S2.bands}, season=1)[0]
+    sample = SeasonStacks({"s2": LmdbReader(tmp_path / "s2")}, stores["labels"], {"s2": S2.bands}, 9, season=1)[0]
     np.testing.assert_array_equal(sample["s2"], arrays["s2"][0, 1])
 
 
@@ -92,14 +92,14 @@ def test_raw_values_are_quantised_on_the_fly(tmp_path, stores):
     rng = np.random.default_rng(1)
     raw = rng.normal(-14, 4, (5, SEASONS, 2, SIZE, SIZE)).astype(np.float32)
     write_store(tmp_path / "s1", "s1", raw, S1.bands, "float32")
-    sample = SeasonStacks({"s1": LmdbReader(tmp_path / "s1")}, stores["labels"], {"s1": S1.bands}, season=0)[2]
+    sample = SeasonStacks({"s1": LmdbReader(tmp_path / "s1")}, stores["labels"], {"s1": S1.bands}, 9, season=0)[2]
     np.testing.assert_array_equal(sample["s1"], quantise(raw[2, 0], S1))
 
 
 def test_small_tiles_are_mirrored_and_their_margin_ignored(stores, arrays):
     sample = stacks(stores, season=0, min_size=32)[0]
     assert sample["s2"].shape == (13, 32, 32)
-    np.testing.assert_array_equal(sample["s2"][:, SIZE, :SIZE], arrays["s2"][0, 0][:, SIZE - 1])
+    np.testing.assert_array_equal(sample["s2"][:, SIZE, :SIZE], arrays["s2"][0, 0][:, SIZE - 2])
     assert (sample["labels"][:, SIZE:] == IGNORE_INDEX).all()
     assert (sample["labels"][:, :, SIZE:] == IGNORE_INDEX).all()
 
@@ -141,7 +141,23 @@ def test_sizes_that_differ_are_refused_with_the_location(tmp_path, stores):
     small = np.zeros((5, SEASONS, 16, 16), np.uint8)
     labels = LmdbReader(write_store(tmp_path / "labels", "labels", small))
     with pytest.raises(ValueError, match="location 0000002: sizes differ"):
-        SeasonStacks({"s1": stores["s1"]}, labels, {"s1": S1.bands})[2]
+        SeasonStacks({"s1": stores["s1"]}, labels, {"s1": S1.bands}, 9)[2]
+
+
+def test_one_other_id_in_the_middle_is_refused_when_it_is_read(tmp_path, arrays, stores, monkeypatch):
+    """The check at the start looks at a sample of the ids only."""
+    ids = ["0000000", "0000001", "other", "0000003", "0000004"]
+    other = LmdbReader(write_store(tmp_path / "labels", "labels", arrays["labels"], ids=ids))
+    monkeypatch.setattr("cromss.datasets.check_alignment", lambda stores: None)
+    data = SeasonStacks({"s1": stores["s1"]}, other, {"s1": S1.bands}, 9)
+    assert data[1]["id"] == "0000001"
+    with pytest.raises(ValueError, match="location 2 is 'other' in labels, '0000002' in s1"):
+        data[2]
+
+
+def test_labels_beyond_the_classes_are_refused_with_the_location(stores):
+    with pytest.raises(ValueError, match=r"location 0000000: labels \[.*8.*\] where classes are 0..6"):
+        SeasonStacks({"s1": stores["s1"]}, stores["labels"], {"s1": S1.bands}, 7)[0]
 
 
 def test_season_beyond_the_set_is_refused(stores):

@@ -14,7 +14,7 @@ ROOMS = (
     ),
     ("tasks", "callbacks", "datamodule"),
     ("config", "settings"),
-    ("runs", "training", "default_sets"),
+    ("training", "default_sets"),
 )
 LAYERS = {room: layer for layer, rooms in enumerate(ROOMS) for room in rooms}
 NO_TORCH = {

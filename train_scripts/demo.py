@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cromss.config import parse
+from cromss.config import exit_with, parse
 from cromss.legends import DFC2020
 from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSettings
 
 HOME = Path("runs/demo")
 CONFIGS = Path(__file__).parent / "configs"
 SELECTION = ["--sample_selection", "--sample_selection_rmdown_epoch", "16"]
-SCORES = {"oa": "OA", "aa": "AA", "miou": "mIoU", "mf1": "mF1"}
 
 
 def main() -> None:
     """Pretrain CromSS and a single-modal model, transfer both and random weights, and show the scores."""
+    from cromss.metrics import MEANS
     from cromss.training import finetune, pretrain
 
     place = ["--save_dir", str(HOME)]
@@ -39,21 +39,22 @@ def main() -> None:
             run = f"finetune_{name.lower()}_{kind}"
             flags = ["--weight_path", path, "--encoder_finetune_tag", tag, "--name", run, *place]
             metrics = finetune(parse(FinetuneSettings, ["--config", str(CONFIGS / "demo_finetune.yaml"), *flags]))
-            rows.append({"weights": name, "encoder": kind} | {key: metrics[key] for key in SCORES} | {"run": run})
+            rows.append({"weights": name, "encoder": kind} | {key: metrics[key] for key in MEANS} | {"run": run})
     report(rows)
 
 
 def report(rows: list[dict[str, Any]]) -> None:
     """Print the table, write it as CSV, and draw the panel."""
     from cromss.callbacks import save_png
+    from cromss.metrics import MEANS
 
     with (HOME / "scores.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    print(f"\n{'weights':14}{'encoder':10}" + "".join(f"{name:>8}" for name in SCORES.values()))
+    print(f"\n{'weights':14}{'encoder':10}" + "".join(f"{name:>8}" for name in MEANS.values()))
     for row in rows:
-        print(f"{row['weights']:14}{row['encoder']:10}" + "".join(f"{100 * row[key]:8.2f}" for key in SCORES))
+        print(f"{row['weights']:14}{row['encoder']:10}" + "".join(f"{100 * row[key]:8.2f}" for key in MEANS))
     print("\npercent, on every pixel of the test tiles; one seed, so small differences mean nothing")
     save_png(draw(rows), HOME / "panel.png")
     print(f"table    {HOME / 'scores.csv'}\npicture  {HOME / 'panel.png'}\nruns     tensorboard --logdir {HOME}")
@@ -62,7 +63,7 @@ def report(rows: list[dict[str, Any]]) -> None:
 def draw(rows: list[dict[str, Any]], num_tiles: int = 4) -> np.ndarray:
     """Test tiles in rows: image, exact label, and the map from each encoder; `(H, W, 3)` uint8."""
     from cromss.panels import class_map, panel, picture
-    from cromss.training import downstream_data
+    from cromss.training.finetuning import downstream_data
 
     settings = parse(FinetuneSettings, ["--config", str(CONFIGS / "demo_finetune.yaml"), "--save_dir", str(HOME)])
     test = downstream_data(settings).test
@@ -85,5 +86,13 @@ def say(step: int, what: str) -> None:
     print(f"\n[{step}/3] {what}", flush=True)
 
 
+def guarded() -> None:
+    """Run the demo; where an older one with other settings is in the way, say what to do."""
+    try:
+        main()
+    except ValueError as error:
+        raise ValueError(f"{error}; for the demo, remove {HOME}") from error
+
+
 if __name__ == "__main__":
-    main()
+    exit_with(guarded)

@@ -6,13 +6,12 @@ from cromss.settings import FinetuneSettings
 
 def main(settings: FinetuneSettings) -> None:
     """Fine-tune, score every test tile, and print the scores."""
+    from cromss.metrics import MEANS
     from cromss.training import finetune
 
     metrics = finetune(settings)
-    print("  ".join(f"{name} {100 * metrics[key]:.2f} %" for key, name in SCORES.items()))
+    print("  ".join(f"{name} {100 * metrics[key]:.2f} %" for key, name in MEANS.items()))
 
-
-SCORES = {"oa": "OA", "aa": "AA", "miou": "mIoU", "mf1": "mF1"}
 
 if __name__ == "__main__":
     run(main, FinetuneSettings)

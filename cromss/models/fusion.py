@@ -112,7 +112,7 @@ def build_pretrainer(
     bands: Mapping[str, int] = BANDS,
     num_classes: int = 9,
     common_branch: bool = False,
-    encoder_weights: str | None = None,
+    encoder_weights: str | Mapping[str, str | None] | None = None,
 ) -> Pretrainer:
     """The network that is pretrained on noisy labels.
 
@@ -124,7 +124,8 @@ def build_pretrainer(
         num_classes: Number of classes `K`.
         common_branch: Add a branch `"common"` with its own encoder (late: its own U-Net) that sees
             the bands of all modalities stacked.
-        encoder_weights: `"imagenet"` to start from downloaded weights, `None` from random ones.
+        encoder_weights: `"imagenet"` to start from downloaded weights, `None` from random ones, or
+            a mapping of branch to either.
 
     Returns:
         A module `model(s1=..., s2=...) -> {"s1": logits, "s2": logits[, "common": logits]}`.
@@ -136,8 +137,9 @@ def build_pretrainer(
     channels = dict(bands)
     if common_branch:
         channels["common"] = sum(bands.values())
+    starts = encoder_weights if isinstance(encoder_weights, Mapping) else dict.fromkeys(channels, encoder_weights)
     networks = {
-        branch: build_network("unet", encoder_name, count, num_classes, encoder_weights=encoder_weights)
+        branch: build_network("unet", encoder_name, count, num_classes, encoder_weights=starts.get(branch))
         for branch, count in channels.items()
     }
     cls = MidFusion if fusion == "mid" and len(bands) > 1 else LateFusion

@@ -10,7 +10,7 @@ import hashlib
 import re
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -92,6 +92,7 @@ class WeightsReport:
         num_loaded: Tensors loaded; 0 when only inspected.
         num_expected: Tensors the encoder has. Old files lack BatchNorm's step counters, then set to 0;
             nothing else may be missing.
+        bands: Names of that encoder's bands in order, where the checkpoint tells them (ours do).
     """
 
     path: Path
@@ -104,6 +105,7 @@ class WeightsReport:
     modality: str | None = None
     num_loaded: int = 0
     num_expected: int = 0
+    bands: tuple[str, ...] | None = None
 
     def __str__(self) -> str:
         head = f"{self.path} (sha256 {self.sha256}), {self.layout}: "
@@ -157,7 +159,8 @@ def load_encoder(
     counters = {name: torch.zeros_like(tensor) for name, tensor in own_names.items() if _is_counter(name)}
     full_names = dict(zip(own_names, encoder.state_dict()))
     encoder.load_state_dict({full_names[name]: tensor for name, tensor in (counters | tensors).items()})
-    return _report(path, state_dict, stems, chosen, len(tensors), len(own_names))
+    report = _report(path, state_dict, stems, chosen, len(tensors), len(own_names))
+    return replace(report, bands=_bands_on_card(Path(path), chosen.modality))
 
 
 def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
@@ -169,7 +172,7 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"{path}: {'a folder, not a weights file' if path.is_dir() else 'no such file'}")
-    content = _open(path)
+    content = open_checkpoint(path)
     if isinstance(content, Mapping):
         content = next((content[key] for key in CONTAINERS if isinstance(content.get(key), Mapping)), content)
         tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
@@ -178,7 +181,8 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     raise WeightsError(f"{path}: no tensors found, neither bare nor under {', '.join(CONTAINERS)}")
 
 
-def _open(path: Path) -> object:
+def open_checkpoint(path: Path) -> object:
+    """Whatever lies in a weights file, on the CPU; plain values and tensors, or a WeightsError."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -191,6 +195,15 @@ def _open(path: Path) -> object:
         else:
             reason = f"cannot be read as weights ({type(error).__name__}): damaged, or another kind of file"
         raise WeightsError(f"{path}: {reason}") from None
+
+
+def _bands_on_card(path: Path, modality: str | None) -> tuple[str, ...] | None:
+    """Band names that our checkpoints carry beside the tensors."""
+    content = open_checkpoint(path)
+    card = content.get("cromss") if isinstance(content, Mapping) else None
+    bands = card.get("bands") if isinstance(card, Mapping) else None
+    names = bands.get(modality) if isinstance(bands, Mapping) else None
+    return tuple(map(str, names)) if isinstance(names, list) else None
 
 
 def _canonical(prefix: str) -> str:

@@ -12,12 +12,13 @@ from typing import Any
 import lightning as L
 import torch
 import yaml
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import ClusterEnvironment, LightningEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 
 from cromss.callbacks import AtomicCheckpointIO, EpochTable, LastCheckpoint
-from cromss.config import save_yaml, to_flat
+from cromss.config import replace_text, save_yaml, to_flat
 from cromss.settings import Runtime
 
 FREE_TO_CHANGE = frozenset(
@@ -40,16 +41,30 @@ class RunFolder:
 
     @property
     def last(self) -> Path:
-        """Checkpoint of the last epoch."""
+        """Checkpoint of the end of the run; until then at most five minutes and an epoch behind."""
         return self.checkpoints / "last.ckpt"
 
+    @property
+    def newest(self) -> Path | None:
+        """Newest checkpoint that a run can go on from, or `None`."""
+        there = [path for path in (self.last, *self.checkpoints.glob("epoch=*.ckpt")) if path.exists()]
+        return max(there, key=lambda path: path.stat().st_mtime_ns, default=None)
+
     def finished(self, settings: Any) -> dict[str, Any] | None:
-        """Metrics of a finished run with these settings, or `None`."""
+        """Metrics of a finished run with these settings, or `None`.
+
+        Raises:
+            ValueError: The folder holds a longer run, or one with other settings.
+        """
         runtime, optimisation = settings.runtime, settings.optimisation
         if runtime.resume != "auto" or not (self.path / "metrics.json").exists():
             return None
         self.refuse_other_settings(settings)
         metrics = json.loads((self.path / "metrics.json").read_text())
+        if metrics["epochs"] > optimisation.epochs:
+            raise ValueError(
+                f"--epochs {optimisation.epochs}: {self.path} has finished {metrics['epochs']} epochs already"
+            )
         same_length = (metrics["epochs"], metrics["max_steps"]) == (optimisation.epochs, runtime.max_steps)
         return metrics if same_length else None
 
@@ -69,7 +84,7 @@ class RunFolder:
                 self._move_aside()
         elif resume == "auto":
             self.refuse_other_settings(settings)
-            checkpoint = self.last if self.last.exists() else None
+            checkpoint = self.newest
         else:
             checkpoint = Path(resume)
             if not checkpoint.is_file():
@@ -84,7 +99,7 @@ class RunFolder:
         length = {"epochs": settings.optimisation.epochs, "max_steps": settings.runtime.max_steps}
         content = {**length, **metrics}
         if rank_zero_only.rank == 0:
-            (self.path / "metrics.json").write_text(json.dumps(content, indent=2) + "\n")
+            replace_text(self.path / "metrics.json", json.dumps(content, indent=2) + "\n")
         return content
 
     def refuse_other_settings(self, settings: Any) -> None:
@@ -109,27 +124,26 @@ class RunFolder:
 
 
 def build_trainer(
-    runtime: Runtime, epochs: int, folder: RunFolder, callbacks: Sequence[L.Callback], best: str, mode: str
+    runtime: Runtime, epochs: int, folder: RunFolder, callbacks: Sequence[L.Callback], best: str = ""
 ) -> L.Trainer:
-    """Trainer that logs to TensorBoard and metrics.csv and keeps the last, the best and every n-th checkpoint.
+    """Trainer that logs to TensorBoard and metrics.csv and keeps the last, every n-th and the best checkpoint.
 
     Args:
         runtime: Where and how to run.
         epochs: Number of epochs.
         folder: Run folder.
         callbacks: Further callbacks.
-        best: Metric of the best checkpoint; empty for none.
-        mode: `"min"` or `"max"` of `best`.
+        best: Loss whose lowest value marks the best checkpoint; empty for none.
     """
     _quieten()
-    nodes, devices = _processes(runtime)
+    nodes, devices = processes(runtime)
     keep = {"dirpath": folder.checkpoints, "enable_version_counter": False}
     saving = [
         LastCheckpoint(folder.last),
         ModelCheckpoint(**keep, filename="{epoch:04d}", every_n_epochs=runtime.save_interval, save_top_k=-1),
     ]
     if best:
-        saving.append(ModelCheckpoint(**keep, filename="best", monitor=best, mode=mode, save_weights_only=True))
+        saving.append(ModelCheckpoint(**keep, filename="best", monitor=best, save_weights_only=True))
     return L.Trainer(
         accelerator=runtime.accelerator,
         devices=devices,
@@ -147,13 +161,12 @@ def build_trainer(
         enable_model_summary=False,
         logger=TensorBoardLogger(folder.path, name="", version=""),
         callbacks=[
-            *saving,
             EpochTable(folder.path / "metrics.csv"),
-            LearningRateMonitor("epoch"),
+            *saving,
             TQDMProgressBar(refresh_rate=1),
             *callbacks,
         ],
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), *_environment()],
     )
 
 
@@ -164,12 +177,25 @@ def _quieten() -> None:
         warnings.filterwarnings("ignore", f".*{message}")
 
 
-def _processes(runtime: Runtime) -> tuple[int, int | str]:
-    """Nodes, and processes a node."""
-    if "SLURM_STEP_ID" in os.environ:
-        nodes = int(os.environ.get("SLURM_NNODES", 1))
-        return nodes, int(os.environ.get("SLURM_NTASKS", nodes)) // nodes
+def processes(runtime: Runtime) -> tuple[int, int | str]:
+    """Nodes, and processes a node.
+
+    Raises:
+        ValueError: A wrong launch under SLURM, or a GPU asked for where there is none.
+    """
+    tasks = int(os.environ.get("SLURM_NTASKS", 1))
+    if "SLURM_STEP_ID" not in os.environ and (runtime.slurm or tasks > 1):
+        told = f"SLURM_NTASKS={tasks}" if tasks > 1 else "--slurm"
+        raise ValueError(f"{told}, but this is no SLURM task: start it with srun")
     if runtime.accelerator == "gpu" and not torch.cuda.is_available():
         raise ValueError("--accelerator gpu: no GPU is visible to torch; use cpu or auto")
+    if "SLURM_STEP_ID" in os.environ and tasks > 1:
+        nodes = int(os.environ.get("SLURM_NNODES", 1))
+        return nodes, tasks // nodes
     on_cpu = runtime.accelerator == "cpu" or not torch.cuda.is_available()
     return 1, runtime.devices or (1 if on_cpu else "auto")
+
+
+def _environment() -> list[ClusterEnvironment]:
+    """Inside a SLURM job of a single task, Lightning must not wait for more of them."""
+    return [LightningEnvironment()] if os.environ.get("SLURM_NTASKS") == "1" else []

@@ -1,0 +1,15 @@
+"""Settings of the scripts: one field = one flag = one YAML key. No torch here, so `--help` is instant."""
+
+from cromss.settings.common import Optimisation, Runtime
+from cromss.settings.finetuning import FinetuneSettings
+from cromss.settings.pretraining import MultiModalSettings, PretrainData, PretrainSettings, SingleModalSettings
+
+__all__ = [
+    "FinetuneSettings",
+    "MultiModalSettings",
+    "Optimisation",
+    "PretrainData",
+    "PretrainSettings",
+    "Runtime",
+    "SingleModalSettings",
+]

@@ -1,0 +1,167 @@
+"""Settings of pretraining on noisy labels."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
+
+import tyro
+
+from cromss.settings.common import Optimisation, Runtime, check_channels, check_loss, require
+
+
+@dataclass(frozen=True)
+class PretrainData:
+    """Noisy-label pretraining set; without --data_path a synthetic world is made."""
+
+    data_path: str = ""
+    """Folder that holds the LMDB environments; empty for the synthetic default."""
+    data_name_s1: str = "0k_251k_uint8_s1.lmdb"
+    """Sentinel-1 environment."""
+    data_name_s2: str = "0k_251k_uint8_s2c.lmdb"
+    """Sentinel-2 environment."""
+    data_name_label: str = "dw_labels.lmdb"
+    """Noisy-label environment."""
+    data_name_gt: str = "exact_labels.lmdb"
+    """Exact-label environment, for --experiment gt_labels and --gt_available."""
+    n_channels: int = 13
+    """Sentinel-2 bands: 13, 12 (no B10), 10, 9, 92 (the 9, RGB first) or 3 (RGB)."""
+    n_classes: int = 9
+    """Number of classes."""
+    experiment: Literal["ns_labels", "gt_labels"] = "ns_labels"
+    """Train on noisy or on exact labels."""
+    gt_available: bool = False
+    """Score against exact labels while training on noisy ones."""
+    validation: Annotated[float, tyro.conf.arg(aliases=["-v"])] = 0.01
+    """Share of the locations held out for validation; at least one location."""
+    test_season: int = -1
+    """Season of the validation images; -1 takes every season in turn."""
+    crop_size: int = 256
+    """Side of the training crops, in pixels."""
+    synthetic_locations: int = 48
+    """Locations of the synthetic default."""
+
+    def __post_init__(self) -> None:
+        check_channels(self.n_channels)
+        require(self.n_classes > 1, "n_classes", self.n_classes, "at least 2")
+        require(0 < self.validation < 1, "validation", self.validation, "over 0 and under 1")
+        require(self.test_season >= -1, "test_season", self.test_season, "a season counted from 0, or -1")
+        require(self.crop_size > 0, "crop_size", self.crop_size, "at least 1")
+        require(self.synthetic_locations > 1, "synthetic_locations", self.synthetic_locations, "at least 2")
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """Label smoothing over space and seasons."""
+
+    label_smoothing: bool = False
+    """Smooth the noisy labels."""
+    label_smoothing_factor: tuple[float, ...] = (0.15, 0.05)
+    """Share of the prior, and share of the uniform distribution."""
+    label_smoothing_prior_type: Literal["ts", "t", "s"] = "ts"
+    """Prior over seasons (t), space (s) or both."""
+
+    def __post_init__(self) -> None:
+        factors = self.label_smoothing_factor
+        legal = 1 <= len(factors) <= 2 and min(factors) >= 0 and sum(factors) <= 1
+        require(legal, "label_smoothing_factor", factors, "one or two numbers >= 0 that sum to at most 1")
+
+
+@dataclass(frozen=True)
+class CrossModal:
+    """Cross-modal learning and sample selection."""
+
+    fusion_type: Literal["mid", "late"] = "mid"
+    """Shared decoder (mid), or a network for each modality (late)."""
+    use_common_feature: bool = False
+    """Add a third branch that sees both modalities stacked."""
+    consist_loss_type: Literal["ce", "kl", "mse", "none"] = "ce"
+    """Consistency between the modalities' predictions."""
+    consist_loss_weight: float = 1.0
+    """Factor of the consistency loss."""
+    sample_selection: bool = False
+    """Weight pixels by confidence."""
+    sample_selection_rmup_func: Literal["exp", "linear", "none"] = "exp"
+    """Ramp of the selection; none selects the final share from the first epoch."""
+    sample_selection_rmdown_epoch: int = 80
+    """Epochs until the final share is reached."""
+    sample_selection_prop: float = 0.5
+    """Final share of each class that is trusted fully."""
+    sample_selection_confidence_type: Literal["ce", "gini"] = "ce"
+    """Confidence in a prediction: entropy (ce) or Gini."""
+
+    def __post_init__(self) -> None:
+        share, weight = self.sample_selection_prop, self.consist_loss_weight
+        require(0 < share <= 1, "sample_selection_prop", share, "over 0 and at most 1")
+        require(weight >= 0, "consist_loss_weight", weight, "at least 0")
+
+
+@dataclass(frozen=True)
+class PretrainModel:
+    """Encoder and its start."""
+
+    model_type: str = "resnet50"
+    """Encoder, any name that segmentation_models_pytorch knows (tu-NAME for timm)."""
+    init_s1: str = "random"
+    """Start of the Sentinel-1 encoder: random, imagenet, or a weights file."""
+    init_s2: str = "random"
+    """Start of the Sentinel-2 encoder: random, imagenet, or a weights file (MoCo, DINO, CromSS ...)."""
+    pre_train: Annotated[bool, tyro.conf.arg(aliases=["--pre-train"])] = False
+    """Start both encoders from ImageNet."""
+    loss_type: str = "cd"
+    """Segmentation losses by letter: c cross-entropy, d Dice, f focal."""
+
+    def __post_init__(self) -> None:
+        check_loss(self.loss_type)
+
+
+@dataclass(frozen=True)
+class PretrainOptimisation(Optimisation):
+    """Optimiser and schedule."""
+
+    lr_adjust_type: Literal["rop", "exp", "none"] = "rop"
+    """Halve on a plateau of the validation loss (rop), exponential decay, or constant."""
+    lr_adjust: float = 30
+    """Patience in epochs (rop), or decay an epoch (exp)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        adjust, by = self.lr_adjust, self.lr_adjust_type
+        require(by != "exp" or 0 < adjust < 1, "lr_adjust", adjust, "over 0 and under 1 with --lr_adjust_type exp")
+        require(by != "rop" or adjust >= 0, "lr_adjust", adjust, "at least 0 with --lr_adjust_type rop")
+
+
+@dataclass(frozen=True)
+class PretrainSettings:
+    """What every pretraining can be told."""
+
+    input_type: Literal["s12", "s1", "s2"] = "s12"
+    """Modalities: s12 for both, s1 or s2 for one."""
+    data: PretrainData = field(default_factory=PretrainData)
+    model: PretrainModel = field(default_factory=PretrainModel)
+    smoothing: Smoothing = field(default_factory=Smoothing)
+    optimisation: PretrainOptimisation = field(default_factory=PretrainOptimisation)
+    runtime: Runtime = field(default_factory=Runtime)
+    cross: ClassVar[CrossModal] = CrossModal(consist_loss_type="none")
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modality keys that are read."""
+        return ("s1", "s2") if self.input_type == "s12" else (self.input_type,)
+
+
+@dataclass(frozen=True)
+class MultiModalSettings(PretrainSettings):
+    """CromSS: twin Sentinel-1 and Sentinel-2 encoders pretrained on noisy labels."""
+
+    cross: CrossModal = field(default_factory=CrossModal)
+
+    def __post_init__(self) -> None:
+        wanted = f"s12 with --fusion_type {self.cross.fusion_type}; for one modality run train_pretrain.py"
+        require(self.input_type == "s12", "input_type", self.input_type, wanted)
+
+
+@dataclass(frozen=True)
+class SingleModalSettings(PretrainSettings):
+    """Single-modal pretraining on noisy labels."""
+
+    input_type: Literal["s1", "s2"] = "s2"
+    """Modality."""

@@ -1,0 +1,165 @@
+"""Pretraining on noisy labels, from settings to metrics."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from cromss import __version__, default_sets
+from cromss.batch_transforms import BatchTransform
+from cromss.callbacks import CheckpointCard, PanelWriter, Plateau
+from cromss.config import to_flat
+from cromss.datamodule import StacksData, hold_out
+from cromss.datasets import SeasonStacks
+from cromss.legends import LEGENDS, NOL, Legend
+from cromss.models import build_pretrainer
+from cromss.objective import CrossModalObjective
+from cromss.optimisers import pretraining_optimiser
+from cromss.sensors import QUANTISED
+from cromss.settings import PretrainSettings
+from cromss.store import open_store
+from cromss.tasks import PretrainTask
+from cromss.training.common import band_names, load_weights, refuse_other_legend, run_once, synthetic_home
+from cromss.training.runs import RunFolder, build_trainer
+
+
+def pretrain(settings: PretrainSettings) -> dict[str, Any]:
+    """Pretrain on noisy labels and return the final metrics; a finished run is not done again."""
+    return run_once(settings, _pretrain_name(settings), _pretrain)
+
+
+def pretraining_data(settings: PretrainSettings) -> StacksData:
+    """Loaders of the pretraining set: random seasons for training, fixed ones for validation."""
+    names, runtime = settings.data, settings.runtime
+    home = Path(names.data_path) if names.data_path else synthetic_home(runtime, "pretraining")
+    if not names.data_path:
+        home = default_sets.pretraining_set(home, names)
+    files = {"s1": names.data_name_s1, "s2": names.data_name_s2}
+    images = {modality: open_store(home / files[modality], modality) for modality in settings.modalities}
+    learned = names.data_name_gt if names.experiment == "gt_labels" else names.data_name_label
+    labels = open_store(home / learned, "labels")
+    exact = open_store(home / names.data_name_gt, "labels") if names.gt_available else None
+    refuse_other_legend(labels, names.n_classes)
+    build = partial(
+        SeasonStacks,
+        images,
+        labels,
+        pretraining_bands(settings),
+        names.n_classes,
+        seed=runtime.seed,
+        exact=exact,
+        min_size=names.crop_size,
+    )
+    train, held = hold_out(len(labels), names.validation, runtime.seed)
+    return StacksData(
+        train=build(draw_season=True),
+        val=build(season=names.test_season),
+        test=None,
+        train_indices=train,
+        val_indices=held,
+        batch_size=settings.optimisation.batch_size,
+        test_batch_size=runtime.test_batch_size,
+        num_workers=runtime.num_workers,
+        seed=runtime.seed,
+    )
+
+
+def pretraining_task(settings: PretrainSettings) -> PretrainTask:
+    """Model, objective and transforms of pretraining."""
+    smoothing, cross, names = settings.smoothing, settings.cross, settings.data
+    objective = CrossModalObjective(
+        num_classes=names.n_classes,
+        loss_type=settings.model.loss_type,
+        consistency=cross.consist_loss_type,
+        consistency_weight=cross.consist_loss_weight,
+        smoothing_factors=smoothing.label_smoothing_factor if smoothing.label_smoothing else (),
+        selection=cross.sample_selection,
+        confidence_kind={"ce": "entropy", "gini": "gini"}[cross.sample_selection_confidence_type],
+        final_share=cross.sample_selection_prop,
+        ramp=cross.sample_selection_rmup_func,
+        ramp_epochs=cross.sample_selection_rmdown_epoch,
+    )
+    prior = smoothing.label_smoothing_prior_type if smoothing.label_smoothing else None
+    transform = partial(BatchTransform, names.n_classes, names.crop_size, seed=settings.runtime.seed)
+    optimisation = settings.optimisation
+    return PretrainTask(
+        model=_pretrainer(settings),
+        objective=objective,
+        train_transform=transform(prior_kind=prior),
+        eval_transform=transform(augment=False),
+        optimiser=partial(
+            pretraining_optimiser,
+            name=optimisation.optimizer,
+            learning_rate=optimisation.learning_rate,
+            weight_decay=optimisation.weight_decay,
+            decay=optimisation.lr_adjust if optimisation.lr_adjust_type == "exp" else None,
+        ),
+        legend=_pretraining_legend(names.n_classes),
+        bands=pretraining_bands(settings),
+        score_training=settings.runtime.cal_tr_acc,
+    )
+
+
+def pretraining_bands(settings: PretrainSettings) -> dict[str, tuple[str, ...]]:
+    """Modality -> band names."""
+    return {modality: band_names(modality, settings.data.n_channels) for modality in settings.modalities}
+
+
+def _pretrain(settings: PretrainSettings, folder: RunFolder) -> dict[str, Any]:
+    data, task = pretraining_data(settings), pretraining_task(settings)
+    checkpoint = folder.open(settings)
+    optimisation = settings.optimisation
+    callbacks = [
+        CheckpointCard(_pretrain_card(settings)),
+        PanelWriter(folder.path / "panels", settings.runtime.display_interval),
+    ]
+    if optimisation.lr_adjust_type == "rop":
+        callbacks.append(Plateau("val/loss", patience=int(optimisation.lr_adjust)))
+    trainer = build_trainer(settings.runtime, optimisation.epochs, folder, callbacks, best="val/loss")
+    trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return metrics | {"checkpoint": str(folder.last)}
+
+
+def _pretrainer(settings: PretrainSettings) -> nn.Module:
+    bands, model = pretraining_bands(settings), settings.model
+    starts = {"s1": model.init_s1, "s2": model.init_s2}
+    if model.pre_train:
+        starts = {modality: "imagenet" if start == "random" else start for modality, start in starts.items()}
+    network = build_pretrainer(
+        settings.cross.fusion_type,
+        model.model_type,
+        {modality: len(names) for modality, names in bands.items()},
+        settings.data.n_classes,
+        common_branch=settings.cross.use_common_feature,
+        encoder_weights={modality: start for modality, start in starts.items() if start == "imagenet"},
+    )
+    for modality, names in bands.items():
+        origin = load_weights(network.encoders[modality], starts[modality], modality, names)
+        print(f"{modality} encoder starts from {origin}")
+    return network
+
+
+def _pretraining_legend(num_classes: int) -> Legend:
+    for legend in (NOL, *LEGENDS.values()):
+        if legend.num_classes == num_classes:
+            return legend
+    names = tuple(f"class {i}" for i in range(num_classes))
+    return Legend("numbered", names, ("808080",) * num_classes, {i: i for i in range(num_classes)})
+
+
+def _pretrain_card(settings: PretrainSettings) -> dict[str, Any]:
+    return {
+        "version": __version__,
+        "encoder_name": settings.model.model_type,
+        "fusion": settings.cross.fusion_type if settings.input_type == "s12" else "single",
+        "bands": {modality: list(names) for modality, names in pretraining_bands(settings).items()},
+        "normalization": f"{QUANTISED}, / 255",
+        "settings": to_flat(settings),
+    }
+
+
+def _pretrain_name(settings: PretrainSettings) -> str:
+    kind = settings.cross.fusion_type if settings.input_type == "s12" else "single"
+    return f"{kind}_{settings.input_type}_{settings.model.model_type}_seed{settings.runtime.seed}"
