@@ -432,7 +432,7 @@ def test_every_head_trains(downstream, tmp_path):
 def test_two_processes_train_and_score(sets, tmp_path):
     arguments = f"{COMMON} --devices 2 --batch_size 2 --name a --data_path {sets / 'ours'} --save_dir {tmp_path}"
     command = [sys.executable, "train_scripts/train_pretrain_mm.py", *arguments.split(), "--validation", "0.3"]
-    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=100)
     assert result.returncode == 0, result.stderr[-2000:]
     assert [row["step"] for row in table(tmp_path / "a" / "metrics.csv")] == ["1", "2"]
     assert json.loads((tmp_path / "a" / "metrics.json").read_text())["epochs"] == 2
@@ -440,12 +440,12 @@ def test_two_processes_train_and_score(sets, tmp_path):
 
 def test_two_processes_score_like_one(downstream, tmp_path):
     """Five test tiles on two processes: a filler evens them out and is not counted."""
-    arguments = "--model_type resnet18 --crop_size 64 --accelerator cpu --save_maps -1 --n_train 2"
-    place = (
-        f"--epochs 1 --max_steps 1 --batch_size 1 --devices 2 --name two --save_dir {tmp_path} --data_path {downstream}"
-    )
-    command = [sys.executable, "train_scripts/finetune.py", *arguments.split(), *place.split()]
-    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    arguments = f"""
+        --model_type resnet18 --crop_size 64 --accelerator cpu --devices 2 --save_maps -1 --n_train 2 --epochs 1
+        --batch_size 1 --name two --save_dir {tmp_path} --data_path {downstream}
+    """
+    command = [sys.executable, "train_scripts/finetune.py", *arguments.split()]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=100)
     assert result.returncode == 0, result.stderr[-2000:]
     truth = written_labels(downstream / "test" / "labels.lmdb")
     maps = sorted((tmp_path / "two" / "maps").glob("*.png"))
