@@ -1,6 +1,7 @@
 """The LMDB store: exact, resumable, atomic, and honest about damage."""
 
 import copy
+import gc
 import hashlib
 import json
 import mmap
@@ -536,6 +537,7 @@ def test_errors_of_lmdb_name_store_and_index(store):
         with pytest.raises(StoreError, match=r"s1\.lmdb: index 3, season 0: .*MDB_CORRUPTED"):
             call()
     for call in (reader.location_ids, lambda: LmdbReader(store)):
+        gc.collect()  # tracebacks of the errors above may still hold the environment
         with pytest.raises(StoreError, match=r"s1\.lmdb: cannot be read \(.*MDB_CORRUPTED"):
             call()
     environment.shared_environment(os.path.realpath(store)).close()
