@@ -82,7 +82,9 @@ class Plateau(L.Callback):
             self.scheduler.load_state_dict(self.state)
 
     def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        self.scheduler.step(float(trainer.callback_metrics[self.monitor]))
+        value = trainer.callback_metrics.get(self.monitor)
+        if value is not None:  # there is none where --max_steps ends inside an epoch
+            self.scheduler.step(float(value))
         self.state = self.scheduler.state_dict()
 
     def state_dict(self) -> dict[str, Any]:

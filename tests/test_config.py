@@ -186,22 +186,23 @@ def test_paths_are_plain_in_yaml(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "words"),
     [
-        ("", "required: --source --parts (see --help)"),
-        ("--source x", "required: --parts (see --help)"),
-        ("--source x --parts a --limit some", "limit"),
+        ("", ("required", "--source", "--parts", "(see --help)")),
+        ("--source x", ("required", "--parts", "(see --help)")),
+        ("--source x --parts a --limit some", ("limit",)),
     ],
 )
-def test_missing_flags_are_named(arguments, message, capsys):
-    assert message in error_of(Needy, arguments.split(), capsys)
+def test_missing_flags_are_named(arguments, words, capsys):
+    message = error_of(Needy, arguments.split(), capsys)
+    assert all(word in message for word in words)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("sorce: x", "unknown key 'sorce'; did you mean 'source'?"),
-        ("source: null\nparts: [a]", "required: --source"),
+        ("source: null\nparts: [a]", "--source"),
         ("source: {a: 1}", "source wants a plain value, got {'a': 1}"),
         ("target: null", "target wants a plain value like 'out', got None"),
     ],

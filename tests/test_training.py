@@ -256,10 +256,35 @@ def test_resumed_run_equals_an_undisturbed_one(sets, tmp_path, schedule):
         pretrain_with(tmp_path, sets / "ours", f"{flags} --name parts --epochs 2")
 
 
-@pytest.mark.parametrize("resume", ["missing.ckpt", "/"])
-def test_resume_from_nothing_is_refused(sets, tmp_path, resume):
-    with pytest.raises(ValueError, match="--resume"):
+@pytest.mark.parametrize("resume", ["missing.ckpt", "/", "setup.cfg"])
+def test_resume_from_nothing_is_refused(sets, tmp_path, resume, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    with pytest.raises(ValueError, match=r"--resume|setup\.cfg: cannot be read"):
         pretrain_with(tmp_path, sets / "ours", f"--resume {resume} --max_steps 1")
+
+
+def test_resume_from_another_model_or_weights_alone_is_refused(twins, sets, tmp_path):
+    checkpoints = twins[0] / "a" / "checkpoints"
+    with pytest.raises(ValueError, match="weights of another model"):
+        pretrain_with(tmp_path, sets / "ours", f"--resume {checkpoints / 'last.ckpt'} --fusion_type late --epochs 3")
+    with pytest.raises(ValueError, match="holds no training state"):
+        pretrain_with(tmp_path, sets / "ours", f"--resume {checkpoints / 'best.ckpt'} --epochs 3")
+
+
+def test_broken_newest_checkpoint_is_passed_over(sets, tmp_path, capsys):
+    flags = "--name a --save_interval 1"
+    pretrain_with(tmp_path, sets / "ours", f"{flags} --epochs 1")
+    last = tmp_path / "a" / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    pretrain_with(tmp_path, sets / "ours", f"{flags} --epochs 2")
+    assert "passing it over" in capsys.readouterr().out
+    assert [row["epoch"] for row in table(tmp_path / "a" / "metrics.csv")] == ["0", "1"]
+
+
+def test_steps_may_end_inside_an_epoch(sets, tmp_path):
+    metrics = pretrain_with(tmp_path, sets / "ours", "--batch_size 2 --max_steps 1 --name a --lr_adjust_type rop")
+    assert np.isfinite(metrics["val/loss"])
+    assert (tmp_path / "a" / "checkpoints" / "last.ckpt").exists()
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from cromss.settings import FinetuneSettings
 from cromss.store import open_store
 from cromss.tasks import FinetuneTask
 from cromss.training.common import band_names, load_weights, refuse_other_legend, run_once, synthetic_home
-from cromss.training.runs import RunFolder, build_trainer
+from cromss.training.runs import RunFolder, build_trainer, fit
 
 
 def finetune(settings: FinetuneSettings) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def _finetune(settings: FinetuneSettings, folder: RunFolder) -> dict[str, Any]:
         MapWriter(folder.path / "maps", settings.save_maps),
     ]
     trainer = build_trainer(settings.runtime, settings.optimisation.epochs, folder, callbacks)
-    trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
+    fit(trainer, task, data, checkpoint)
     trainer.test(task, data, verbose=False)
     result = task.test_result
     classes = task.legend.classes

@@ -21,7 +21,7 @@ from cromss.settings import PretrainSettings
 from cromss.store import open_store
 from cromss.tasks import PretrainTask
 from cromss.training.common import band_names, load_weights, refuse_other_legend, run_once, synthetic_home
-from cromss.training.runs import RunFolder, build_trainer
+from cromss.training.runs import RunFolder, build_trainer, fit
 
 
 def pretrain(settings: PretrainSettings) -> dict[str, Any]:
@@ -117,8 +117,10 @@ def _pretrain(settings: PretrainSettings, folder: RunFolder) -> dict[str, Any]:
     if optimisation.lr_adjust_type == "rop":
         callbacks.append(Plateau("val/loss", patience=int(optimisation.lr_adjust)))
     trainer = build_trainer(settings.runtime, optimisation.epochs, folder, callbacks, best="val/loss")
-    trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
+    fit(trainer, task, data, checkpoint)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    if "val/loss" not in metrics:
+        metrics |= trainer.validate(task, data, verbose=False)[0]
     return metrics | {"checkpoint": str(folder.last)}
 
 

@@ -19,6 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from cromss.callbacks import AtomicCheckpointIO, EpochTable, LastCheckpoint
 from cromss.config import replace_text, save_yaml, to_flat
+from cromss.models.weights import open_checkpoint
 from cromss.settings import Runtime
 
 FREE_TO_CHANGE = frozenset(
@@ -44,11 +45,15 @@ class RunFolder:
         """Checkpoint of the end of the run; until then at most five minutes and an epoch behind."""
         return self.checkpoints / "last.ckpt"
 
-    @property
     def newest(self) -> Path | None:
-        """Newest checkpoint that a run can go on from, or `None`."""
+        """Newest checkpoint that a run can go on from, or `None`; says which it had to pass over."""
         there = [path for path in (self.last, *self.checkpoints.glob("epoch=*.ckpt")) if path.exists()]
-        return max(there, key=lambda path: path.stat().st_mtime_ns, default=None)
+        for path in sorted(there, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+            try:
+                return whole_checkpoint(path)
+            except ValueError as error:
+                print(f"{error}; passing it over")
+        return None
 
     def finished(self, settings: Any) -> dict[str, Any] | None:
         """Metrics of a finished run with these settings, or `None`.
@@ -76,7 +81,7 @@ class RunFolder:
         `--resume auto` continues what is there, `none` moves it aside, a path continues that file.
 
         Raises:
-            ValueError: The folder holds a run with other settings, or the path is no file.
+            ValueError: The folder holds a run with other settings, or the path is no checkpoint.
         """
         resume, checkpoint = settings.runtime.resume, None
         if resume == "none":
@@ -84,11 +89,9 @@ class RunFolder:
                 self._move_aside()
         elif resume == "auto":
             self.refuse_other_settings(settings)
-            checkpoint = self.newest
+            checkpoint = self.newest()
         else:
-            checkpoint = Path(resume)
-            if not checkpoint.is_file():
-                raise ValueError(f"--resume {resume}: no such checkpoint; auto and none are the other choices")
+            checkpoint = whole_checkpoint(Path(resume))
         if rank_zero_only.rank == 0:
             self.path.mkdir(parents=True, exist_ok=True)
             save_yaml(settings, self.path / "config.yaml")
@@ -121,6 +124,35 @@ class RunFolder:
             while (aside := self.path.with_name(f"{self.path.name}.{count}")).exists():
                 count += 1
             self.path.rename(aside)
+
+
+def whole_checkpoint(path: Path) -> Path:
+    """The path, if a training checkpoint can be read from it.
+
+    Raises:
+        ValueError: Missing, damaged, holding code, or weights alone.
+    """
+    if not path.is_file():
+        raise ValueError(f"--resume {path}: no such checkpoint; auto and none are the other choices")
+    content = open_checkpoint(path)
+    if not isinstance(content, dict) or not {"state_dict", "optimizer_states", "loops"} <= content.keys():
+        raise ValueError(f"--resume {path}: holds no training state; to start from weights use --init_s1, --init_s2")
+    return path
+
+
+def fit(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule, checkpoint: Path | None) -> None:
+    """Train, from a checkpoint if there is one.
+
+    Raises:
+        ValueError: The checkpoint is of another model.
+    """
+    try:
+        trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        first = str(error).splitlines()[1].strip()
+        raise ValueError(f"--resume {checkpoint}: weights of another model ({first[:160]})") from error
 
 
 def build_trainer(
@@ -173,7 +205,14 @@ def build_trainer(
 def _quieten() -> None:
     """Drop what Lightning says on every start and nobody can act on."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in ("treespec", "many workers", "in eval mode at the start", "length of `list`", "is not empty"):
+    for message in (
+        "treespec",
+        "many workers",
+        "in eval mode at the start",
+        "length of `list`",
+        "is not empty",
+        "monitored key",
+    ):
         warnings.filterwarnings("ignore", f".*{message}")
 
 
