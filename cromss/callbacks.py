@@ -60,7 +60,7 @@ class LastCheckpoint(Checkpoint):
         self.path, self.interval_s, self.saved_at = path, interval_s, time.monotonic()
 
     def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        is_end = trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
+        is_end = trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop
         due = is_end or time.monotonic() - self.saved_at > self.interval_s
         if trainer.strategy.broadcast(due):
             trainer.save_checkpoint(self.path)
@@ -83,7 +83,7 @@ class Plateau(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         value = trainer.callback_metrics.get(self.monitor)
-        if value is not None:  # there is none where --max_steps ends inside an epoch
+        if value is not None:
             self.scheduler.step(float(value))
         self.state = self.scheduler.state_dict()
 
@@ -92,6 +92,24 @@ class Plateau(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.state = state_dict
+
+
+class StepLimit(L.Callback):
+    """Ends training after `max_steps` steps.
+
+    Lightning's own limit makes a resumed run end an epoch that it has not begun.
+    """
+
+    def __init__(self, max_steps: int) -> None:
+        self.max_steps = max_steps
+
+    def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        if trainer.global_step >= self.max_steps:
+            raise ValueError(f"--max_steps {self.max_steps}: the run has done {trainer.global_step} steps already")
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step >= self.max_steps:
+            trainer.should_stop = True
 
 
 class CheckpointCard(L.Callback):

@@ -72,6 +72,8 @@ def exit_with(work: Callable[[], int | None]) -> NoReturn:
         status = _interrupted()
     except SystemExit as stop:  # Lightning turns Ctrl-C into an exit of its own
         status = _interrupted() if isinstance(stop.__context__, KeyboardInterrupt) else stop.code
+        if status is None:  # and SIGTERM into one without a status
+            status = _fail("terminated; the same command goes on from its last checkpoint", status=143)
     sys.exit(status)
 
 
@@ -80,6 +82,7 @@ def _interrupted() -> int:
 
 
 def _with_config(settings: type, arguments: list[str]) -> list[str]:
+    arguments = [part for a in arguments for part in (a.split("=", 1) if a.startswith("--config=") else [a])]
     if "--config" not in arguments:
         return arguments
     at = arguments.index("--config")

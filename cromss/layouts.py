@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from cromss.legends import Legend
-from cromss.scenes import read_image, read_labels
+from cromss.scenes import read_image, read_labels, scene_place
 from cromss.sensors import MODALITIES
 
 _TIME = re.compile(r"(?<!\d)(\d{8})(?:T(\d{6}))?(?!\d)")
@@ -160,6 +160,21 @@ def check_location(location: Location, num_seasons: int) -> None:
             raise ValueError(f"location {location.id}: labels of {days[1]} beside s2 of {days[0]}; seasons must agree")
 
 
+def check_places(location: Location) -> None:
+    """Refuse multi-band files of one season that lie in different places; those without a CRS pass.
+
+    Raises:
+        ValueError: Another CRS or corner, by more than a pixel.
+    """
+    for paths in zip(*location.scenes.values()):
+        places = [(path, scene_place(path)) for path in paths if path.is_file()]
+        known = [(path, place) for path, place in places if place is not None]
+        for path, place in known[1:]:
+            (first, expected) = known[0]
+            if place[0] != expected[0] or max(abs(a - b) for a, b in zip(place[1], expected[1])) > expected[2]:
+                raise ValueError(f"location {location.id}: {path.name} and {first.name} lie in different places")
+
+
 def read_location(
     location: Location, num_seasons: int, legend: Legend, size: int | None = None
 ) -> dict[str, list[np.ndarray]]:
@@ -179,6 +194,7 @@ def read_location(
         ValueError: Whatever is missing, unreadable, in the wrong unit or of unequal size.
     """
     check_location(location, num_seasons)
+    check_places(location)
     seasons = {
         modality: [
             read_labels(path, legend, size) if modality == "labels" else read_image(path, MODALITIES[modality], size)

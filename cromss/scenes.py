@@ -12,6 +12,9 @@ from rasterio.errors import RasterioError
 from cromss.legends import Legend
 from cromss.sensors import MODALITIES, Modality, canonical_band, check_values
 
+MAX_VALUES = 1 << 28
+"""Values in one file of a scene, beyond which it is no tile."""
+
 _KNOWN_BANDS = frozenset(band for modality in MODALITIES.values() for band in modality.bands)
 
 
@@ -51,6 +54,16 @@ def read_labels(source: Path, legend: Legend, size: int | None = None) -> np.nda
     return legend.to_class_ids(raw, where=str(source))
 
 
+def scene_place(source: Path) -> tuple[str, tuple[float, float], float] | None:
+    """CRS, upper left corner and pixel size of a file, in the CRS's units; `None` without a CRS."""
+    try:
+        with rasterio.open(source) as dataset:
+            corner = (dataset.transform.c, dataset.transform.f)
+            return (dataset.crs.to_string(), corner, abs(dataset.transform.a)) if dataset.crs else None
+    except RasterioError:
+        return None  # reading it says why
+
+
 def _band_files(folder: Path, modality: Modality) -> dict[str, Path]:
     files = {canonical_band(path.stem): path for path in sorted(folder.glob("*.tif")) if path.suffix == ".tif"}
     missing = [band for band in modality.bands if band not in files]
@@ -67,6 +80,7 @@ def _opened(path: Path, bands: Sequence[str]) -> Iterator[rasterio.DatasetReader
     try:
         with rasterio.open(path) as dataset:
             _check_bands(dataset, bands, path)
+            _check_header(dataset, path)
             yield dataset
     except RasterioError as error:
         reason = " ".join(str(error.__cause__ or error).split())
@@ -83,6 +97,14 @@ def _check_bands(dataset: rasterio.DatasetReader, bands: Sequence[str], path: Pa
         raise ValueError(f"{path}: {dataset.count} bands where {len(bands)} are wanted{hint}")
     if named and named != list(bands):
         raise ValueError(f"{path}: bands are {' '.join(named)}, wanted in the order {' '.join(bands)}")
+
+
+def _check_header(dataset: rasterio.DatasetReader, path: Path) -> None:
+    if "complex" in dataset.dtypes[0]:
+        raise ValueError(f"{path}: complex values; detect and calibrate the product first")
+    if dataset.count * dataset.width * dataset.height > MAX_VALUES:
+        size = f"{dataset.count} x {dataset.height} x {dataset.width}"
+        raise ValueError(f"{path}: {size} values in one scene; cut it into tiles first")
 
 
 def _read_bands(path: Path, bands: Sequence[str], size: int | None) -> np.ndarray:

@@ -241,6 +241,8 @@ def _check_decibel(values: np.ndarray, title: str, where: str) -> None:
         raise ValueError(
             f"{where}: {title} looks linear (0 to {values.max():.3g}), but dB is wanted; convert with 10 log10(x)"
         )
+    if values.min() < -200:
+        raise ValueError(f"{where}: {title} has values of {values.min():g}, a fill value; fill them or leave it out")
     if np.median(values) < -60:
         raise ValueError(f"{where}: {title} has a median of {np.median(values):.1f}, too low for dB")
 

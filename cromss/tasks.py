@@ -38,8 +38,15 @@ class Scoreboard(nn.Module):
             self.counts[branch].update(values.argmax(1), labels)
 
     def compute(self) -> dict[str, dict[str, Any]]:
-        """Branch -> scores, and start again."""
-        results = {b: scores(count.compute(), self.absent) for b, count in self.counts.items()}
+        """Branch -> scores, and start again.
+
+        Raises:
+            ValueError: Not one pixel was labelled.
+        """
+        counts = {b: count.compute() for b, count in self.counts.items()}
+        if not all(count.sum() for count in counts.values()):
+            raise ValueError("not one of the pixels to score has a label; look at the labels with inspect_lmdb.py")
+        results = {b: scores(count, self.absent) for b, count in counts.items()}
         for count in self.counts.values():
             count.reset()
         return results
@@ -99,7 +106,9 @@ class PretrainTask(L.LightningModule):
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         ready = self.eval_transform(batch)
         labels, logits = ready["labels"], self.model(**ready["images"])
-        self._log("val", self.validation_objective(logits, labels), num_labelled(labels))
+        terms = self.validation_objective(logits, labels)
+        refuse_non_finite(terms, batch["id"])
+        self._log("val", terms, num_labelled(labels))
         self.val_scores.update(logits, ready.get("exact", labels))
 
     def on_validation_epoch_end(self) -> None:
@@ -168,6 +177,7 @@ class FinetuneTask(L.LightningModule):
         ready = self.eval_transform(batch)
         logits = self.model(ready["images"][self.modality])
         loss = segmentation_loss(self.loss_type, logits, ready["labels"])
+        refuse_non_finite({"loss": loss}, batch["id"])
         self.log("val/loss", loss, on_epoch=True, sync_dist=True, batch_size=num_labelled(ready["labels"]))
         self.board.update({self.modality: logits}, ready["labels"])
 

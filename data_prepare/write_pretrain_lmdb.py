@@ -71,7 +71,8 @@ class PretrainSet:
 def main(settings: PretrainSet) -> None:
     """List, check, estimate, write, report."""
     locations = preparation.first(list_locations(settings), settings.limit)
-    num_seasons = settings.num_seasons or layouts.most_seasons(locations)
+    num_seasons = settings.num_seasons or (1 if settings.layout == "tiles" else layouts.most_seasons(locations))
+    refuse_contradictions(settings)
     size = settings.size if settings.layout == "ssl4eo" else None
     told_by_id = offsets_by_id(settings.s2_offset_ids, locations)
     refuse_changed_offsets(settings.out, told_by_id)
@@ -92,6 +93,21 @@ def main(settings: PretrainSet) -> None:
         workers=settings.workers,
         dry_run=settings.dry_run,
     )
+
+
+def refuse_contradictions(settings: PretrainSet) -> None:
+    """Raise ValueError for flags that do not go together."""
+    names = [settings.data_name_s1, settings.data_name_s2, settings.data_name_label]
+    if len(set(names)) < 3 or not all(names) or any("/" in name for name in names):
+        raise ValueError(
+            f"--data_name_s1, _s2, _label {' '.join(names)}: three different names inside --out are wanted"
+        )
+    if settings.layout == "tiles" and settings.ids_csv:
+        raise ValueError("--ids_csv goes with --layout ssl4eo; tiles are listed from their folders")
+    if settings.size < 1:
+        raise ValueError(f"--size {settings.size}: must be at least 1")
+    if not settings.modalities:
+        raise ValueError("--modalities: name at least one of s1, s2, labels")
 
 
 def list_locations(settings: PretrainSet) -> list[layouts.Location]:

@@ -4,6 +4,7 @@ Everything lands in runs/demo; what is there already is used again.
 """
 
 import csv
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -95,4 +96,6 @@ def guarded() -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        sys.exit(f"{__doc__}\nIt takes no arguments.")
     exit_with(guarded)

@@ -8,6 +8,7 @@ behind it with its own shape.
 import argparse
 import hashlib
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -175,10 +176,14 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     content = open_checkpoint(path)
     if isinstance(content, Mapping):
         content = next((content[key] for key in CONTAINERS if isinstance(content.get(key), Mapping)), content)
-        tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+        tensors = {name: value for name, value in content.items() if isinstance(name, str) and _is_plain(value)}
         if tensors:
             return tensors
     raise WeightsError(f"{path}: no tensors found, neither bare nor under {', '.join(CONTAINERS)}")
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_complex()
 
 
 def open_checkpoint(path: Path) -> object:
@@ -186,7 +191,7 @@ def open_checkpoint(path: Path) -> object:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings(action="ignore"):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -269,7 +274,7 @@ def _strict(
     if problems:
         raise WeightsError(
             f"{path}: {prefix or '(no prefix)'} is another kind of encoder, {len(problems)} of its tensors do not "
-            f"fit: {'; '.join(problems[:3])}"
+            f"fit: {'; '.join(problems[:3])}; is --model_type the encoder of these weights?"
         )
     return found
 

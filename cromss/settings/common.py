@@ -45,7 +45,7 @@ class Optimisation:
         require(self.epochs > 0, "epochs", self.epochs, "at least 1")
         require(self.batch_size > 0, "batch_size", self.batch_size, "at least 1")
         require(0 < self.learning_rate < 1e3, "learning_rate", self.learning_rate, "over 0 and finite")
-        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
+        require(0 <= self.weight_decay < 1e3, "weight_decay", self.weight_decay, "at least 0 and finite")
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class DownstreamData:
         check_channels(self.n_channels)
         require(0 <= self.validation < 1, "validation", self.validation, "at least 0 and under 1")
         require(self.n_train >= 0, "n_train", self.n_train, "at least 1, or 0 for all")
-        require(self.crop_size > 0, "crop_size", self.crop_size, "at least 1")
+        require(0 < self.crop_size <= 8192, "crop_size", self.crop_size, "1 to 8192")
         require(min(self.synthetic_tiles) > 0, "synthetic_tiles", self.synthetic_tiles, "at least 1")
 
 

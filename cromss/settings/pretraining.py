@@ -44,7 +44,7 @@ class PretrainData:
         require(self.n_classes > 1, "n_classes", self.n_classes, "at least 2")
         require(0 < self.validation < 1, "validation", self.validation, "over 0 and under 1")
         require(self.test_season >= -1, "test_season", self.test_season, "a season counted from 0, or -1")
-        require(self.crop_size > 0, "crop_size", self.crop_size, "at least 1")
+        require(0 < self.crop_size <= 8192, "crop_size", self.crop_size, "1 to 8192")
         require(self.synthetic_locations > 1, "synthetic_locations", self.synthetic_locations, "at least 2")
 
 
@@ -126,7 +126,7 @@ class PretrainOptimisation(Optimisation):
         super().__post_init__()
         adjust, by = self.lr_adjust, self.lr_adjust_type
         require(by != "exp" or 0 < adjust < 1, "lr_adjust", adjust, "over 0 and under 1 with --lr_adjust_type exp")
-        require(by != "rop" or adjust >= 0, "lr_adjust", adjust, "at least 0 with --lr_adjust_type rop")
+        require(by != "rop" or 0 <= adjust < 1e6, "lr_adjust", adjust, "epochs, at least 0, with --lr_adjust_type rop")
 
 
 @dataclass(frozen=True)
@@ -165,3 +165,8 @@ class SingleModalSettings(PretrainSettings):
 
     input_type: Literal["s1", "s2"] = "s2"
     """Modality."""
+
+    def __post_init__(self) -> None:
+        unused = "init_s1" if self.input_type == "s2" else "init_s2"
+        value = getattr(self.model, unused)
+        require(value == "random", unused, value, f"left out with --input_type {self.input_type}")

@@ -116,6 +116,8 @@ def _downstream_split(num_tiles: int, n_train: int, validation: float) -> tuple[
     """Training tiles spread over the set, and its last ones for validation: neighbours stay together."""
     num_held = round(validation * num_tiles)
     chosen, held = list(range(num_tiles - num_held)), list(range(num_tiles - num_held, num_tiles))
+    if not chosen:
+        raise ValueError(f"--validation {validation:g}: leaves none of the {num_tiles} tiles to train on")
     if n_train > len(chosen):
         raise ValueError(f"--n_train {n_train}: only {len(chosen)} training tiles are there")
     return (chosen[:: max(1, len(chosen) // n_train)][:n_train] if n_train else chosen), held

@@ -2,9 +2,10 @@
 
 import json
 import logging
+import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import ClusterEnvironment, LightningEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 
-from cromss.callbacks import AtomicCheckpointIO, EpochTable, LastCheckpoint
+from cromss.callbacks import AtomicCheckpointIO, EpochTable, LastCheckpoint, StepLimit
 from cromss.config import replace_text, save_yaml, to_flat
 from cromss.models.weights import open_checkpoint
 from cromss.settings import Runtime
@@ -65,7 +66,7 @@ class RunFolder:
         if runtime.resume != "auto" or not (self.path / "metrics.json").exists():
             return None
         self.refuse_other_settings(settings)
-        metrics = json.loads((self.path / "metrics.json").read_text())
+        metrics = _read(self.path / "metrics.json", json.loads, ("epochs", "max_steps"))
         if metrics["epochs"] > optimisation.epochs:
             raise ValueError(
                 f"--epochs {optimisation.epochs}: {self.path} has finished {metrics['epochs']} epochs already"
@@ -92,6 +93,9 @@ class RunFolder:
             checkpoint = self.newest()
         else:
             checkpoint = whole_checkpoint(Path(resume))
+        done = open_checkpoint(checkpoint)["epoch"] + 1 if checkpoint else 0
+        if done > settings.optimisation.epochs:
+            raise ValueError(f"--epochs {settings.optimisation.epochs}: {checkpoint} has done {done} epochs already")
         if rank_zero_only.rank == 0:
             self.path.mkdir(parents=True, exist_ok=True)
             save_yaml(settings, self.path / "config.yaml")
@@ -100,7 +104,7 @@ class RunFolder:
     def close(self, settings: Any, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """Write metrics.json, which marks the run as finished."""
         length = {"epochs": settings.optimisation.epochs, "max_steps": settings.runtime.max_steps}
-        content = {**length, **metrics}
+        content = _without_nan({**length, **metrics})
         if rank_zero_only.rank == 0:
             replace_text(self.path / "metrics.json", json.dumps(content, indent=2) + "\n")
         return content
@@ -110,7 +114,7 @@ class RunFolder:
         file = self.path / "config.yaml"
         if not file.exists():
             return
-        before, now = yaml.safe_load(file.read_text()), to_flat(settings)
+        before, now = _read(file, yaml.safe_load), to_flat(settings)
         changed = [k for k in now if k not in FREE_TO_CHANGE and before.get(k) != now[k]]
         if changed:
             shown = ", ".join(f"{key} {before.get(key)} -> {now[key]}" for key in changed[:4])
@@ -124,6 +128,24 @@ class RunFolder:
             while (aside := self.path.with_name(f"{self.path.name}.{count}")).exists():
                 count += 1
             self.path.rename(aside)
+
+
+def _without_nan(value: Any) -> Any:
+    """NaN (a score of a class that is nowhere) is no JSON; it becomes `None`."""
+    if isinstance(value, Mapping):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _read(file: Path, parse: Callable[[str], Any], keys: Collection[str] = ()) -> dict[str, Any]:
+    """A mapping from a file of the run folder, or a ValueError that names it."""
+    try:
+        content = parse(file.read_text())
+    except (ValueError, yaml.YAMLError):
+        content = None
+    if not isinstance(content, dict) or not set(keys) <= content.keys():
+        raise ValueError(f"{file}: damaged; delete it, or start afresh with --resume none")
+    return content
 
 
 def whole_checkpoint(path: Path) -> Path:
@@ -148,6 +170,10 @@ def fit(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule
     """
     try:
         trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError("--batch_size 1 is too small for crops of this --crop_size: BatchNorm wants more") from error
     except RuntimeError as error:
         if "loading state_dict" not in str(error):
             raise
@@ -183,7 +209,6 @@ def build_trainer(
         strategy="ddp" if nodes * (devices if isinstance(devices, int) else 1) > 1 else "auto",
         precision="bf16-mixed" if runtime.amp else "32-true",
         max_epochs=epochs,
-        max_steps=runtime.max_steps,
         limit_train_batches=runtime.limit_batches or None,
         limit_val_batches=runtime.limit_batches or None,
         limit_test_batches=None,
@@ -195,6 +220,7 @@ def build_trainer(
         callbacks=[
             EpochTable(folder.path / "metrics.csv"),
             *saving,
+            *([StepLimit(runtime.max_steps)] if runtime.max_steps > 0 else []),
             TQDMProgressBar(refresh_rate=1),
             *callbacks,
         ],
@@ -232,6 +258,8 @@ def processes(runtime: Runtime) -> tuple[int, int | str]:
         nodes = int(os.environ.get("SLURM_NNODES", 1))
         return nodes, tasks // nodes
     on_cpu = runtime.accelerator == "cpu" or not torch.cuda.is_available()
+    if on_cpu and runtime.devices > (os.cpu_count() or 1):
+        raise ValueError(f"--devices {runtime.devices}: this machine has {os.cpu_count()} CPU cores")
     return 1, runtime.devices or (1 if on_cpu else "auto")
 
 
