@@ -70,9 +70,9 @@ class PretrainSet:
 
 def main(settings: PretrainSet) -> None:
     """List, check, estimate, write, report."""
+    refuse_contradictions(settings)
     locations = preparation.first(list_locations(settings), settings.limit)
     num_seasons = settings.num_seasons or (1 if settings.layout == "tiles" else layouts.most_seasons(locations))
-    refuse_contradictions(settings)
     size = settings.size if settings.layout == "ssl4eo" else None
     told_by_id = offsets_by_id(settings.s2_offset_ids, locations)
     refuse_changed_offsets(settings.out, told_by_id)
@@ -99,9 +99,7 @@ def refuse_contradictions(settings: PretrainSet) -> None:
     """Raise ValueError for flags that do not go together."""
     names = [settings.data_name_s1, settings.data_name_s2, settings.data_name_label]
     if len(set(names)) < 3 or not all(names) or any("/" in name for name in names):
-        raise ValueError(
-            f"--data_name_s1, _s2, _label {' '.join(names)}: three different names inside --out are wanted"
-        )
+        raise ValueError(f"--data_name_s1, _s2, _label {' '.join(names)}: three different names in --out are wanted")
     if settings.layout == "tiles" and settings.ids_csv:
         raise ValueError("--ids_csv goes with --layout ssl4eo; tiles are listed from their folders")
     if settings.size < 1:

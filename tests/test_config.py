@@ -106,6 +106,10 @@ def test_short_flags():
         (SingleModalSettings, "--fusion_type mid", "--fusion_type"),
         (FinetuneSettings, "--model_framework segnet", "--model_framework"),
         (FinetuneSettings, "--scheduler_values 2 0.1", "--scheduler_values"),
+        (SingleModalSettings, "--input_type s2 --init_s1 a.pt", "--init_s1 a.pt"),
+        (MultiModalSettings, "--weight_decay inf", "--weight_decay inf"),
+        (MultiModalSettings, "--lr_adjust inf", "--lr_adjust inf"),
+        (MultiModalSettings, "--config=missing.yaml", "missing.yaml: No such file"),
         (MultiModalSettings, "--limit_batches -1", "--limit_batches"),
         (MultiModalSettings, "--max_steps 0", "--max_steps 0"),
         (MultiModalSettings, "--crop_size -5", "--crop_size -5"),
@@ -215,6 +219,7 @@ def test_bad_yaml_of_required_fields(content, message, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("outcome", "status", "message"),
     [
+        (SystemExit(), 143, "error: terminated; the same command goes on from its last checkpoint\n"),
         (None, 0, ""),
         (1, 1, ""),
         (ValueError("--limit 0:\nat least 1"), 2, "error: --limit 0: at least 1\n"),

@@ -193,6 +193,10 @@ def test_unfinished_stores_of_other_settings_are_refused(root, tmp_path, options
         ({"s2_offset_ids": ("0000001=500",)}, "--s2_offset_ids 0000001=500: wanted"),
         ({"s2_offset_ids": ("77=0",)}, "--s2_offset_ids 77=0: wanted"),
         ({"s2_dir": "s2a"}, "s2a: no such folder"),
+        ({"data_name_s1": "x.lmdb", "data_name_s2": "x.lmdb"}, "three different names"),
+        ({"data_name_s1": "../x.lmdb"}, "three different names"),
+        ({"size": -5}, "--size -5: must be at least 1"),
+        ({"modalities": ()}, "--modalities: name at least one"),
         ({"num_seasons": 4}, "3 of 3 locations are incomplete: location 0000001: 2 s1 scenes, wanted 4"),
     ],
 )

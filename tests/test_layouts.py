@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from rasters import S1_SCENES, S2_SCENES, fake_db, write_ssl4eo, write_tiff
+from rasters import S1_SCENES, S2_SCENES, fake_db, fake_dn, write_ssl4eo, write_tiff
 
 from cromss import layouts
 from cromss.layouts import Location
@@ -189,3 +189,16 @@ def test_real_tiles(real):
 def test_real_ssl4eo_folders(real):
     locations = layouts.list_ssl4eo(real / "ssl4eo_layout", {"s2": "imgs"})
     assert [location.id for location in locations] == ["000000", "000001"]
+
+
+@pytest.mark.parametrize(("crs", "left"), [("EPSG:32648", 500_000), ("EPSG:32633", 500_200)])
+def test_tiles_of_different_places_are_refused(tmp_path, crs, left):
+    rng = np.random.default_rng(0)
+    for name, image, here in (("S1", fake_db(rng), True), ("S2", fake_dn(rng), False)):
+        path = write_tiff(tmp_path / "p1" / f"{name}.tif", image)
+        with rasterio.open(path, "r+") as dataset:
+            dataset.crs = "EPSG:32633" if here else crs
+            dataset.transform = rasterio.transform.from_origin(500_000 if here else left, 5_000_000, 10, 10)
+    (location,) = layouts.list_tiles(tmp_path, {"s1": "S1*.tif", "s2": "S2*.tif"})
+    with pytest.raises(ValueError, match=r"location p1: S2\.tif and S1\.tif lie in different places"):
+        layouts.read_location(location, 1, NOL)

@@ -171,3 +171,24 @@ def test_real_scenes_are_resampled_bicubically(real):
         native = dataset.read(1)
     weights = bicubic_weights(len(native), 264)
     assert np.abs(image[9] - np.rint(weights @ native @ weights.T)).max() <= 1
+
+
+def test_complex_products_are_refused(tmp_path):
+    path = write_tiff(tmp_path / "S1.tif", np.zeros((2, 8, 8), np.complex64))
+    with pytest.raises(ValueError, match=r"S1\.tif: complex values"):
+        scenes.read_image(path, S1)
+
+
+def test_gigantic_headers_are_refused_before_any_pixel_is_read(tmp_path):
+    profile = {"driver": "GTiff", "count": 2, "height": 200_000, "width": 200_000, "dtype": "float32"}
+    with rasterio.open(tmp_path / "S1.tif", "w", tiled=True, sparse_ok=True, BIGTIFF="YES", **profile):
+        pass
+    with pytest.raises(ValueError, match="2 x 200000 x 200000 values"):
+        scenes.read_image(tmp_path / "S1.tif", S1)
+
+
+def test_place_of_a_scene(tmp_path):
+    plain = write_tiff(tmp_path / "a.tif", np.zeros((1, 4, 4), np.uint8))
+    with rasterio.open(plain, "r+") as dataset:
+        dataset.crs, dataset.transform = "EPSG:32633", rasterio.transform.from_origin(500_000, 5_000_000, 10, 10)
+    assert scenes.scene_place(plain) == ("EPSG:32633", (500_000.0, 5_000_000.0), 10.0)

@@ -110,6 +110,7 @@ def test_good_values_pass():
         (np.random.default_rng(0).integers(0, 255, (2, 8, 8)), S1, "digital numbers"),
         (digital_numbers(shape=(2, 8, 8)), S1, "digital numbers"),
         (decibels() - 100, S1, "too low for dB"),
+        (np.where(np.arange(16) == 3, -9999, decibels()), S1, "a fill value"),
         (np.zeros((2, 8, 8)), S1, "nodata"),
         (np.where(np.arange(16) == 3, np.nan, decibels()), S1, "NaN"),
         (np.where(np.arange(16) == 3, np.inf, decibels()), S1, "infinite"),

@@ -338,6 +338,37 @@ def test_loss_falls(sets, tmp_path):
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
 
 
+def test_a_run_limited_in_steps_goes_on_like_an_unlimited_one(sets, tmp_path):
+    """An interruption at an epoch's end, then the same command with more steps; and no step beyond the limit."""
+    flags = f"{METHOD} --save_interval 1 --epochs 9"
+    pretrain_with(tmp_path, sets / "ours", f"{flags} --name straight --max_steps 3")
+    pretrain_with(tmp_path, sets / "ours", f"{flags} --name parts --max_steps 1")
+    pretrain_with(tmp_path, sets / "ours", f"{flags} --name parts --max_steps 3")
+    straight, parts = (table(tmp_path / name / "metrics.csv") for name in ("straight", "parts"))
+    assert [row["step"] for row in parts] == ["1", "2", "3"]
+    assert [row["train/loss"] for row in parts] == [row["train/loss"] for row in straight]
+    with pytest.raises(ValueError, match="--max_steps 2: the run has done 3 steps already"):
+        pretrain_with(tmp_path, sets / "ours", f"{flags} --name parts --max_steps 2")
+
+
+def test_damaged_run_folders_are_named(sets, tmp_path):
+    pretrain_with(tmp_path, sets / "ours", "--max_steps 1 --name a")
+    for name, content in (("metrics.json", "{"), ("config.yaml", ""), ("config.yaml", "[1")):
+        (tmp_path / "a" / name).write_text(content)
+        with pytest.raises(ValueError, match=f"{name}: damaged; delete it"):
+            pretrain_with(tmp_path, sets / "ours", "--max_steps 1 --name a")
+        (tmp_path / "a" / "metrics.json").unlink(missing_ok=True)
+
+
+def test_a_set_without_any_label_is_refused(sets, tmp_path):
+    shutil.copytree(sets / "ours", tmp_path / "set")
+    shutil.rmtree(tmp_path / "set" / NAMES["labels"])
+    blank = np.full((COUNT, SEASONS, SIZE, SIZE), 255, np.uint8)
+    write_ours(tmp_path / "set", {"labels": blank}, {"labels": NAMES["labels"]})
+    with pytest.raises(ValueError, match="not one of the pixels to score has a label"):
+        pretrain_with(tmp_path, tmp_path / "set", "--max_steps 1 --name a")
+
+
 def test_limits_of_short_runs(sets, tmp_path):
     pretrain_with(tmp_path, sets / "ours", "--limit_batches 1 --batch_size 2 --epochs 2 --name a")
     assert [row["step"] for row in table(tmp_path / "a" / "metrics.csv")] == ["1", "2"]
