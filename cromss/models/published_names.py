@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import torch
 
-from cromss.models.weights import WeightsError, find_stems, listed
+from cromss.models.stems import find_stems, listed
+from cromss.models.weights import WeightsError
 
 PUBLISHED_PREFIXES = {
     "mid": {

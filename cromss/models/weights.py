@@ -18,63 +18,14 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from cromss.sensors import S1, S2_SUBSETS
+from cromss.models.stems import LAYOUTS, Stem, find_stems, listed
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "teacher", "student")
 """Entries under which checkpoints keep their tensors; the first one present is opened."""
 
-ORIGINS = {
-    "net.encoder1.": ("cromss-mid", "s1"),
-    "net.encoder.": ("cromss-mid", "s2"),
-    "net.encoder_common.": ("cromss-mid", "common"),
-    "net.model1.encoder.": ("cromss-late", "s1"),
-    "net.model2.encoder.": ("cromss-late", "s2"),
-    "net.model_common.encoder.": ("cromss-late", "common"),
-    "encoders.s1.": ("pretrainer-mid", "s1"),
-    "encoders.s2.": ("pretrainer-mid", "s2"),
-    "encoders.common.": ("pretrainer-mid", "common"),
-    "networks.s1.encoder.": ("pretrainer-late", "s1"),
-    "networks.s2.encoder.": ("pretrainer-late", "s2"),
-    "networks.common.encoder.": ("pretrainer-late", "common"),
-    "network.encoder.": ("segmenter", None),
-    "module.encoder_q.": ("moco", None),
-    "module.encoder_k.": ("moco", None),
-    "module.backbone.": ("dino", None),
-    "module.backbone_1.": ("decur", "s1"),
-    "module.backbone_2.": ("decur", "s2"),
-    "backbone.resnet.": ("satlas", "s2"),
-    "": ("bare", None),
-}
-"""Prefix of an encoder -> (layout, modality); `None` where the band count tells the modality."""
-
-LAYOUTS = (*dict.fromkeys(layout for layout, _ in ORIGINS.values()), "single")
-"""Layouts recognised; `single` is `net.encoder.` with no `net.encoder1.` beside it."""
-
-_MODALITY_BY_BANDS = {len(S1.bands): "s1"} | {len(bands): "s2" for bands in S2_SUBSETS.values() if len(bands) > 3}
-
 
 class WeightsError(ValueError):
     """A weights file that cannot be opened, or does not fit the encoder."""
-
-
-@dataclass(frozen=True)
-class Stem:
-    """The first convolution of an encoder found in a file.
-
-    Attributes:
-        prefix: What stands before the encoder's own names.
-        shape: Shape of the weight, `(out, bands, height, width)`.
-        layout: Whose checkpoint it is, one of `LAYOUTS`, or `"unknown"`.
-        modality: `"s1"`, `"s2"`, `"common"`, or `None` where neither prefix nor band count tells.
-    """
-
-    prefix: str
-    shape: tuple[int, ...]
-    layout: str
-    modality: str | None
-
-    def __str__(self) -> str:
-        return f"{self.prefix or '(no prefix)'} {self.shape}" + (f" [{self.modality}]" if self.modality else "")
 
 
 @dataclass(frozen=True)
@@ -211,30 +162,6 @@ def _bands_on_card(path: Path, modality: str | None) -> tuple[str, ...] | None:
     return tuple(map(str, names)) if isinstance(names, list) else None
 
 
-def _canonical(prefix: str) -> str:
-    """Prefix without what wraps it: Lightning's and timm's `model.`, the repeated `backbone.` of Satlas."""
-    return re.sub(r"^(backbone\.)+|^model\.|(?<=\.)model\.$", lambda found: found[1] or "", prefix)
-
-
-def find_stems(
-    state_dict: Mapping[str, torch.Tensor], stem_name: str = "conv1.weight", kernel: tuple[int, ...] = (7, 7)
-) -> tuple[Stem, ...]:
-    """First convolutions of that name and kernel among the tensors; by default those of ResNets."""
-    shapes = {
-        name.removesuffix(stem_name): tuple(tensor.shape)
-        for name, tensor in state_dict.items()
-        if ("." + name).endswith("." + stem_name) and tensor.ndim == 4 and tuple(tensor.shape[2:]) == kernel
-    }
-    both_sensors = "net.encoder1." in map(_canonical, shapes)
-    stems = []
-    for prefix, shape in shapes.items():
-        layout, modality = ORIGINS.get(_canonical(prefix), ("unknown", None))
-        if _canonical(prefix) == "net.encoder." and not both_sensors:
-            layout, modality = "single", None
-        stems.append(Stem(prefix, shape, layout, modality or _MODALITY_BY_BANDS.get(shape[1])))
-    return tuple(stems)
-
-
 def _choose(path: str | Path, stems: tuple[Stem, ...], bands: int, modality: str | None, source: str) -> Stem:
     fitting = [
         stem
@@ -312,8 +239,3 @@ def _report(
         num_loaded=num_loaded,
         num_expected=num_expected,
     )
-
-
-def listed(stems: tuple[Stem, ...]) -> str:
-    """Stems for an error or a report."""
-    return ", ".join(map(str, stems)) or "none"
