@@ -200,3 +200,10 @@ def test_no_network_is_one_line(monkeypatch, encoder_name):
     with pytest.raises(ValueError, match="could not be downloaded") as caught:
         build_pretrainer("mid", encoder_name, encoder_weights="imagenet")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("fusion", ["mid", "late"])
+def test_filled_weights_are_those_of_the_reference_run(reference, fusion):
+    expected = np.load(reference / "h_forward_resnet18.npz")[f"{fusion}2__weight_abs_sum"]
+    total = sum(tensor.double().abs().sum().item() for tensor in reference_model(fusion).state_dict().values())
+    assert total == pytest.approx(float(expected), rel=1e-9)
