@@ -1,6 +1,6 @@
-"""The two sensors: bands by name, statistics, units, normalisations, and checks of the input.
+"""The sensors: bands by name, statistics, units, normalisations, and checks of the input.
 
-Every fact about Sentinel-1 and Sentinel-2 lives here and is asked for by band *name*.
+Every fact about Sentinel-1, Sentinel-2 and orthophotos lives here and is asked for by band *name*.
 """
 
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ class Modality:
     """What is known about one sensor.
 
     Attributes:
-        name: Key used in samples, batches and stores (`"s1"`, `"s2"`).
+        name: Key used in samples, batches and stores (`"s1"`, `"s2"`, `"ortho"`).
         title: Name for people.
         bands: Band names in storage order.
-        unit: Unit of the raw values, `"dB"` or `"DN"` (reflectance x 10000).
+        unit: Unit of the raw values, `"dB"`, `"DN"` (reflectance x 10000) or `"8 bit"`.
         mean: Mean of each band, in `unit`.
         std: Standard deviation of each band, in `unit`.
         source: Where `mean` and `std` come from.
-        wavelengths: Central wavelengths in um, or `None` where there are none (radar).
+        wavelengths: Central wavelengths in um, or `None` where there are none (radar) or they differ by camera.
     """
 
     name: str
@@ -89,7 +89,17 @@ S2 = Modality(
     wavelengths=(0.443, 0.490, 0.560, 0.665, 0.705, 0.740, 0.783, 0.842, 0.865, 0.940, 1.375, 1.610, 2.190),
 )
 
-MODALITIES = {"s1": S1, "s2": S2}
+ORTHO = Modality(
+    name="ortho",
+    title="Orthophoto",
+    bands=("NIR", "R", "G", "B"),
+    unit="8 bit",
+    mean=(127.5,) * 4,
+    std=(63.75,) * 4,
+    source="no set's statistics: mean +- 2 std is the whole range 0..255, so that quantised values are the raw ones",
+)
+
+MODALITIES = {"s1": S1, "s2": S2, "ortho": ORTHO}
 
 S2_SUBSETS = {
     3: ("B4", "B3", "B2"),
@@ -183,8 +193,7 @@ def check_values(values: np.ndarray, modality: Modality, where: str, bands: tupl
         raise ValueError(f"{where}: {bad} NaN or infinite values; fill them or leave the location out")
     if np.ptp(values) == 0:
         raise ValueError(f"{where}: every pixel is {values.flat[0]:g}, so this is nodata; leave the location out")
-    check = _check_decibel if modality.unit == "dB" else _check_digital_numbers
-    check(values, modality.title, where)
+    _UNIT_CHECKS[modality.unit](values, modality.title, where)
 
 
 def detect_offset(dn: np.ndarray, bands: tuple[str, ...] = S2.bands, where: str = "image") -> int:
@@ -256,3 +265,13 @@ def _check_digital_numbers(values: np.ndarray, title: str, where: str) -> None:
         raise ValueError(f"{where}: {title} looks like 8-bit values (up to {values.max():g}), but DN is wanted")
     if values.max() > 65535:
         raise ValueError(f"{where}: {title} has values up to {values.max():g}, beyond 16-bit DN")
+
+
+def _check_8_bit(values: np.ndarray, title: str, where: str) -> None:
+    if values.min() < 0 or values.max() > 255:
+        raise ValueError(f"{where}: {title} has values of {values.min():g} to {values.max():g}, wanted are 0..255")
+    if values.max() <= 1:
+        raise ValueError(f"{where}: {title} looks scaled to 0..1, but 0..255 is wanted; multiply by 255")
+
+
+_UNIT_CHECKS = {"dB": _check_decibel, "DN": _check_digital_numbers, "8 bit": _check_8_bit}

@@ -5,36 +5,78 @@ from typing import Annotated, Literal
 
 import tyro
 
+from cromss.downstream_sets import DOWNSTREAM_SETS, DownstreamSet
 from cromss.settings.common import Optimisation, Runtime, check_channels, check_loss, require
+
+_SCHEDULE_VALUES = {
+    "none": ((0, 0), ""),
+    "cos": ((0, 2), "the epoch where the cosine ends, and the final rate"),
+    "step": ((0, 99), "the epochs at which the rate falls to a tenth"),
+    "exp": ((0, 1), "the factor an epoch"),
+}
 
 
 @dataclass(frozen=True)
 class DownstreamData:
-    """Set with few exact labels; without --data_path a synthetic one is made."""
+    """Set with few exact labels; without a path a synthetic one is made."""
 
-    dataset: Literal["DFC2020"] = "DFC2020"
+    dataset: Literal["DFC2020", "DW", "OSM", "OSCD", "NYC"] = "DFC2020"
     """Downstream set."""
     data_path: str = ""
-    """Folder with train/ and test/ environments, as data_prepare writes them; empty for the synthetic default."""
-    input_type: Literal["s1", "s2"] = "s2"
-    """Modality."""
+    """Folder with train/ and test/ stores, as data_prepare writes them; empty for the synthetic default."""
+    train_path: str = ""
+    """Training part alone: a folder of stores, or a published LMDB (keys s1_0, dw_0 ...)."""
+    test_path: str = ""
+    """Test part alone; goes with --train_path."""
+    input_type: Literal["s1", "s2", "s12", "ortho"] = "s2"
+    """Modality; s12 for both, ortho for orthophotos (NYC)."""
     n_channels: int = 13
     """Sentinel-2 bands: 13, 12 (no B10), 10, 9, 92 (the 9, RGB first) or 3 (RGB)."""
+    normalization: Literal["common", "native", "zscore"] = "common"
+    """Input as in the published tables (common), as the weights were trained with (native), or its z-score."""
     n_train: int = 0
     """Training tiles to use; 0 for all."""
+    fraction: float = 100
+    """Percent of the training tiles to use; smaller fractions lie within larger ones."""
+    split_seed: int = 0
+    """Seed of the order from which --n_train and --fraction take the first tiles."""
+    split_file: str = ""
+    """File of that order, one tile id a line; made in --save_dir if empty."""
     validation: Annotated[float, tyro.conf.arg(aliases=["-v"])] = 0
     """Share of the training tiles held out for validation, neighbours together; 0 for none, as published."""
     crop_size: int = 256
     """Side of the training crops, in pixels."""
     synthetic_tiles: tuple[int, int] = (64, 48)
-    """Training and test tiles of the synthetic default."""
+    """Training and test tiles of the synthetic default (cities for OSCD)."""
+    synthetic_size: int = 256
+    """Side of the synthetic tiles, in pixels; training tiles of DW and OSM are two pixels smaller, as the real ones."""
+
+    @property
+    def task(self) -> DownstreamSet:
+        """What the set consists of."""
+        return DOWNSTREAM_SETS[self.dataset]
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities of the input, in the order in which their bands are stacked."""
+        return ("s1", "s2") if self.input_type == "s12" else (self.input_type,)
 
     def __post_init__(self) -> None:
         check_channels(self.n_channels)
+        offered = [*self.task.modalities, *(["s12"] if self.task.modalities == ("s1", "s2") else [])]
+        wanted = f"{' or '.join(offered)} with --dataset {self.dataset}"
+        require(self.input_type in offered, "input_type", self.input_type, wanted)
         require(0 <= self.validation < 1, "validation", self.validation, "at least 0 and under 1")
         require(self.n_train >= 0, "n_train", self.n_train, "at least 1, or 0 for all")
+        require(0 < self.fraction <= 100, "fraction", self.fraction, "percent, over 0 and at most 100")
+        require(not (self.n_train and self.fraction < 100), "n_train", self.n_train, "0 where --fraction is given")
+        require(self.split_seed >= 0, "split_seed", self.split_seed, "at least 0")
         require(0 < self.crop_size <= 8192, "crop_size", self.crop_size, "1 to 8192")
         require(min(self.synthetic_tiles) > 0, "synthetic_tiles", self.synthetic_tiles, "at least 1")
+        require(32 <= self.synthetic_size <= 2048, "synthetic_size", self.synthetic_size, "32 to 2048")
+        paths = bool(self.train_path), bool(self.test_path)
+        require(paths[0] == paths[1], "train_path", self.train_path, "given together with --test_path")
+        require(not (paths[0] and self.data_path), "data_path", self.data_path, "empty beside --train_path")
 
 
 @dataclass(frozen=True)
@@ -47,10 +89,24 @@ class DownstreamModel:
     """Segmentation head."""
     model_type: str = "resnet50"
     """Encoder; it must be the one of the weights."""
+    fusion_type: Literal["early", "twin"] = "early"
+    """s12: one encoder on all bands stacked, or an encoder for each modality with their features averaged."""
     weight_path: str = "random"
     """Encoder weights: random, imagenet, or a checkpoint file."""
-    encoder_finetune_tag: Literal["efix", "etr"] = "efix"
-    """Frozen encoder, BatchNorm included (efix), or trained (etr)."""
+    weight_path_s1: str = ""
+    """Weights of the Sentinel-1 encoder with --fusion_type twin, where they are in another file."""
+    weight_source: Literal["auto", "cromss", "moco", "dino", "decur", "satlas", "softcon", "bare"] = "auto"
+    """Whose weights they are, where the file does not tell; decides the native normalization."""
+    weight_load_tag: Literal["encoder", "de1", "de2", "de3", "de4", "wocls", "all"] = "encoder"
+    """What to load: the encoder, with the first decoder blocks (de1 to de4), the decoder (wocls), or its head (all)."""
+    encoder_finetune_tag: Literal["efix", "eft", "etr"] = "efix"
+    """Frozen encoder, BatchNorm included (efix), trained from --encoder_finetune_epoch on (eft), or trained (etr)."""
+    encoder_finetune_epoch: int = 0
+    """First epoch, counted from 0, in which eft trains the encoder."""
+    decoder_finetune_tag: Literal["dsam", "dasc", "ddes"] = "dsam"
+    """Learning rates of the layers: the same, ascending from input to output, or descending."""
+    lr_varying_factor: float = 0.8
+    """Ratio of the learning rates of neighbouring layers with dasc and ddes."""
     encoder_depth: int = 0
     """Encoder stages; 0 for the head's own (PSPNet 3: layer3 and layer4 never run, as published)."""
     loss_type: str = "cd"
@@ -61,6 +117,15 @@ class DownstreamModel:
     def __post_init__(self) -> None:
         check_loss(self.loss_type)
         require(self.encoder_depth in (0, 3, 4, 5), "encoder_depth", self.encoder_depth, "3, 4, 5, or 0")
+        require(0 < self.lr_varying_factor <= 1, "lr_varying_factor", self.lr_varying_factor, "over 0 and at most 1")
+        late = self.encoder_finetune_tag == "eft"
+        wanted = "at least 1 with --encoder_finetune_tag eft" if late else "0 but for --encoder_finetune_tag eft"
+        epoch = self.encoder_finetune_epoch
+        require(epoch > 0 if late else epoch == 0, "encoder_finetune_epoch", epoch, wanted)
+        only_unet = self.weight_load_tag == "encoder" or self.model_framework == "unet"
+        require(only_unet, "weight_load_tag", self.weight_load_tag, "encoder but for --model_framework unet")
+        no_file = self.weight_path in ("random", "imagenet") and self.weight_load_tag != "encoder"
+        require(not no_file, "weight_load_tag", self.weight_load_tag, f"encoder with --weight_path {self.weight_path}")
 
 
 @dataclass(frozen=True)
@@ -73,16 +138,35 @@ class DownstreamOptimisation(Optimisation):
     """Samples a step and process."""
     learning_rate: Annotated[float, tyro.conf.arg(aliases=["-l"])] = 5e-4
     """Initial learning rate."""
-    scheduler_type: Literal["cos", "none"] = "cos"
-    """Cosine to the final rate, then flat; or constant."""
-    scheduler_values: tuple[float, float] = (0.8, 1e-5)
-    """Share of the epochs that the cosine takes, and the final rate."""
+    scheduler_type: Literal["cos", "step", "exp", "none"] = "cos"
+    """Cosine to a final rate, then flat; a tenth at given epochs; exponential; or constant."""
+    scheduler_values: tuple[float, ...] = ()
+    """cos: last epoch of the cosine (4/5 of all), final rate (1e-5); step: epochs (3/5, 4/5); exp: factor (0.95)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        share, final_rate = self.scheduler_values
-        require(0 < share <= 1, "scheduler_values", share, "a share over 0 and at most 1")
-        require(final_rate >= 0, "scheduler_values", final_rate, "a rate of at least 0")
+        values, kind = self.scheduler_values, self.scheduler_type
+        (least, most), meaning = _SCHEDULE_VALUES[kind]
+        wanted = f"{meaning or 'empty'} with --scheduler_type {kind}"
+        legal = least <= len(values) <= most and all(value >= 0 for value in values)
+        if kind == "exp":
+            legal = legal and all(0 < value <= 1 for value in values)
+        elif kind in ("cos", "step"):
+            epochs = values[:1] if kind == "cos" else values
+            legal = legal and all(value == int(value) and value > 0 for value in epochs)
+        require(legal, "scheduler_values", values, wanted)
+
+
+@dataclass(frozen=True)
+class DownstreamRuntime(Runtime):
+    """Where and how it runs."""
+
+    seed: tuple[int, ...] = (42,)
+    """Seed of everything that is drawn; several seeds make a run each, and mean and spread are reported."""
+
+    def __post_init__(self) -> None:
+        require(len(set(self.seed)) == len(self.seed) > 0, "seed", self.seed, "different numbers")
+        super().__post_init__()
 
 
 @dataclass(frozen=True)
@@ -92,7 +176,7 @@ class FinetuneSettings:
     data: DownstreamData = field(default_factory=DownstreamData)
     model: DownstreamModel = field(default_factory=DownstreamModel)
     optimisation: DownstreamOptimisation = field(default_factory=DownstreamOptimisation)
-    runtime: Runtime = field(default_factory=Runtime)
+    runtime: DownstreamRuntime = field(default_factory=DownstreamRuntime)
     absent: Literal["skip", "one"] = "skip"
     """A class absent from truth and prediction is left out of the means, or counts as 1 as published."""
     save_maps: int = 8
@@ -100,3 +184,9 @@ class FinetuneSettings:
 
     def __post_init__(self) -> None:
         require(self.save_maps >= -1, "save_maps", self.save_maps, "at least 0, or -1 for all")
+        epoch, epochs = self.model.encoder_finetune_epoch, self.optimisation.epochs
+        require(epoch < epochs, "encoder_finetune_epoch", epoch, f"under --epochs {epochs}")
+        twin = self.model.fusion_type == "twin"
+        require(not twin or self.data.input_type == "s12", "fusion_type", "twin", "early but for --input_type s12")
+        other = self.model.weight_path_s1
+        require(twin or not other, "weight_path_s1", other, "empty but for --fusion_type twin")
