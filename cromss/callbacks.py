@@ -3,7 +3,7 @@
 import csv
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -173,6 +173,47 @@ class MapWriter(L.Callback):
             self.written += 1
 
 
+class PredictionPanel(L.Callback):
+    """Draws the first test tiles of the first process with exact label and prediction, to PNG and TensorBoard.
+
+    Attributes:
+        path: The PNG.
+        bands: Modality -> band names; images of two dates hold them twice.
+        num_rows: Tiles to draw.
+    """
+
+    def __init__(self, path: Path, bands: Mapping[str, Sequence[str]], num_rows: int = 4) -> None:
+        self.path, self.bands, self.num_rows = path, bands, num_rows
+        self.rows: list[dict[str, np.ndarray]] = []
+
+    def on_test_batch_end(
+        self, trainer: L.Trainer, task: FinetuneTask, outputs: Tensor, batch: dict[str, Any], batch_idx: int
+    ) -> None:
+        if not trainer.is_global_zero or len(self.rows) >= self.num_rows:
+            return
+        ready = task.eval_transform(batch)
+        for i in range(min(self.num_rows - len(self.rows), len(outputs))):
+            row = {}
+            for modality, images in ready["images"].items():
+                row |= self._pictures(modality, images[i])
+            row["exact label"] = class_map(_array(ready["labels"][i]), task.legend)
+            self.rows.append(row | {"prediction": class_map(_array(outputs[i]), task.legend)})
+
+    def on_test_epoch_end(self, trainer: L.Trainer, task: FinetuneTask) -> None:
+        if self.rows:
+            image = panel(self.rows, task.legend, "test tiles")
+            save_png(image, self.path)
+            if trainer.logger is not None:
+                trainer.logger.experiment.add_image("test", image, trainer.global_step, dataformats="HWC")
+
+    def _pictures(self, modality: str, image: Tensor) -> dict[str, np.ndarray]:
+        dates = image.split(len(self.bands[modality]))
+        titles = [
+            f"{_TITLES[modality]}, date {d + 1}" if len(dates) > 1 else _TITLES[modality] for d in range(len(dates))
+        ]
+        return {title: picture(_array(date), modality, self.bands[modality]) for title, date in zip(titles, dates)}
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoint files that are whole or not there: written beside the target, synced, then renamed."""
 
@@ -203,4 +244,4 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy()
 
 
-_TITLES = {"s1": "Sentinel-1 (VV, VH)", "s2": "Sentinel-2 (RGB)"}
+_TITLES = {"s1": "Sentinel-1 (VV, VH)", "s2": "Sentinel-2 (RGB)", "ortho": "orthophoto (RGB)"}

@@ -1,10 +1,10 @@
 """Locations with images of several seasons and their labels, as samples for training.
 
 One class serves pretraining (uint8 season stacks with noisy labels) and transfer (raw values with
-exact masks, one season): values that are not yet uint8 are quantised on the fly.
+exact masks): values that are not yet uint8 are quantised on the fly, or normalised as told.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -12,7 +12,9 @@ import torch
 from torch.utils.data import Dataset
 
 from cromss.legends import IGNORE_INDEX
-from cromss.sensors import MODALITIES, canonical_band, quantise
+from cromss.sensors import MODALITIES, Modality, canonical_band, quantise
+
+Normalise = Callable[[np.ndarray, Modality, Sequence[str]], np.ndarray]
 
 
 class Store(Protocol):
@@ -57,6 +59,10 @@ class SeasonStacks(Dataset):
         min_size: Smaller tiles are mirrored out to this side, in pixels; the labels there are ignored.
         seed: With epoch and location, decides the season drawn.
         exact: Store of exact labels to score against, or `None`.
+        normalise: Modality -> function of raw values `(C, H, W)`, modality and band names; without one,
+            uint8 values stay and others are quantised.
+        stack_dates: Yield the images of all dates, one after the other on the band axis, for labels
+            that belong to all of them (change detection).
     """
 
     def __init__(
@@ -70,8 +76,11 @@ class SeasonStacks(Dataset):
         min_size: int = 0,
         seed: int = 0,
         exact: Store | None = None,
+        normalise: Mapping[str, Normalise] | None = None,
+        stack_dates: bool = False,
     ) -> None:
-        check_alignment({**images, "labels": labels} | ({"exact": exact} if exact else {}))
+        stores = {**images, "labels": labels} | ({"exact": exact} if exact else {})
+        check_alignment(stores, same_seasons=not stack_dates)
         if season >= labels.num_seasons:
             raise ValueError(f"--test_season {season}: the set has {labels.num_seasons} seasons, counted from 0")
         self.images, self.labels, self.exact = dict(images), labels, exact
@@ -79,6 +88,7 @@ class SeasonStacks(Dataset):
         self.names = {modality: tuple(bands[modality]) for modality in images}
         self.num_classes, self.draw_season, self.season = num_classes, draw_season, season
         self.min_size, self.seed = min_size, seed
+        self.normalise, self.stack_dates = dict(normalise or {}), stack_dates
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -87,8 +97,8 @@ class SeasonStacks(Dataset):
         """One sample.
 
         Returns:
-            Modality -> `(C, H, W)` uint8; `"labels"`: `(T, H, W)` uint8; `"exact"` the same, if
-            there are any; `"season"`, `"index"`, `"epoch"`: int; `"id"`: str.
+            Modality -> `(C, H, W)` uint8, or float32 where normalised; `"labels"`: `(T, H, W)` uint8;
+            `"exact"` the same, if there are any; `"season"`, `"index"`, `"epoch"`: int; `"id"`: str.
 
         Raises:
             ValueError: The location differs between stores in id or size, or has unknown labels.
@@ -128,17 +138,24 @@ class SeasonStacks(Dataset):
                 )
 
     def _image(self, modality: str, index: int, season: int) -> np.ndarray:
-        values = self.images[modality].read(index, season)
+        store = self.images[modality]
+        dates = range(store.num_seasons) if self.stack_dates else (season,)
+        images = [self._normalised(modality, store.read(index, date)) for date in dates]
+        return images[0] if len(images) == 1 else np.concatenate(images)
+
+    def _normalised(self, modality: str, values: np.ndarray) -> np.ndarray:
         if self.bands[modality] is not None:
             values = values[self.bands[modality]]
+        if modality in self.normalise:
+            return self.normalise[modality](values, MODALITIES[modality], self.names[modality])
         return values if values.dtype == np.uint8 else quantise(values, MODALITIES[modality], self.names[modality])
 
 
-def check_alignment(stores: Mapping[str, Store], num_checked: int = 64) -> None:
+def check_alignment(stores: Mapping[str, Store], num_checked: int = 64, same_seasons: bool = True) -> None:
     """Refuse stores that are not of the same locations in the same order.
 
-    Numbers of locations and seasons are compared, and the ids of up to `num_checked` locations
-    spread over the set.
+    Numbers of locations and, if `same_seasons`, of seasons are compared, and the ids of up to
+    `num_checked` locations spread over the set.
 
     Raises:
         ValueError: Naming the first difference.
@@ -149,7 +166,7 @@ def check_alignment(stores: Mapping[str, Store], num_checked: int = 64) -> None:
             ("locations", len(reference), len(store)),
             ("seasons", reference.num_seasons, store.num_seasons),
         ):
-            if a != b:
+            if a != b and (same_seasons or what != "seasons"):
                 raise ValueError(f"{first} and {name} differ: {a} against {b} {what}; were they written together?")
         for index in np.unique(np.linspace(0, len(reference) - 1, num_checked).astype(int)).tolist():
             ids = reference.location_id(index), store.location_id(index)

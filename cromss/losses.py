@@ -22,6 +22,15 @@ def segmentation_loss(loss_type: str, logits: Tensor, targets: Tensor, weights: 
     return torch.stack([functions[letter](logits, targets, weights) for letter in loss_type]).sum()
 
 
+def as_two_classes(logits: Tensor) -> Tensor:
+    """One logit a pixel `(B, 1, H, W)` -> logits of "no" and "yes" `(B, 2, H, W)`.
+
+    Their softmax is the sigmoid of the one, their cross-entropy its binary cross-entropy, and their
+    argmax a threshold of 0.5.
+    """
+    return torch.cat([torch.zeros_like(logits), logits], 1)
+
+
 def weighted_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
     """Cross-entropy, `sum(w ce) / sum(w)` over the pixels that have a target."""
     targets, weights = _soft_and_weighted(logits, targets, weights)

@@ -12,10 +12,6 @@ from cromss.legends import IGNORE_INDEX
 ABSENT = ("skip", "one")
 
 
-MEANS = {"oa": "OA", "aa": "AA", "miou": "mIoU", "mf1": "mF1"}
-"""Scores of all classes together: key -> name for people."""
-
-
 def confusion_matrix(
     predictions: torch.Tensor | np.ndarray,
     labels: torch.Tensor | np.ndarray,
@@ -86,6 +82,25 @@ def scores(confusion: torch.Tensor | np.ndarray, absent: str = "skip") -> dict[s
         "precision": precision,
         "recall": recall,
     }
+
+
+def change_scores(confusion: torch.Tensor | np.ndarray, absent: str = "skip") -> dict[str, float]:
+    """Scores of change detection from `(2, 2)` counts, class 1 being change.
+
+    Args:
+        confusion: As in `scores`.
+        absent: As in `scores`: what `iou` and the like become where change is nowhere.
+
+    Returns:
+        `oa` of both classes; `iou`, `precision`, `recall`, `f1` of change.
+
+    Raises:
+        ValueError: As in `scores`, or other than two classes.
+    """
+    result = scores(confusion, absent)
+    if len(result["iou"]) != 2:
+        raise ValueError(f"confusion of {len(result['iou'])} classes: change detection has 2, no change and change")
+    return {"oa": result["oa"]} | {name: float(result[name][1]) for name in ("iou", "precision", "recall", "f1")}
 
 
 def _ratio(part: torch.Tensor, whole: torch.Tensor, undefined: float) -> torch.Tensor:

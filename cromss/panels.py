@@ -12,14 +12,15 @@ from cromss.sensors import canonical_band
 
 
 def optical_rgb(image: np.ndarray, bands: Sequence[str]) -> np.ndarray:
-    """Sentinel-2 `(C, H, W)` in [0, 1] -> `(H, W, 3)` natural colour, stretched to its 2 and 98 percentiles."""
+    """Optical `(C, H, W)` -> `(H, W, 3)` natural colour, stretched to its 2 and 98 percentiles."""
     names = [canonical_band(band) for band in bands]
-    wanted = [names.index(band) for band in ("B4", "B3", "B2")] if "B4" in names else [0, 0, 0]
+    natural = next((rgb for rgb in _NATURAL if set(rgb) <= set(names)), names[:1] * 3)
+    wanted = [names.index(band) for band in natural]
     return _stretch(image[wanted].transpose(1, 2, 0))
 
 
 def radar_rgb(image: np.ndarray) -> np.ndarray:
-    """Sentinel-1 `(2, H, W)` in [0, 1] -> `(H, W, 3)`: VV red, VH green, their difference blue."""
+    """Sentinel-1 `(2, H, W)` -> `(H, W, 3)`: VV red, VH green, their difference blue."""
     vv, vh = image[0], image[1]
     return _stretch(np.stack([vv, vh, vv - vh + 0.5], axis=-1))
 
@@ -65,3 +66,6 @@ def panel(rows: Sequence[Mapping[str, np.ndarray]], legend: Legend, title: str =
 def _stretch(image: np.ndarray) -> np.ndarray:
     low, high = np.percentile(image, [2, 98], axis=(0, 1))
     return np.clip((image - low) / np.maximum(high - low, 1e-6), 0, 1)
+
+
+_NATURAL = (("B4", "B3", "B2"), ("R", "G", "B"))

@@ -11,20 +11,23 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from cromss.batch_transforms import BatchTransform
+from cromss.downstream_sets import CLASS_SCORES
 from cromss.legends import IGNORE_INDEX, Legend
-from cromss.losses import segmentation_loss
-from cromss.metrics import MEANS, scores
+from cromss.losses import as_two_classes, segmentation_loss
+from cromss.metrics import scores
 from cromss.objective import CrossModalObjective
 
 Optimiser = Callable[[Iterable[nn.Parameter]], dict[str, Any]]
+StagedOptimiser = Callable[[Sequence[Sequence[nn.Parameter]]], dict[str, Any]]
+Score = Callable[[Tensor], dict[str, Any]]
 
 
 class Scoreboard(nn.Module):
-    """One confusion matrix a branch, summed over batches and processes."""
+    """One confusion matrix a branch, summed over batches and processes, and what is made of it."""
 
-    def __init__(self, branches: Sequence[str], num_classes: int, absent: str = "skip") -> None:
+    def __init__(self, branches: Sequence[str], num_classes: int, score: Score = scores) -> None:
         super().__init__()
-        self.absent = absent
+        self.score = score
         self.counts = nn.ModuleDict(
             {
                 b: MulticlassConfusionMatrix(num_classes, ignore_index=IGNORE_INDEX, validate_args=False)
@@ -46,7 +49,7 @@ class Scoreboard(nn.Module):
         counts = {b: count.compute() for b, count in self.counts.items()}
         if not all(count.sum() for count in counts.values()):
             raise ValueError("not one of the pixels to score has a label; look at the labels with inspect_lmdb.py")
-        results = {b: scores(count, self.absent) for b, count in counts.items()}
+        results = {b: self.score(count) for b, count in counts.items()}
         for count in self.counts.values():
             count.reset()
         return results
@@ -121,7 +124,7 @@ class PretrainTask(L.LightningModule):
 
     def _log_scores(self, stage: str, board: Scoreboard) -> None:
         for branch, result in board.compute().items():
-            for name in MEANS:
+            for name in CLASS_SCORES:
                 self.log(f"{stage}/{name}_{branch}", float(result[name]), prog_bar=stage == "val" and name == "miou")
             for class_name, iou in zip(self.legend.classes, result["iou"]):
                 if not math.isnan(iou):
@@ -132,69 +135,92 @@ class FinetuneTask(L.LightningModule):
     """Transfer: a segmenter trained and scored on exact labels.
 
     Args:
-        model: Takes `(B, C, H, W)`, returns logits `(B, K, H, W)`.
-        modality: Which image of the batch it takes.
+        model: Segmenter that takes the stacked bands `(B, C, H, W)` and returns logits `(B, K, H, W)`;
+            a single logit tells class 1 from class 0.
+        modalities: Images of the batch that are stacked, in this order.
         loss_type: Letters of the losses, see `segmentation_loss`.
         train_transform: Prepares training batches.
         eval_transform: Prepares validation and test batches (whole tiles).
-        optimiser: Parameters -> what `configure_optimizers` returns.
+        optimiser: Stages of the model -> what `configure_optimizers` returns.
         legend: Classes to report.
-        absent: How absent classes count, see `cromss.metrics.scores`.
+        score: Confusion matrix -> scores; the floats among them are logged.
+        unfreeze_epoch: The encoder is frozen before this epoch; 0 leaves it as it is.
+        moving_batchnorm: BatchNorm statistics of the encoder frozen so follow the images.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        modality: str,
+        modalities: Sequence[str],
         loss_type: str,
         train_transform: BatchTransform,
         eval_transform: BatchTransform,
-        optimiser: Optimiser,
+        optimiser: StagedOptimiser,
         legend: Legend,
-        absent: str = "skip",
+        score: Score = scores,
+        unfreeze_epoch: int = 0,
+        moving_batchnorm: bool = False,
     ) -> None:
         super().__init__()
-        self.model, self.modality, self.loss_type, self.legend = model, modality, loss_type, legend
+        self.model, self.modalities, self.loss_type, self.legend = model, tuple(modalities), loss_type, legend
         self.train_transform, self.eval_transform, self.optimiser = train_transform, eval_transform, optimiser
-        self.board = Scoreboard([modality], legend.num_classes, absent)
+        self.unfreeze_epoch, self.moving_batchnorm = unfreeze_epoch, moving_batchnorm
+        self.board = Scoreboard(["test"], legend.num_classes, score)
         self.test_result: dict[str, Any] = {}
 
     def configure_optimizers(self) -> Any:
-        return self.optimiser(p for p in self.model.parameters() if p.requires_grad)
+        return self.optimiser(self.model.stages())
+
+    def logits(self, images: Mapping[str, Tensor]) -> Tensor:
+        """Logits `(B, K, H, W)` of prepared images, `K` at least 2."""
+        logits = self.model(torch.cat([images[modality] for modality in self.modalities], 1))
+        return as_two_classes(logits) if logits.shape[1] == 1 else logits
+
+    def on_train_epoch_start(self) -> None:
+        if not self.unfreeze_epoch:
+            return
+        if self.current_epoch < self.unfreeze_epoch:
+            self.model.freeze_encoder(update_batchnorm=self.moving_batchnorm)
+        else:
+            self.model.unfreeze_encoder()
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         ready = self.train_transform(batch)
-        loss = segmentation_loss(self.loss_type, self.model(ready["images"][self.modality]), ready["labels"])
+        loss = segmentation_loss(self.loss_type, self.logits(ready["images"]), ready["labels"])
         refuse_non_finite({"loss": loss}, batch["id"])
         options = {"on_step": True, "on_epoch": True, "prog_bar": True, "sync_dist": True}
         self.log("train/loss", loss.detach(), batch_size=len(batch["id"]), **options)
         return loss
 
     def on_train_epoch_end(self) -> None:
-        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.log("lr", max(group["lr"] for group in self.trainer.optimizers[0].param_groups))
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         ready = self.eval_transform(batch)
-        logits = self.model(ready["images"][self.modality])
+        logits = self.logits(ready["images"])
         loss = segmentation_loss(self.loss_type, logits, ready["labels"])
         refuse_non_finite({"loss": loss}, batch["id"])
         self.log("val/loss", loss, on_epoch=True, sync_dist=True, batch_size=num_labelled(ready["labels"]))
-        self.board.update({self.modality: logits}, ready["labels"])
+        self.board.update({"test": logits}, ready["labels"])
 
     def on_validation_epoch_end(self) -> None:
-        (result,) = self.board.compute().values()
-        self.log_dict({f"val/{name}": float(result[name]) for name in MEANS}, prog_bar=True)
+        self._scored("val", prog_bar=True)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Count a batch; returns the predicted class ids `(B, H, W)`."""
         ready = self.eval_transform(batch)
-        logits = self.model(ready["images"][self.modality])
-        self.board.update({self.modality: logits}, ready["labels"])
+        logits = self.logits(ready["images"])
+        self.board.update({"test": logits}, ready["labels"])
         return logits.argmax(1)
 
     def on_test_epoch_end(self) -> None:
-        (self.test_result,) = self.board.compute().values()
-        self.log_dict({f"test/{name}": float(self.test_result[name]) for name in MEANS})
+        self.test_result = self._scored("test")
+
+    def _scored(self, stage: str, prog_bar: bool = False) -> dict[str, Any]:
+        (result,) = self.board.compute().values()
+        floats = {f"{stage}/{name}": value for name, value in result.items() if isinstance(value, float)}
+        self.log_dict(floats, prog_bar=prog_bar)
+        return result
 
 
 def num_labelled(labels: Tensor) -> int:

@@ -148,7 +148,7 @@ def test_one_other_id_in_the_middle_is_refused_when_it_is_read(tmp_path, arrays,
     """The check at the start looks at a sample of the ids only."""
     ids = ["0000000", "0000001", "other", "0000003", "0000004"]
     other = LmdbReader(write_store(tmp_path / "labels", "labels", arrays["labels"], ids=ids))
-    monkeypatch.setattr("cromss.datasets.check_alignment", lambda stores: None)
+    monkeypatch.setattr("cromss.datasets.check_alignment", lambda stores, **_: None)
     data = SeasonStacks({"s1": stores["s1"]}, other, {"s1": S1.bands}, 9)
     assert data[1]["id"] == "0000001"
     with pytest.raises(ValueError, match="location 2 is 'other' in labels, '0000002' in s1"):
@@ -184,3 +184,44 @@ def test_batches_of_mixed_sizes_are_padded():
 
 def test_padding_further_than_the_tile():
     assert pad_to(np.arange(4).reshape(2, 2), 7, 7).shape == (7, 7)
+
+
+def dated_stores(folder, dates=2, label_seasons=1, label_size=SIZE):
+    rng = np.random.default_rng(1)
+    raw = rng.integers(200, 4000, (3, dates, 13, SIZE, SIZE)).astype(np.uint16)
+    labels = rng.integers(0, 2, (3, label_seasons, label_size, label_size)).astype(np.uint8)
+    write_store(folder / "s2", "s2", raw, S2.bands, "uint16")
+    write_store(folder / "labels", "labels", labels)
+    return raw, labels, {"s2": LmdbReader(folder / "s2")}, LmdbReader(folder / "labels")
+
+
+@pytest.mark.parametrize("n_channels", [13, 3])
+def test_dates_are_stacked_on_the_bands(tmp_path, n_channels):
+    raw, labels, images, exact = dated_stores(tmp_path)
+    bands = s2_bands(n_channels)
+    sample = SeasonStacks(images, exact, {"s2": bands}, 2, stack_dates=True)[1]
+    expected = [quantise(raw[1, date][S2.indices(bands)], S2, bands) for date in (0, 1)]
+    np.testing.assert_array_equal(sample["s2"], np.concatenate(expected))
+    np.testing.assert_array_equal(sample["labels"], labels[1])
+    assert sample["season"] == 0
+
+
+def test_dates_without_stacking_want_labels_for_each(tmp_path):
+    _, _, images, exact = dated_stores(tmp_path)
+    with pytest.raises(ValueError, match="2 against 1 seasons"):
+        SeasonStacks(images, exact, {"s2": S2.bands}, 2)
+
+
+def test_told_normalisation_is_used(tmp_path):
+    raw, _, images, exact = dated_stores(tmp_path, dates=1)
+    seen = []
+
+    def halve(values, modality, bands):
+        seen.append((modality, tuple(bands)))
+        return (values / 2).astype(np.float32)
+
+    sample = SeasonStacks(images, exact, {"s2": s2_bands(9)}, 2, normalise={"s2": halve}, min_size=SIZE + 4)[2]
+    assert seen == [(S2, s2_bands(9))]
+    assert sample["s2"].dtype == np.float32
+    assert sample["s2"].shape == (9, SIZE + 4, SIZE + 4)
+    np.testing.assert_array_equal(sample["s2"][:, :SIZE, :SIZE], raw[2, 0][S2.indices(s2_bands(9))] / 2)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cromss.legends import IGNORE_INDEX
-from cromss.losses import consistency, focal, segmentation_loss, soft_dice, weighted_cross_entropy
+from cromss.losses import as_two_classes, consistency, focal, segmentation_loss, soft_dice, weighted_cross_entropy
 
 RELATIVE = 1e-5
 WEIGHTS = {"": None, "_w": "weights", "_w0": "weights_zero_class2", "_wint1": None}
@@ -135,3 +135,14 @@ def test_unknown_loss_letters_are_refused(loss_type):
 def test_unknown_consistency_is_refused(kind):
     with pytest.raises(ValueError, match="ce, kl, mse"):
         consistency(kind, torch.zeros(1, 2, 1, 1), torch.zeros(1, 2, 1, 1))
+
+
+def test_one_logit_as_two_classes_is_the_binary_loss():
+    generator = torch.Generator().manual_seed(3)
+    logit = torch.randn(2, 1, 5, 7, generator=generator)
+    labels = torch.randint(0, 2, (2, 5, 7), generator=generator)
+    two = as_two_classes(logit)
+    binary = torch.nn.functional.binary_cross_entropy_with_logits(logit[:, 0], labels.float())
+    torch.testing.assert_close(weighted_cross_entropy(two, labels), binary)
+    torch.testing.assert_close(two.softmax(1)[:, 1], logit[:, 0].sigmoid())
+    assert torch.equal(two.argmax(1), (logit[:, 0] > 0).long())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cromss.metrics import confusion_matrix, scores
+from cromss.metrics import change_scores, confusion_matrix, scores
 
 REFERENCE_NAMES = {"iou": "iou", "f1": "f1", "precision": "precise", "recall": "recall"}
 CASES = {
@@ -186,3 +186,42 @@ def test_bad_pixels_are_refused(predictions, labels, message):
 def test_bad_matrices_are_refused(confusion, absent, message):
     with pytest.raises(ValueError, match=message):
         scores(confusion, absent=absent)
+
+
+def test_change_scores_of_a_hand_case():
+    result = change_scores(np.array([[90, 4], [2, 4]]))
+    assert result == pytest.approx({"oa": 0.94, "iou": 0.4, "precision": 0.5, "recall": 2 / 3, "f1": 4 / 7})
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_change_scores_equal_a_naive_count(seed):
+    rng = np.random.default_rng(seed)
+    truth, predicted = rng.random((3, 7, 9)) < 0.3, rng.random((3, 7, 9)) < 0.4
+    ignored = rng.random((3, 7, 9)) < 0.2
+    labels = np.where(ignored, 255, truth)
+    result = change_scores(confusion_matrix(predicted.astype(int), labels.astype(int), 2))
+    hit, seen = (truth & predicted & ~ignored).sum(), ~ignored
+    assert result["oa"] == pytest.approx(((truth == predicted) & seen).sum() / seen.sum())
+    assert result["iou"] == pytest.approx(hit / ((truth | predicted) & seen).sum())
+    assert result["precision"] == pytest.approx(hit / (predicted & seen).sum())
+    assert result["recall"] == pytest.approx(hit / (truth & seen).sum())
+    assert result["f1"] == pytest.approx(2 * hit / ((predicted & seen).sum() + (truth & seen).sum()))
+
+
+@pytest.mark.parametrize(("absent", "expected"), [("one", 1.0), ("skip", float("nan"))])
+def test_change_that_is_nowhere(absent, expected):
+    result = change_scores(np.array([[50, 0], [0, 0]]), absent)
+    assert result["oa"] == 1
+    np.testing.assert_equal([result[name] for name in ("iou", "precision", "recall", "f1")], [expected] * 4)
+
+
+def test_all_change_and_no_change_baselines():
+    truth = np.array([[0, 0, 0, 1]])
+    everything, nothing = np.ones_like(truth), np.zeros_like(truth)
+    assert change_scores(confusion_matrix(everything, truth, 2))["iou"] == 0.25
+    assert change_scores(confusion_matrix(nothing, truth, 2))["iou"] == 0
+
+
+def test_change_scores_refuse_other_classes():
+    with pytest.raises(ValueError, match="3 classes: change detection has 2"):
+        change_scores(np.eye(3))

@@ -1,10 +1,11 @@
 """Settings of the scripts: one field = one flag = one YAML key. No torch here, so `--help` is instant."""
 
 from cromss.settings.common import Optimisation, Runtime
-from cromss.settings.finetuning import FinetuneSettings
+from cromss.settings.finetuning import DownstreamData, FinetuneSettings
 from cromss.settings.pretraining import MultiModalSettings, PretrainData, PretrainSettings, SingleModalSettings
 
 __all__ = [
+    "DownstreamData",
     "FinetuneSettings",
     "MultiModalSettings",
     "Optimisation",
