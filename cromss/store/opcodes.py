@@ -1,4 +1,4 @@
-"""Reads a pickled `(bytes, shape, id)` without ever unpickling it.
+"""Reads a pickled `(bytes, shape, id)`, or one without id, and never unpickles it.
 
 Unpickling runs whatever code a file names. So a small machine here executes the few opcodes that such a value needs
 (protocols 2 to 5), and can build nothing but bytes, text, integers, and tuples of them. Pixels are not copied on the
@@ -18,33 +18,54 @@ MAX_VALUE, MAX_OPCODES, MAX_TUPLE, MAX_ID = 1 << 30, 512, 16, 256
 """Limits of one value: its bytes, its opcodes (and so stack and memo), items of a tuple, characters of an id."""
 
 
-def parse_record(value: bytes | memoryview) -> tuple[np.ndarray, str]:
-    """Array (a read-only view of `value`) and id of a published value.
+@dataclass(frozen=True)
+class RecordForm:
+    """What the records of a published layout hold.
+
+    Attributes:
+        dtypes: NumPy names of the types that values can have, little-endian; a record does not name its own, its
+            bytes a value tell which it is.
+        dimensions: Numbers of dimensions that a shape can have.
+        id_optional: Records may be without id.
+    """
+
+    dtypes: tuple[str, ...] = ("uint8",)
+    dimensions: tuple[int, ...] = (3, 4)
+    id_optional: bool = False
+
+
+def parse_record(value: bytes | memoryview, form: RecordForm) -> tuple[np.ndarray, str | None]:
+    """Array (a read-only view of `value`) and id of a published value; `None` where it has no id.
 
     Raises:
-        StoreError: Anything but a pickled `(bytes, shape, id)` that fits together.
+        StoreError: Anything but a pickled `(bytes, shape, id)`, or `(bytes, shape)`, of this form.
     """
     _bounded("record size", len(value), MAX_VALUE)
     match _Machine(memoryview(value).toreadonly()).run():
         case (bytes() | memoryview() as payload, tuple() as shape, location_id):
-            return _array(payload, shape), _location_id(location_id)
-    raise StoreError("not a tuple (bytes, shape, id)")
+            return _array(payload, shape, form), _location_id(location_id)
+        case (bytes() | memoryview() as payload, tuple() as shape) if form.id_optional:
+            return _array(payload, shape, form), None
+    raise StoreError(f"not a tuple (bytes, shape, id){' or (bytes, shape)' if form.id_optional else ''}")
 
 
-def _array(payload: bytes | memoryview, shape: tuple) -> np.ndarray:
-    if len(shape) not in (3, 4) or not all(type(size) is int and size > 0 for size in shape):
-        raise StoreError("the shape is not (T, C, H, W) or (T, H, W) of positive integers")
-    if math.prod(shape) != len(payload):
-        raise StoreError(f"shape {shape} takes {math.prod(shape)} bytes, the record has {len(payload)}")
-    return np.frombuffer(payload, np.uint8).reshape(shape)
+def _array(payload: bytes | memoryview, shape: tuple, form: RecordForm) -> np.ndarray:
+    if len(shape) not in form.dimensions or not all(type(size) is int and size > 0 for size in shape):
+        raise StoreError(f"the shape is not {' or '.join(map(str, form.dimensions))} positive integers")
+    count = math.prod(shape)
+    for dtype in map(np.dtype, form.dtypes):
+        if count * dtype.itemsize == len(payload):
+            return np.frombuffer(payload, dtype.newbyteorder("<")).reshape(shape)
+    sizes = " or ".join(f"{count * np.dtype(name).itemsize} bytes of {name}" for name in form.dtypes)
+    raise StoreError(f"shape {shape} takes {sizes}, the record has {len(payload)}")
 
 
 def _location_id(value: object) -> str:
     if type(value) is int:
         return f"{value:07d}"
-    if isinstance(value, str) and 0 < len(value) <= MAX_ID:
+    if isinstance(value, str) and 0 < len(value) <= MAX_ID and value.isprintable() and not {"/", "\\"} & set(value):
         return value
-    raise StoreError(f"the id is neither an integer nor text of 1 to {MAX_ID} characters")
+    raise StoreError(f"the id is neither an integer nor text of 1 to {MAX_ID} printable characters without slashes")
 
 
 def _bounded(what: str, value: int, most: int) -> int:
