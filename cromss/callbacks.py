@@ -112,6 +112,31 @@ class StepLimit(L.Callback):
             trainer.should_stop = True
 
 
+class StepSeed(L.Callback):
+    """Seeds torch anew for every step, from (seed, step, process): a resumed run drops out what it would have."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        key = np.random.SeedSequence([self.seed, trainer.global_step, trainer.global_rank])
+        torch.manual_seed(int(key.generate_state(1)[0]))
+
+
+class SameBuffers(L.Callback):
+    """Gives all processes the BatchNorm statistics of the first before anything is scored.
+
+    Training brings them together at the start of each step only, so that after the last one they differ.
+    """
+
+    def on_validation_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        if trainer.world_size > 1:
+            for buffer in task.model.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
+    on_test_start = on_validation_start
+
+
 class CheckpointCard(L.Callback):
     """Binds to every checkpoint what its weights are and expect: plain values under `"cromss"`."""
 
@@ -168,8 +193,8 @@ class MapWriter(L.Callback):
         self, trainer: L.Trainer, task: FinetuneTask, outputs: Tensor, batch: dict[str, Any], batch_idx: int
     ) -> None:
         room = len(outputs) if self.num_maps < 0 else max(0, self.num_maps - self.written)
-        for location, classes in list(zip(batch["id"], outputs))[:room]:
-            save_png(class_map(_array(classes), task.legend), self.folder / f"{location}.png")
+        for location, classes, (height, width) in list(zip(batch["id"], outputs, batch["size"]))[:room]:
+            save_png(class_map(_array(classes)[:height, :width], task.legend), self.folder / f"{location}.png")
             self.written += 1
 
 
@@ -193,11 +218,13 @@ class PredictionPanel(L.Callback):
             return
         ready = task.eval_transform(batch)
         for i in range(min(self.num_rows - len(self.rows), len(outputs))):
+            height, width = batch["size"][i]
             row = {}
             for modality, images in ready["images"].items():
-                row |= self._pictures(modality, images[i])
-            row["exact label"] = class_map(_array(ready["labels"][i]), task.legend)
-            self.rows.append(row | {"prediction": class_map(_array(outputs[i]), task.legend)})
+                row |= self._pictures(modality, images[i, :, :height, :width])
+            maps = {"exact label": ready["labels"][i], "prediction": outputs[i]}
+            row |= {title: class_map(_array(ids)[:height, :width], task.legend) for title, ids in maps.items()}
+            self.rows.append(row)
 
     def on_test_epoch_end(self, trainer: L.Trainer, task: FinetuneTask) -> None:
         if self.rows:

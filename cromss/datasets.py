@@ -98,7 +98,8 @@ class SeasonStacks(Dataset):
 
         Returns:
             Modality -> `(C, H, W)` uint8, or float32 where normalised; `"labels"`: `(T, H, W)` uint8;
-            `"exact"` the same, if there are any; `"season"`, `"index"`, `"epoch"`: int; `"id"`: str.
+            `"exact"` the same, if there are any; `"season"`, `"index"`, `"epoch"`: int; `"id"`: str;
+            `"size"`: rows and columns before any padding.
 
         Raises:
             ValueError: The location differs between stores in id or size, or has unknown labels.
@@ -109,10 +110,11 @@ class SeasonStacks(Dataset):
         masks = {"labels": self.labels} | ({"exact": self.exact} if self.exact else {})
         sample |= {name: store.read_seasons(index) for name, store in masks.items()}
         self._check(sample, index, location)
+        size = sample["labels"].shape[-2:]
         sample = {name: pad_to(array, self.min_size, self.min_size, _fill(name)) for name, array in sample.items()}
         if not counted:
             sample |= {name: np.full_like(sample[name], IGNORE_INDEX) for name in _MASKS & sample.keys()}
-        return sample | {"season": season, "index": index, "epoch": epoch, "id": location}
+        return sample | {"season": season, "index": index, "epoch": epoch, "id": location, "size": size}
 
     def _season(self, epoch: int, index: int) -> int:
         if self.draw_season:

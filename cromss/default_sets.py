@@ -1,20 +1,31 @@
 """The synthetic sets that scripts use when no data path is given: raw GeoTIFFs, then LMDB, made once."""
 
 import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
+from rasterio.errors import NotGeoreferencedWarning
 
-from cromss import layouts, preparation, synthetic
+from cromss import layouts, oscd, preparation, synthetic
 from cromss.aligned_stores import Prepared, write_stores
-from cromss.legends import DFC2020, NOL
+from cromss.downstream_sets import DownstreamSet
+from cromss.legends import NOL
 from cromss.settings import PretrainData
 from cromss.store import StoreMeta
 
 _SOURCE = f"synthetic world {synthetic.WORLD_VERSION}"
 _PATIENCE_S = 1800
+_CITY_TILE = 128
+_DOWNSTREAM_WRITERS = {
+    "DFC2020": synthetic.write_dfc2020,
+    "DW": synthetic.write_dw,
+    "OSM": synthetic.write_osm,
+    "OSCD": synthetic.write_oscd,
+    "NYC": synthetic.write_nyc,
+}
 
 
 def pretraining_set(folder: Path, names: PretrainData) -> Path:
@@ -41,23 +52,47 @@ def pretraining_set(folder: Path, names: PretrainData) -> Path:
     return home / "lmdb"
 
 
-def dfc2020_set(folder: Path, num_train: int, num_test: int) -> Path:
-    """Folder with train/ and test/ environments of a synthetic DFC2020-like set, made if it is not there."""
-    home = folder / f"dfc2020_v{synthetic.WORLD_VERSION}_{num_train}_{num_test}"
+def downstream_set(folder: Path, task: DownstreamSet, num_train: int, num_test: int, size: int) -> Path:
+    """Folder with train/ and test/ environments of a synthetic downstream set, made if it is not there.
 
-    def make(stores: Mapping[str, Path], split: str) -> None:
-        synthetic.write_dfc2020(home / "raw", num_train, num_test)
-        metas = {
-            stores["s1"]: preparation.image_meta("s1", "float32", 1, _SOURCE),
-            stores["s2"]: preparation.image_meta("s2", "uint16", 1, _SOURCE),
-            stores["labels"]: preparation.label_meta(DFC2020.name, 1, _SOURCE),
-        }
-        write_stores(metas, layouts.list_dfc2020(home / "raw", split), _raw)
+    Args:
+        folder: Where raw files and environments go.
+        task: Which set.
+        num_train: Training tiles; cities for OSCD, which are cut into tiles.
+        num_test: Test tiles; cities for OSCD.
+        size: Side of a tile in pixels; of a city, about.
+    """
+    home = folder / f"{task.name.lower()}_v{synthetic.WORLD_VERSION}_{num_train}_{num_test}_{size}"
 
-    for split, part in (("validation", "train"), ("test", "test")):
-        stores = {modality: home / "lmdb" / part / f"{modality}.lmdb" for modality in ("s1", "s2", "labels")}
-        _once(stores, partial(make, split=split))
+    def make(stores: Mapping[str, Path], part: str) -> None:
+        _DOWNSTREAM_WRITERS[task.name](home / "raw", num_train, num_test, size)
+        cities = synthetic.city_names(num_train, num_test)[part] if task.is_change else ()
+        locations, read = _downstream_locations(home / "raw", task, part, cities)
+        metas = {path: _raw_meta(modality, task) for modality, path in stores.items()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            write_stores(metas, locations, lambda location: preparation.to_raw(read(location)))
+
+    for part in ("train", "test"):
+        stores = {modality: home / "lmdb" / part / f"{modality}.lmdb" for modality in (*task.modalities, "labels")}
+        _once(stores, partial(make, part=part))
     return home / "lmdb"
+
+
+def _downstream_locations(
+    raw: Path, task: DownstreamSet, part: str, cities: Sequence[str]
+) -> tuple[Sequence[layouts.Location], Callable[[layouts.Location], Mapping]]:
+    """Locations of a part, and what reads one: training cities in tiles, test cities and tiles whole."""
+    if task.is_change:
+        listed = oscd.list_cities(raw, cities)
+        return (oscd.cut_cities(listed, _CITY_TILE), oscd.CityReader()) if part == "train" else (listed, oscd.read_city)
+    if task.name == "DFC2020":
+        listed = layouts.list_dfc2020(raw, {"train": "validation", "test": "test"}[part])
+    elif task.name == "NYC":
+        listed = layouts.list_nyc(raw, part)
+    else:
+        listed = layouts.list_dwosm(raw, task.name.lower(), part)
+    return listed, partial(layouts.read_location, num_seasons=1, legend=task.legend)
 
 
 def _once(stores: Mapping[str, Path], make: Callable[[Mapping[str, Path]], None]) -> None:
@@ -82,5 +117,7 @@ def _quantised(location: layouts.Location, num_seasons: int) -> Prepared:
     return preparation.to_pretraining(layouts.read_location(location, num_seasons, NOL, 264), location, told=0)
 
 
-def _raw(location: layouts.Location) -> Prepared:
-    return preparation.to_raw(layouts.read_location(location, 1, DFC2020))
+def _raw_meta(modality: str, task: DownstreamSet) -> StoreMeta:
+    if modality == "labels":
+        return preparation.label_meta(task.legend.name, 1, _SOURCE)
+    return preparation.image_meta(modality, preparation.RAW_TYPES[modality], task.num_dates, _SOURCE)

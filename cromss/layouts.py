@@ -4,20 +4,20 @@ Listing is apart from reading: a `Location` only names files, so that a set can 
 checked before a pixel is read.
 """
 
-import csv
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from cromss.legends import Legend
-from cromss.scenes import read_image, read_labels, scene_place
+from cromss.scene_names import id_key, read_ids, scene_time
+from cromss.scenes import read_image, read_labels, scene_grid
 from cromss.sensors import MODALITIES
 
-_TIME = re.compile(r"(?<!\d)(\d{8})(?:T(\d{6}))?(?!\d)")
+_PLACE = re.compile(r"(-?\d+(?:\.\d+)?(?:e-?\d+)?)_(-?\d+(?:\.\d+)?(?:e-?\d+)?)-\d{8}\w*")
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,16 @@ class Location:
 
     Attributes:
         id: Name of the place.
-        scenes: By modality (`"s1"`, `"s2"`, `"labels"`) one path a season, in time order: a folder
-            of single-band files, or one GeoTIFF.
+        scenes: By modality (`"s1"`, `"s2"`, `"ortho"`, `"labels"`) one path a season, in time order: a
+            folder of single-band files, or one GeoTIFF.
+        bands: By modality the order of the bands in its files, where the user told it.
+        second_label_band: Label files may have several bands; the second is the label then.
     """
 
     id: str
     scenes: Mapping[str, tuple[Path, ...]]
+    bands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    second_label_band: bool = False
 
 
 def list_ssl4eo(root: Path, folders: Mapping[str, str], ids_csv: Path | None = None) -> list[Location]:
@@ -53,7 +57,7 @@ def list_ssl4eo(root: Path, folders: Mapping[str, str], ids_csv: Path | None = N
     listed = read_ids(ids_csv) if ids_csv else dict.fromkeys(sorted(names.values()), ())
     locations = []
     for name, wanted in listed.items():
-        key = _id_key(name)
+        key = id_key(name)
         scenes = {modality: _season_paths(ids.get(key), modality, wanted) for modality, ids in found.items()}
         locations.append(Location(names.get(key, name), scenes))
     return _not_empty(locations, root)
@@ -81,7 +85,7 @@ def list_tiles(root: Path, patterns: Mapping[str, str]) -> list[Location]:
 
 
 def list_dfc2020(root: Path, split: str) -> list[Location]:
-    """Locations of one DFC2020 split, `<split>/{s1,s2,dfc}_<split>/ROIs0000_<split>_*_0_p<i>.tif`.
+    """Locations `p<i>` of one DFC2020 split, `<split>/{s1,s2,dfc}_<split>/ROIs0000_<split>_*_0_p<i>.tif`.
 
     Args:
         root: Folder of the set; `ROIs0000_<split>`, the official folder name, is found too.
@@ -91,53 +95,51 @@ def list_dfc2020(root: Path, split: str) -> list[Location]:
         ValueError: A folder is missing or holds no such file.
     """
     top = root / split if (root / split).is_dir() else root / f"ROIs0000_{split}"
-    scenes: dict[int, dict[str, tuple[Path, ...]]] = {}
+    found = {}
     for modality, word in (("s1", "s1"), ("s2", "s2"), ("labels", "dfc")):
-        folder = top / f"{word}_{split}"
-        for path in _children(folder):
-            if match := re.fullmatch(rf"ROIs0000_{split}_{word}_0_p(\d+)\.tif", path.name):
-                scenes.setdefault(int(match[1]), {"s1": (), "s2": (), "labels": ()})[modality] = (path,)
-    return _not_empty([Location(f"p{number}", scenes[number]) for number in sorted(scenes)], top)
+        pattern = re.compile(rf"ROIs0000_{split}_{word}_0_(p\d+)\.tif")
+        files = {path: pattern.fullmatch(path.name) for path in _children(top / f"{word}_{split}")}
+        found[modality] = {match[1]: (path,) for path, match in files.items() if match}
+    return _joined(found, top)
 
 
-def read_ids(path: Path) -> dict[str, tuple[str, ...]]:
-    """Location ids and their scene names in time order, from a CSV.
+def list_dwosm(root: Path, kind: str, split: str) -> list[Location]:
+    """Locations of SSL4EO-S12@DW or @OSM.
 
-    The header is `id,season1,...,seasonT`; without it, every row is an id and its scenes, as in
-    the published `dw_complete_ids.csv`. Rows of an id alone leave the scenes to the folders.
+    The files are `<kind>_<split>/{image_s1,image_s2,label_<kind>}/{s1,s2,<kind>}_<lon>_<lat>-<date>.tif`.
+    A location is a label, `<lon>_<lat>-<date>`. Its images have the same name; or another date, if
+    no other label and image of that place are without a partner. Whatever stays alone is listed as
+    an incomplete location, for `check_location` to refuse.
+
+    Args:
+        root: Folder of the set.
+        kind: `"dw"` or `"osm"`.
+        split: `"train"` or `"test"`.
 
     Raises:
-        ValueError: An id twice, an empty field, rows of different length, or a scene name without
-            a date; the line is named.
+        ValueError: A folder is missing, or none holds such a file.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = [(number, [cell.strip() for cell in row]) for number, row in enumerate(csv.reader(file), 1) if row]
-    width = len(rows[0][1]) if rows else 0
-    if rows and rows[0][1][0].lower() == "id":
-        del rows[0]
-    ids: dict[str, tuple[str, ...]] = {}
-    seen: dict[str, int] = {}
-    for number, (name, *scenes) in rows:
-        where = f"{path} line {number}"
-        if len(scenes) + 1 != width or not all((name, *scenes)):
-            raise ValueError(f"{where}: {width} filled fields are wanted (an id and its scenes), got {[name, *scenes]}")
-        if _id_key(name) in seen:
-            raise ValueError(f"{where}: id {name} is already on line {seen[_id_key(name)]}; every id once")
-        if undated := [scene for scene in scenes if scene_time(scene) is None]:
-            raise ValueError(f"{where}: {undated[0]!r} is not a scene name, it holds no YYYYMMDD date")
-        if len(set(scenes)) < len(scenes):
-            raise ValueError(f"{where}: id {name} names a scene twice: {', '.join(scenes)}")
-        seen[_id_key(name)] = number
-        ids[name] = tuple(sorted(scenes, key=scene_time))
-    if not ids:
-        raise ValueError(f"{path}: holds no ids; wanted rows of an id and its scenes")
-    return ids
+    top = root / f"{kind}_{split}"
+    labels = {name: (path,) for name, path in _named_places(top / f"label_{kind}", kind).items()}
+    images = {word: _partners(labels, _named_places(top / f"image_{word}", word)) for word in ("s1", "s2")}
+    return _joined(images | {"labels": labels}, top, second_label_band=True)
 
 
-def scene_time(name: str) -> str | None:
-    """Start of a scene as a sortable `YYYYMMDDTHHMMSS`, from its name; `None` without a date."""
-    match = _TIME.search(name)
-    return f"{match[1]}T{match[2] or '000000'}" if match else None
+def list_nyc(root: Path, split: str, bands: tuple[str, ...] | None = None) -> list[Location]:
+    """Locations of a set of orthophotos, `<split>/{image,label}/<id>.tif`.
+
+    Args:
+        root: Folder of the set.
+        split: `"train"` or `"test"`.
+        bands: Order of the bands in the images, a permutation of `ORTHO.bands`; for `None` that very
+            order is wanted, and images that tell another are refused when they are read.
+
+    Raises:
+        ValueError: A folder is missing, or neither holds a file.
+    """
+    folders = {"ortho": root / split / "image", "labels": root / split / "label"}
+    found = {m: {path.stem: (path,) for path in _children(f) if path.suffix == ".tif"} for m, f in folders.items()}
+    return _joined(found, root / split, bands={} if bands is None else {"ortho": bands})
 
 
 def most_seasons(locations: Sequence[Location]) -> int:
@@ -145,15 +147,16 @@ def most_seasons(locations: Sequence[Location]) -> int:
     return Counter(max(map(len, location.scenes.values())) for location in locations).most_common(1)[0][0]
 
 
-def check_location(location: Location, num_seasons: int) -> None:
-    """Refuse a location whose listed scenes are not `num_seasons` in every modality.
+def check_location(location: Location, num_seasons: int | Mapping[str, int]) -> None:
+    """Refuse a location whose listed scenes are not `num_seasons`, in every modality or by modality.
 
     Raises:
         ValueError: A modality or season is missing, or labels are of another day than Sentinel-2.
     """
     for modality, paths in location.scenes.items():
-        if len(paths) != num_seasons:
-            raise ValueError(f"location {location.id}: {len(paths) or 'no'} {modality} scenes, wanted {num_seasons}")
+        wanted = num_seasons if isinstance(num_seasons, int) else num_seasons[modality]
+        if len(paths) != wanted:
+            raise ValueError(f"location {location.id}: {len(paths) or 'no'} {modality} scenes, wanted {wanted}")
     for image, labels in zip(location.scenes.get("s2", ()), location.scenes.get("labels", ())):
         days = [(scene_time(p.parent.name if p.suffix else p.name) or "")[:8] for p in (image, labels)]
         if all(days) and days[0] != days[1]:
@@ -167,11 +170,10 @@ def check_places(location: Location) -> None:
         ValueError: Another CRS or corner, by more than a pixel.
     """
     for paths in zip(*location.scenes.values()):
-        places = [(path, scene_place(path)) for path in paths if path.is_file()]
-        known = [(path, place) for path, place in places if place is not None]
-        for path, place in known[1:]:
-            (first, expected) = known[0]
-            if place[0] != expected[0] or max(abs(a - b) for a, b in zip(place[1], expected[1])) > expected[2]:
+        grids = {path: grid for path in paths if path.is_file() and (grid := scene_grid(path))}
+        for path, grid in grids.items():
+            first = next(iter(grids))
+            if not grid.starts_at(grids[first]):
                 raise ValueError(f"location {location.id}: {path.name} and {first.name} lie in different places")
 
 
@@ -197,7 +199,9 @@ def read_location(
     check_places(location)
     seasons = {
         modality: [
-            read_labels(path, legend, size) if modality == "labels" else read_image(path, MODALITIES[modality], size)
+            read_labels(path, legend, size, location.second_label_band)
+            if modality == "labels"
+            else read_image(path, MODALITIES[modality], size, location.bands.get(modality))
             for path in paths
         ]
         for modality, paths in location.scenes.items()
@@ -214,21 +218,48 @@ def _children(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
+def _named_places(folder: Path, word: str) -> dict[str, Path]:
+    """`<lon>_<lat>-<date>` -> its file."""
+    named = {path.stem.removeprefix(f"{word}_"): path for path in _children(folder) if path.suffix == ".tif"}
+    return {name: path for name, path in named.items() if path.stem != name and _PLACE.fullmatch(name)}
+
+
+def _partners(labels: Collection[str], images: Mapping[str, Path]) -> dict[str, tuple[Path, ...]]:
+    """Label -> its images; an image without a label stands under its own name."""
+    partners = {name: (path,) for name, path in images.items() if name in labels}
+    waiting = _by_place(name for name in labels if name not in partners)
+    for place, names in _by_place(name for name in images if name not in partners).items():
+        alone = waiting.get(place, ())
+        together = tuple(images[name] for name in names)
+        partners |= {alone[0]: together} if len(alone) == 1 else dict(zip(names, ((path,) for path in together)))
+    return partners
+
+
+def _by_place(names: Iterable[str]) -> dict[tuple[float, ...], list[str]]:
+    places: dict[tuple[float, ...], list[str]] = {}
+    for name in names:
+        places.setdefault(tuple(map(float, _PLACE.fullmatch(name).groups())), []).append(name)
+    return places
+
+
+def _joined(found: Mapping[str, Mapping[str, tuple[Path, ...]]], root: Path, **described) -> list[Location]:
+    """Locations of every id found in any modality, shorter ids first, so that p2 comes before p10."""
+    ids = sorted(set().union(*found.values()), key=lambda name: (len(name), name))
+    scenes = ({modality: files.get(name, ()) for modality, files in found.items()} for name in ids)
+    return _not_empty([Location(name, scene, **described) for name, scene in zip(ids, scenes)], root)
+
+
 def _not_empty(locations: list[Location], root: Path) -> list[Location]:
     if not locations:
         raise ValueError(f"{root}: no location found in this layout")
     return locations
 
 
-def _id_key(name: str) -> str:
-    return str(int(name)) if name.isdecimal() else name
-
-
 def _id_folders(root: Path) -> dict[str, Path]:
     folders: dict[str, Path] = {}
     for path in _children(root):
-        if path.is_dir() and folders.setdefault(_id_key(path.name), path) != path:
-            raise ValueError(f"{root}: {folders[_id_key(path.name)].name} and {path.name} are the same id")
+        if path.is_dir() and folders.setdefault(id_key(path.name), path) != path:
+            raise ValueError(f"{root}: {folders[id_key(path.name)].name} and {path.name} are the same id")
     return folders
 
 

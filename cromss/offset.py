@@ -1,18 +1,25 @@
-"""DN offset of Sentinel-2 scenes: +1000 since processing baseline 04.00, told, declared or seen in the pixels."""
+"""DN offset of Sentinel-2 scenes: +1000 since baseline 04.00, told, declared, seen in the pixels, or dated."""
 
 import json
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 import rasterio
 
+from cromss.scene_names import scene_time
 from cromss.sensors import S2, S2_OFFSET, UndecidableOffset, detect_offset
 
 OFFSET_BASELINE = 4.0
 """First Sentinel-2 processing baseline whose DN carry the offset (04.00)."""
 
+OFFSET_DATE = "20220125"
+"""First day of that baseline. Older scenes carry the offset only where they were processed again."""
 
-def decide_offset(image: np.ndarray, source: Path, location_id: str, told: int | None = None) -> tuple[int, str]:
+
+def decide_offset(
+    image: np.ndarray, source: Path, location_id: str, told: int | None = None, by_date: bool = False
+) -> tuple[int, str]:
     """DN offset to subtract from a Sentinel-2 scene, and what decided it.
 
     Args:
@@ -20,25 +27,30 @@ def decide_offset(image: np.ndarray, source: Path, location_id: str, told: int |
         source: Folder or file of the scene, for its metadata.
         location_id: Named in the error.
         told: 0 or 1000 if the user said so; `None` follows the metadata, else the pixels.
+        by_date: Where neither tells, a date before `OFFSET_DATE` in the scene's name does.
 
     Returns:
-        The offset (0 or 1000) and `"told"`, `"metadata"` or `"pixels"`.
+        The offset (0 or 1000) and `"told"`, `"metadata"`, `"pixels"` or `"date"`.
 
     Raises:
-        ValueError: The pixels cannot tell, or contradict the metadata; the line names the flag.
+        ValueError: Nothing tells, or the pixels contradict metadata or date; the line names the flag.
     """
     if told is not None:
         return told, "told"
-    declared = metadata_offset(source)
+    declared, early = metadata_offset(source), by_date and (scene_time(source.stem) or OFFSET_DATE) < OFFSET_DATE
     where, advice = f"{source} of {location_id}", f"say --s2_offset_ids {location_id}=0 or {location_id}=1000"
     try:
         seen = detect_offset(image, S2.bands, where)
     except UndecidableOffset as error:
         if declared is not None:
             return declared, "metadata"
+        if early:
+            return 0, "date"
         raise UndecidableOffset(f"{str(error).rpartition(';')[0]}; {advice}") from error
     if declared not in (None, seen):
         raise ValueError(f"{where}: the metadata declare a DN offset of {declared}, the pixels show {seen}; {advice}")
+    if declared is None and early and seen:
+        raise ValueError(f"{where}: the pixels show a DN offset of {seen}, its date is before {OFFSET_DATE}; {advice}")
     return (seen, "pixels") if declared is None else (declared, "metadata")
 
 
@@ -65,6 +77,21 @@ def metadata_offset(source: Path) -> int | None:
         return None if baseline is None else S2_OFFSET * (float(baseline) >= OFFSET_BASELINE)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{source}: offset or baseline in the metadata is not a number ({error})") from error
+
+
+def offsets_by_id(pairs: Sequence[str], ids: Collection[str]) -> dict[str, int]:
+    """Values of `--s2_offset_ids`, `("p7=1000",)` -> `{"p7": 1000}`.
+
+    Raises:
+        ValueError: Not `ID=0` or `ID=1000`, or not one of the `ids` of the locations.
+    """
+    offsets = {}
+    for pair in pairs:
+        name, _, value = pair.strip().rpartition("=")
+        if value not in ("0", "1000") or name not in ids:
+            raise ValueError(f"--s2_offset_ids {pair}: wanted ID=0 or ID=1000 with the id of a location")
+        offsets[name] = int(value)
+    return offsets
 
 
 def remove_offset(dn: np.ndarray, offset: int) -> np.ndarray:

@@ -19,6 +19,9 @@ from cromss.offset import decide_offset, remove_offset
 from cromss.sensors import MODALITIES, QUANTISED, quantise
 from cromss.store import StoreMeta, partial_path
 
+RAW_TYPES = {"s1": "float32", "s2": "uint16", "ortho": "uint8"}
+"""Type of the raw values in a store: Sentinel-1 in dB, Sentinel-2 in DN, orthophotos in grey levels."""
+
 _PAGE = 4096
 
 
@@ -30,39 +33,53 @@ def to_pretraining(seasons: Mapping[str, Sequence[np.ndarray]], location: Locati
         location: Where they come from.
         told: Sentinel-2 offset the user said (0 or 1000), or `None` to decide by scene.
     """
-    result, images, rows = dict(seasons), [], []
-    for season, (image, source) in enumerate(zip(seasons.get("s2", ()), location.scenes.get("s2", ()))):
-        offset, by = decide_offset(image, source, location.id, told)
-        images.append(remove_offset(image, offset))
-        rows.append((season, source.name, offset, by))
-    if images:
-        result["s2"] = images
+    prepared = without_offset(seasons, location, told)
+    result = dict(prepared.seasons)
     for modality in MODALITIES.keys() & result.keys():
         result[modality] = [quantise(image, MODALITIES[modality]) for image in result[modality]]
-    return Prepared(result, tuple(rows))
+    return Prepared(result, prepared.offsets)
 
 
 def to_raw(seasons: Mapping[str, Sequence[np.ndarray]]) -> Prepared:
-    """Raw seasons kept as they are: Sentinel-1 float32 (dB), Sentinel-2 uint16 (DN), class ids uint8."""
+    """Raw seasons kept as they are, in the type they are stored in (see `RAW_TYPES`); class ids stay uint8."""
     result = dict(seasons)
-    if "s1" in result:
-        result["s1"] = [image.astype(np.float32) for image in result["s1"]]
-    if "s2" in result:
-        result["s2"] = [np.clip(np.rint(image), 0, 65535).astype(np.uint16) for image in result["s2"]]
+    for modality in RAW_TYPES.keys() & result.keys():
+        result[modality] = [_as_type(image, np.dtype(RAW_TYPES[modality])) for image in result[modality]]
     return Prepared(result)
 
 
+def without_offset(
+    seasons: Mapping[str, Sequence[np.ndarray]], location: Location, told: int | None, by_date: bool = False
+) -> Prepared:
+    """Raw seasons with the DN offset of Sentinel-2 taken off, and what decided it.
+
+    The arguments are those of `to_pretraining`, and `by_date` that of `decide_offset`.
+    """
+    images, rows = [], []
+    for season, (image, source) in enumerate(zip(seasons.get("s2", ()), location.scenes.get("s2", ()))):
+        offset, by = decide_offset(image, source, location.id, told, by_date)
+        images.append(remove_offset(image, offset))
+        rows.append((season, source.name, offset, by))
+    return Prepared({**seasons, "s2": images} if images else dict(seasons), tuple(rows))
+
+
 def image_meta(modality: str, dtype: str, num_seasons: int, source: str) -> StoreMeta:
-    """Description of an image store; `dtype` uint8 means quantised, else values are in the sensor's unit."""
+    """Description of an image store; a `dtype` of uint8 means quantised where raw values have another type."""
     sensor = MODALITIES[modality]
     statistics = {"mean": list(sensor.mean), "std": list(sensor.std)}
-    unit = QUANTISED if dtype == "uint8" else sensor.unit
+    unit = QUANTISED if dtype == "uint8" != RAW_TYPES[modality] else sensor.unit
     return StoreMeta(modality, sensor.bands, dtype, num_seasons, unit, statistics=statistics, source=source)
 
 
 def label_meta(legend: str, num_seasons: int, source: str) -> StoreMeta:
     """Description of a label store."""
     return StoreMeta("labels", (), "uint8", num_seasons, "class id", legend=legend, source=source)
+
+
+def _as_type(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    if dtype.kind == "u" and values.dtype != dtype:
+        values = np.clip(np.rint(values), 0, np.iinfo(dtype).max)
+    return values.astype(dtype)
 
 
 def estimate_bytes(num_locations: int, metas: Collection[StoreMeta], num_pixels: int) -> int:
@@ -108,8 +125,12 @@ def first(locations: Sequence[Location], limit: int | None) -> Sequence[Location
     return locations[:limit]
 
 
-def refuse_incomplete(locations: Sequence[Location], num_seasons: int) -> None:
+def refuse_incomplete(locations: Sequence[Location], num_seasons: int | Mapping[str, int]) -> None:
     """Refuse a listing in which modalities, ids or seasons do not match, before anything is read.
+
+    Args:
+        locations: The listing.
+        num_seasons: Seasons wanted, in every modality or by modality.
 
     Raises:
         ValueError: Names the first few such locations and their number.
@@ -125,6 +146,14 @@ def refuse_incomplete(locations: Sequence[Location], num_seasons: int) -> None:
         raise ValueError(
             f"{len(reasons)} of {len(locations)} locations are incomplete: {shown} (--on_error skip leaves them out)"
         )
+
+
+def is_finished(stores: Collection[Path]) -> bool:
+    """All stores are there; said on standard output, for scripts that write several sets."""
+    finished = all(path.exists() for path in stores)
+    if finished:
+        print(f"{next(iter(stores)).parent}: finished already, left as it is")
+    return finished
 
 
 def run(
@@ -150,7 +179,8 @@ def run(
     Raises:
         ValueError: As `refuse_incomplete` (`"stop"`), `check_space`, `write_stores`.
     """
-    out, num_seasons = next(iter(stores)).parent, next(iter(stores.values())).num_seasons
+    out = next(iter(stores)).parent
+    num_seasons = {meta.modality: meta.num_seasons for meta in stores.values()}
     if workers < 1:
         raise ValueError(f"--workers {workers}: at least 1")
     if on_error == "stop":
@@ -160,8 +190,7 @@ def run(
         wanted = estimate_bytes(len(locations), stores.values(), size * size if size else mean_pixels(locations))
         there = sum(f.stat().st_blocks * 512 for path in stores for f in partial_path(path).glob("*.mdb"))
         free = check_space(out, wanted - there)
-        names = ", ".join(meta.modality for meta in stores.values())
-        print(f"{len(locations)} locations x {num_seasons} seasons ({names}) to {out}")
+        print(f"{len(locations)} locations x {max(num_seasons.values())} seasons ({', '.join(num_seasons)}) to {out}")
         print(f"disk: {wanted / 1e9:.3f} GB wanted, {free / 1e9:.1f} GB free")
         if not dry_run:
             print(write_stores(stores, locations, prepare, on_error, workers))

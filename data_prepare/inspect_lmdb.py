@@ -16,7 +16,7 @@ import numpy as np
 import tyro
 
 from cromss.config import run
-from cromss.legends import LEGENDS, NOL, Legend
+from cromss.legends import LEGENDS, NOL, OSCD, Legend
 from cromss.sensors import MODALITIES
 from cromss.store import LmdbReader, PublishedReader, open_store
 
@@ -24,6 +24,8 @@ Store = LmdbReader | PublishedReader
 
 SHOWN = 5
 """Ids and mismatches listed at most."""
+
+_SHOWN_BANDS = {"s1": (0,), "s2": (3, 2, 1), "ortho": (1, 2, 3)}
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,10 @@ def sample_records(num_locations: int, num_seasons: int, max_records: int) -> li
 
 
 def describe_bands(store: Store, records: Sequence[tuple[int, int]]) -> dict[str, dict]:
-    """Mean and standard deviation of each band beside the expected ones, in the store's values."""
+    """Mean and standard deviation of each band beside the expected ones, in the store's values.
+
+    Orthophotos differ by camera and city, so that nothing is expected of theirs.
+    """
     mean, std = band_statistics(store, records)
     expected_mean, expected_std = expected_statistics(store.meta.modality, store.meta.dtype)
     bands = store.meta.bands or MODALITIES[store.meta.modality].bands
@@ -98,7 +103,7 @@ def describe_bands(store: Store, records: Sequence[tuple[int, int]]) -> dict[str
             "std": float(std[i]),
             "expected_mean": float(expected_mean[i]),
             "expected_std": float(expected_std[i]),
-            "out_of_range": bool(abs(mean[i] - expected_mean[i]) > expected_std[i]),
+            "out_of_range": store.meta.modality != "ortho" and bool(abs(mean[i] - expected_mean[i]) > expected_std[i]),
         }
         for i, band in enumerate(bands)
     }
@@ -148,6 +153,11 @@ def legend_of(store: Store) -> Legend:
     return LEGENDS.get(store.meta.legend, NOL)
 
 
+def num_dates(store: Store) -> int:
+    """Images that go with the store's seasons: one each, but two with a label of change."""
+    return store.num_seasons * (2 if store.meta.legend == OSCD.name else 1)
+
+
 def find_mismatches(stores: Mapping[str, Store], max_records: int) -> list[str]:
     """What differs between the first store and each other: counts, seasons, ids, sizes of sampled tiles."""
     (first_name, first), *others = stores.items()
@@ -156,7 +166,7 @@ def find_mismatches(stores: Mapping[str, Store], max_records: int) -> list[str]:
         pair = f"{first_name} and {name}"
         if len(first) != len(store):
             problems.append(f"{pair}: {len(first)} and {len(store)} locations")
-        if first.num_seasons != store.num_seasons:
+        if num_dates(first) != num_dates(store):
             problems.append(f"{pair}: {first.num_seasons} and {store.num_seasons} seasons")
         pairs = enumerate(zip_longest(first.location_ids(), store.location_ids()))
         different = [f"{index}: {a} and {b}" for index, (a, b) in pairs if a != b]
@@ -189,28 +199,28 @@ def report_lines(report: Mapping) -> list[str]:
 
 
 def draw_panel(stores: Mapping[str, Store], path: Path, num_locations: int = 4) -> None:
-    """A picture with a row for each of a few locations (first season) and a column for each store."""
+    """A picture: a row for each of a few locations, a column for each store's first season, or for both of two."""
     from matplotlib.figure import Figure
 
     records = sample_records(min(map(len, stores.values())), 1, num_locations)
-    figure = Figure(figsize=(2.2 * len(stores), 2.4 * len(records)), layout="constrained")
-    axes = figure.subplots(len(records), len(stores), squeeze=False)
+    columns = [(s, season) for s in stores.values() for season in range(s.num_seasons if s.num_seasons == 2 else 1)]
+    figure = Figure(figsize=(2.2 * len(columns), 2.4 * len(records)), layout="constrained")
+    axes = figure.subplots(len(records), len(columns), squeeze=False)
     for row, (index, _) in zip(axes, records):
-        for axis, store in zip(row, stores.values()):
-            image = displayable(store, index)
+        for axis, (store, season) in zip(row, columns):
+            image = displayable(store, index, season)
             axis.imshow(image, cmap="gray", interpolation="nearest")
             axis.set_title(f"{store.location_id(index)} {store.meta.modality}", fontsize=7)
             axis.set_axis_off()
     figure.savefig(path, dpi=120)
 
 
-def displayable(store: Store, index: int) -> np.ndarray:
-    """First season of a location as a picture: RGB, VV in grey, or classes in legend colours."""
-    values = np.asarray(store.read(index, 0))
+def displayable(store: Store, index: int, season: int = 0) -> np.ndarray:
+    """A season of a location as a picture: RGB, VV in grey, or classes in legend colours."""
+    values = np.asarray(store.read(index, season))
     if store.meta.modality not in MODALITIES:
         return legend_of(store).palette()[values]
-    shown = (3, 2, 1) if store.meta.modality == "s2" else (0,)
-    picture = values[list(shown)].astype(np.float64)
+    picture = values[list(_SHOWN_BANDS[store.meta.modality])].astype(np.float64)
     low, high = np.percentile(picture, [2, 98])
     picture = np.clip((picture - low) / max(high - low, 1e-6), 0, 1)
     return np.moveaxis(picture, 0, -1).squeeze()

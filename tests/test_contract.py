@@ -9,13 +9,18 @@ import pytest
 from conftest import REPOSITORY
 
 from cromss.config import parse
+from cromss.downstream_sets import DOWNSTREAM_SETS
+from cromss.optimisers import schedule
 from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSettings
+from cromss.settings.bench import BenchSettings, list_cells
 
 TRAINING = {
     "train_pretrain_mm.py": MultiModalSettings,
     "train_pretrain.py": SingleModalSettings,
     "finetune.py": FinetuneSettings,
+    "bench.py": BenchSettings,
 }
+CONFIGS = REPOSITORY / "train_scripts" / "configs"
 README = (REPOSITORY / "README.md").read_text()
 
 
@@ -48,13 +53,39 @@ def test_readme_commands_parse(script, arguments, monkeypatch):
     assert all(flag in said for flag in flags)
 
 
-@pytest.mark.parametrize(
-    "path", sorted((REPOSITORY / "train_scripts" / "configs").glob("*.yaml")), ids=lambda p: p.name
-)
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.name)
 def test_configs_parse(path):
-    kinds = [FinetuneSettings] if "finetune" in path.name else [MultiModalSettings]
-    for kind in kinds:
-        parse(kind, ["--config", str(path)])
+    if path.name.startswith("bench"):
+        assert list_cells(path, "runs/bench")
+        return
+    parse(
+        FinetuneSettings if path.name.startswith(("ft_", "demo_finetune")) else MultiModalSettings,
+        ["--config", str(path)],
+    )
+
+
+RECIPES = {  # FACTS of the papers: head, encoder, crop
+    "DFC2020": ("pspnet", "resnet50", 256),
+    "DW": ("deeplabv3plus", "resnet50", 496),
+    "OSM": ("fpn", "resnet50", 480),
+    "OSCD": ("unet", "resnet50", 96),
+    "NYC": ("unet", "resnet18", 288),
+}
+
+
+@pytest.mark.parametrize("dataset", RECIPES)
+def test_recipes_are_the_published_ones(dataset):
+    settings = parse(FinetuneSettings, ["--config", str(CONFIGS / f"ft_{dataset.lower()}.yaml")])
+    data, model, optimisation = settings.data, settings.model, settings.optimisation
+    assert (data.dataset, model.loss_type) == (dataset, "cd")
+    assert (model.model_framework, model.model_type, data.crop_size) == RECIPES[dataset]
+    assert (optimisation.batch_size, optimisation.epochs, optimisation.learning_rate) == (32, 50, 5e-4)
+    assert (optimisation.optimizer, optimisation.scheduler_type) == ("adam", "cos")
+    cosine = schedule("cos", optimisation.scheduler_values, optimisation.epochs, optimisation.learning_rate)
+    rates = [5e-4 * cosine(epoch) for epoch in (0, 20, 40, 49)]
+    assert rates == pytest.approx([5e-4, (5e-4 + 1e-5) / 2, 1e-5, 1e-5])
+    assert data.n_train == (100 if dataset == "NYC" else 0)
+    assert settings.runtime.test_batch_size == (1 if dataset == "OSCD" else 0)
 
 
 @pytest.mark.parametrize("path", re.findall(r"`((?:cromss|data_prepare|train_scripts|tests)/[\w./]*)`", README))
@@ -87,20 +118,72 @@ def run_script(script, arguments, tmp_path, **environment):
     )
 
 
-@pytest.mark.parametrize("script", sorted(p.name for p in (REPOSITORY / "ft_scripts").glob("*.sh")))
-def test_transfer_scripts_parse(script, tmp_path):
-    for arguments in ([], ["s1"], ["s2", "a.ckpt", "tuned"], ["s2", "random", "frozen", "--epochs", "1"]):
-        result = run_script(script, arguments, tmp_path, DATA="somewhere", SEED="7")
-        assert result.returncode == 0, result.stderr
-        settings = parse(FinetuneSettings, result.stdout.splitlines())
-        assert settings.data.data_path == "somewhere"
-        assert settings.runtime.seed == 7
-        assert settings.model.encoder_finetune_tag == ("etr" if "tuned" in arguments else "efix")
-    assert settings.optimisation.epochs == 1
+def transfer_settings(script, arguments, tmp_path, **environment):
+    """Settings that a transfer script gives to finetune.py."""
+    result = run_script(script, arguments, tmp_path, **environment)
+    assert result.returncode == 0, result.stderr
+    return parse(FinetuneSettings, result.stdout.splitlines())
 
 
-@pytest.mark.parametrize("arguments", [["s3"], ["s2", "random", "thawed"]])
-def test_transfer_scripts_explain_themselves(arguments, tmp_path):
-    result = run_script("ft_dfc2020.sh", arguments, tmp_path)
+SCRIPTS = {f"ft_{name.lower()}.sh": task for name, task in DOWNSTREAM_SETS.items()}
+
+
+def test_every_set_has_its_script():
+    assert {path.name for path in (REPOSITORY / "ft_scripts").glob("ft_*.sh")} == set(SCRIPTS)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_transfer_scripts_run_the_recipe(script, tmp_path):
+    task = SCRIPTS[script]
+    settings = transfer_settings(script, [], tmp_path)
+    recipe = parse(FinetuneSettings, ["--config", str(CONFIGS / script.replace(".sh", ".yaml"))])
+    assert settings == recipe
+    assert settings.data.task is task
+    for image in task.modalities:
+        settings = transfer_settings(
+            script, [image, "a b.ckpt", "frozen", "--epochs", "1"], tmp_path, DATA="some where"
+        )
+        assert (settings.data.input_type, settings.model.weight_path) == (image, "a b.ckpt")
+        assert (settings.data.data_path, settings.model.encoder_finetune_tag) == ("some where", "efix")
+        assert settings.optimisation.epochs == 1
+    assert settings.data.crop_size == recipe.data.crop_size
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_environment_of_transfer_scripts(script, tmp_path):
+    first = SCRIPTS[script].modalities[0]
+    environment = {"SEED": "0 1 2", "FRACTION": "10", "ENCODER": "resnet34", "SAVE_DIR": "else where", "SMALL": "1"}
+    settings = transfer_settings(script, [first, "random", "tuned"], tmp_path, **environment)
+    assert (settings.runtime.seed, settings.runtime.save_dir) == ((0, 1, 2), "else where")
+    assert (settings.data.fraction, settings.data.n_train) == (10, 0)
+    assert (settings.model.model_type, settings.model.encoder_finetune_tag) == ("resnet34", "etr")
+    assert (settings.optimisation.epochs, settings.data.synthetic_size) == (20, 128)
+    head = transfer_settings(script, [], tmp_path).model.model_framework
+    assert settings.model.model_framework == ("deeplabv3plus" if script == "ft_nyc.sh" else head)
+
+
+def test_stacked_inputs_in_transfer_scripts(tmp_path):
+    for script in ("ft_dfc2020.sh", "ft_dw.sh", "ft_osm.sh"):
+        assert transfer_settings(script, ["s12"], tmp_path).data.modalities == ("s1", "s2")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("arguments", [["s3"], ["s2 s1"], ["--help"], ["", "random", "thawed"]])
+def test_transfer_scripts_explain_themselves(script, arguments, tmp_path):
+    result = run_script(script, arguments, tmp_path)
     assert result.returncode == 2
-    assert "usage:" in result.stderr
+    assert f"usage: bash ft_scripts/{script} [" in result.stderr
+    assert not result.stdout
+
+
+def test_change_detection_takes_sentinel_2_alone(tmp_path):
+    assert run_script("ft_oscd.sh", ["s1"], tmp_path).returncode == 2
+
+
+def test_transfer_scripts_take_paths_from_where_they_are_called(tmp_path):
+    """Weights and folders are handed on as given; only the recipe is found beside the script."""
+    result = run_script("ft_dw.sh", ["s2", "w.ckpt"], tmp_path, DATA="dw", SAVE_DIR="out")
+    given = result.stdout.splitlines()
+    assert given[given.index("--weight_path") + 1] == "w.ckpt"
+    assert given[given.index("--data_path") + 1] == "dw"
+    assert given[given.index("--config") + 1] == str(CONFIGS / "ft_dw.yaml")

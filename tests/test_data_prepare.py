@@ -1,5 +1,6 @@
 """The scripts that write stores: end to end, bad input, interruptions."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,21 @@ import numpy as np
 import pytest
 import rasterio
 from conftest import REPOSITORY, load_script
-from rasters import S1_SCENES, S2_SCENES, fake_dn, write_dfc2020, write_ssl4eo, write_tiff
+from rasters import (
+    BOX,
+    S1_SCENES,
+    S2_SCENES,
+    fake_db,
+    fake_dn,
+    write_dfc2020,
+    write_dwosm,
+    write_nyc,
+    write_oscd,
+    write_ssl4eo,
+    write_tiff,
+)
 
+from cromss import oscd
 from cromss.sensors import S1, S2
 from cromss.store import LmdbReader
 
@@ -19,7 +33,8 @@ IDS = ("0000001", "0000002", "0000003")
 NAMES = {"s1": "0k_251k_uint8_s1.lmdb", "s2": "0k_251k_uint8_s2c.lmdb", "labels": "dw_labels.lmdb"}
 
 
-pretrain, dfc2020 = load_script("write_pretrain_lmdb"), load_script("write_dfc2020_lmdb")
+pretrain, downstream = load_script("write_pretrain_lmdb"), load_script("write_downstream_lmdb")
+oscd_script, pretrain_oscd = load_script("write_oscd_lmdb"), load_script("write_oscd_pretrain_lmdb")
 
 
 def write_pretrain(root: Path, out: Path, **options) -> None:
@@ -260,19 +275,27 @@ def test_real_ssl4eo_scenes(real, tmp_path):
 RAW_TO_CLASS = {1: 1, 2: 5, 3: 255, 4: 2, 5: 3, 6: 4, 7: 6, 8: 255, 9: 7, 10: 0}
 
 
+def write_downstream(dataset: str, root: Path, **options) -> Path:
+    out = root / "out"
+    downstream.main(downstream.DownstreamFolders(dataset, root / "raw", out, **{"workers": 2, **options}))
+    return out
+
+
 def test_dfc2020_keeps_raw_values(tmp_path, capsys):
     made = write_dfc2020(tmp_path / "raw")
-    dfc2020.main(dfc2020.Dfc2020Set(tmp_path / "raw", tmp_path / "out"))
+    out = write_downstream("DFC2020", tmp_path)
     for split, folder in (("validation", "train"), ("test", "test")):
-        s1, s2, labels = (LmdbReader(tmp_path / "out" / folder / f"{n}.lmdb") for n in ("s1", "s2", "labels"))
+        s1, s2, labels = (LmdbReader(out / folder / f"{n}.lmdb") for n in ("s1", "s2", "labels"))
         assert s1.location_ids() == s2.location_ids() == labels.location_ids() == ["p2", "p10"]
         db, dn, raw = made[split, 10]
         np.testing.assert_array_equal(s1.read(1, 0), db.astype(np.float32))
         np.testing.assert_array_equal(s2.read(1, 0), dn)
         np.testing.assert_array_equal(labels.read(1, 0), np.vectorize(RAW_TO_CLASS.get)(raw))
         assert (s1.meta.dtype, s1.meta.unit, s2.meta.unit, labels.meta.legend) == ("float32", "dB", "DN", "DFC2020")
-    dfc2020.main(dfc2020.Dfc2020Set(tmp_path / "raw", tmp_path / "out"))
+    write_downstream("DFC2020", tmp_path)
     assert "train: finished already, left as it is" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="finished already; remove them"):
+        write_downstream("DFC2020", tmp_path, splits=("train",))
 
 
 def test_dfc2020_refuses_unknown_codes(tmp_path):
@@ -280,8 +303,320 @@ def test_dfc2020_refuses_unknown_codes(tmp_path):
     path = tmp_path / "raw" / "test" / "dfc_test" / "ROIs0000_test_dfc_0_p10.tif"
     write_tiff(path, np.full((8, 8), 17, np.uint8))
     with pytest.raises(ValueError, match=r"p10\.tif: label codes outside the DFC2020 legend: 17"):
-        dfc2020.main(dfc2020.Dfc2020Set(tmp_path / "raw", tmp_path / "out"))
+        write_downstream("DFC2020", tmp_path)
     assert {path.parent.name for path in finished(tmp_path / "out")} == {"train"}
+
+
+PLACES = ("-3.5_40.25-20190405", "103.99308536_-33.18-20230405")
+
+
+def write_experts(root: Path, kind: str = "dw", **options) -> dict[tuple[str, str], tuple]:
+    """Both splits of a small DW or OSM set; the scenes of 2023 carry the DN offset."""
+    made = {}
+    for seed, (split, size) in enumerate((("train", 10), ("test", 12))):
+        for name, images in write_dwosm(root / "raw", kind, split, PLACES, seed=seed, size=size, **options).items():
+            made[split, name] = images
+        path = root / "raw" / f"{kind}_{split}" / "image_s2" / f"s2_{PLACES[1]}.tif"
+        write_tiff(path, made[split, PLACES[1]][1] + np.uint16(1000))
+    return made
+
+
+@pytest.mark.parametrize(("kind", "bands"), [("dw", 1), ("dw", 2), ("osm", 1)])
+def test_expert_labels_end_to_end(tmp_path, kind, bands):
+    made = write_experts(tmp_path, kind, bands=bands)
+    out = write_downstream(kind.upper(), tmp_path)
+    for split, size in (("train", 10), ("test", 12)):
+        s1, s2, labels = (LmdbReader(out / split / f"{name}.lmdb") for name in ("s1", "s2", "labels"))
+        assert (s1.meta.dtype, s2.meta.dtype, labels.meta.legend) == ("float32", "uint16", kind.upper())
+        assert set(s1.location_ids()) == set(PLACES)
+        for index, name in enumerate(s1.location_ids()):
+            db, dn, codes = made[split, name]
+            np.testing.assert_array_equal(s1.read(index, 0), db)
+            np.testing.assert_array_equal(s2.read(index, 0), dn)
+            codes = codes[-1].astype(int)
+            ignored = (codes == 0) | ((codes == 10) & (kind == "dw"))
+            np.testing.assert_array_equal(labels.read(index, 0), np.where(ignored, 255, codes - 1))
+            assert labels.read(index, 0).shape == (size, size)
+    rows = [line.split(",") for line in (out / "train" / "s2_offsets.csv").read_text().splitlines()[1:]]
+    assert {row[0]: (row[3], row[4]) for row in rows} == {PLACES[0]: ("0", "pixels"), PLACES[1]: ("1000", "pixels")}
+
+
+def expert(root: Path, folder: str, word: str) -> Path:
+    return root / "raw" / "dw_train" / folder / f"{word}_{PLACES[0]}.tif"
+
+
+def drop_radar(root):
+    expert(root, "image_s1", "s1").unlink()
+
+
+def drop_label(root):
+    expert(root, "label_dw", "dw").unlink()
+
+
+def make_linear_radar(root):
+    write_tiff(expert(root, "image_s1", "s1"), np.random.default_rng(0).uniform(0, 1, (2, 10, 10)).astype(np.float32))
+
+
+def swap_polarisations(root):
+    write_tiff(expert(root, "image_s1", "s1"), fake_db(np.random.default_rng(0), 10), ("VH", "VV"))
+
+
+def take_level_2a(root):
+    write_tiff(expert(root, "image_s2", "s2"), fake_dn(np.random.default_rng(0), 10)[:12])
+
+
+def cut_off(root):
+    path = expert(root, "image_s2", "s2")
+    path.write_bytes(path.read_bytes()[:-90])
+
+
+def use_foreign_codes(root):
+    write_tiff(expert(root, "label_dw", "dw"), np.full((10, 10), 11, np.uint8))
+
+
+def use_another_size(root):
+    write_tiff(expert(root, "label_dw", "dw"), np.ones((9, 10), np.uint8))
+
+
+def brighten(root):
+    """DN of 1000 and more everywhere, in 2019."""
+    write_tiff(expert(root, "image_s2", "s2"), fake_dn(np.random.default_rng(0), 10) + np.uint16(1000))
+
+
+def relocate(root):
+    for folder, word, zone in (("image_s1", "s1", 32630), ("image_s2", "s2", 32631)):
+        with rasterio.open(expert(root, folder, word), "r+") as dataset:
+            dataset.crs = f"EPSG:{zone}"
+            dataset.transform = rasterio.transform.from_origin(500_000, 4_000_000, 10, 10)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (drop_radar, "location -3.5_40.25-20190405: no s1 scenes"),
+        (drop_label, "location -3.5_40.25-20190405: no labels scenes"),
+        (make_linear_radar, "looks linear"),
+        (swap_polarisations, "bands are VH VV"),
+        (take_level_2a, r"missing: B10 \(level 2A has none\)"),
+        (cut_off, "cannot be read"),
+        (use_foreign_codes, "label codes outside the DW legend: 11"),
+        (use_another_size, "sizes differ"),
+        (brighten, "the pixels show a DN offset of 1000, its date is before 20220125; say --s2_offset_ids -3.5_40"),
+        (relocate, "lie in different places"),
+    ],
+    ids=lambda case: getattr(case, "__name__", None),
+)
+def test_a_bad_expert_tile_stops_or_is_skipped(tmp_path, spoil, message):
+    write_experts(tmp_path)
+    spoil(tmp_path)
+    with pytest.raises(ValueError, match=message) as error:
+        write_downstream("DW", tmp_path)
+    assert "--on_error skip" in str(error.value)
+    out = write_downstream("DW", tmp_path, on_error="skip")
+    assert {path: LmdbReader(path).location_ids() for path in finished(out / "train")} == {
+        out / "train" / f"{name}.lmdb": [PLACES[1]] for name in ("s1", "s2", "labels")
+    }
+    assert len(LmdbReader(out / "test" / "s1.lmdb")) == 2
+    assert PLACES[0] in (out / "train" / "skipped.csv").read_text()
+
+
+def test_offsets_are_told_by_location(tmp_path):
+    made = write_experts(tmp_path)
+    brighten(tmp_path)
+    out = write_downstream("DW", tmp_path, s2_offset_ids=(f" {PLACES[0]}=1000",), splits=("train",))
+    s2 = LmdbReader(out / "train" / "s2.lmdb")
+    expected = {PLACES[0]: fake_dn(np.random.default_rng(0), 10), PLACES[1]: made["train", PLACES[1]][1]}
+    for index, name in enumerate(s2.location_ids()):
+        np.testing.assert_array_equal(s2.read(index, 0), expected[name])
+
+
+RGBN = ("R", "G", "B", "NIR")
+
+
+def test_orthophotos_end_to_end(tmp_path):
+    made = write_nyc(tmp_path / "raw", order=RGBN)
+    with pytest.raises(ValueError, match="say --band_order R G B NIR or --band_order NIR R G B"):
+        write_downstream("NYC", tmp_path)
+    out = tmp_path / "out"
+    assert not finished(out)
+    with pytest.raises(ValueError, match="begun with source"):
+        write_downstream("NYC", tmp_path, band_order=RGBN)
+    shutil.rmtree(out)
+    write_downstream("NYC", tmp_path, band_order=RGBN)
+    for split in ("train", "test"):
+        ortho, labels = (LmdbReader(out / split / f"{name}.lmdb") for name in ("ortho", "labels"))
+        assert (ortho.meta.bands, ortho.meta.dtype, ortho.meta.unit) == (("NIR", "R", "G", "B"), "uint8", "8 bit")
+        assert ortho.location_ids() == labels.location_ids() == ["tile_2", "tile_10"]
+        for index, name in enumerate(ortho.location_ids()):
+            image, codes = made[split, name]
+            np.testing.assert_array_equal(ortho.read(index, 0), image)
+            np.testing.assert_array_equal(labels.read(index, 0), np.where(codes == 0, 255, codes.astype(int) - 1))
+
+
+def test_described_orthophotos_need_no_flag(tmp_path):
+    made = write_nyc(tmp_path / "raw", descriptions=("NIR", "R", "G", "B"))
+    out = write_downstream("NYC", tmp_path)
+    np.testing.assert_array_equal(LmdbReader(out / "test" / "ortho.lmdb").read(0, 0), made["test", "tile_2"][0])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options", "message"),
+    [
+        ("NYC", {"band_order": ("R", "G", "B")}, "--band_order R G B: NIR R G B in any order"),
+        ("NYC", {"band_order": ("R", "R", "G", "B")}, "--band_order R R G B: NIR R G B in any order"),
+        ("DW", {"band_order": RGBN}, "--band_order R G B NIR: .* with --dataset NYC"),
+        ("DFC2020", {"s2_offset": "1000"}, "nothing to subtract with --dataset DFC2020"),
+        ("NYC", {"s2_offset_ids": ("a=0",)}, "nothing to subtract with --dataset NYC"),
+        ("DW", {"s2_offset_ids": ("a=0",)}, "--s2_offset_ids a=0: wanted ID=0 or ID=1000"),
+        ("DW", {"splits": ()}, "--splits : train, test, or both"),
+        ("DW", {"splits": ("test", "test")}, "--splits test test: train, test, or both"),
+        ("DW", {"limit": 0}, "--limit 0"),
+        ("OSM", {}, "osm_train.*: no such folder"),
+        ("DFC2020", {}, "no such folder"),
+    ],
+)
+def test_bad_flags_of_downstream_sets_write_nothing(tmp_path, dataset, options, message):
+    write_experts(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        write_downstream(dataset, tmp_path, **options)
+    assert not (tmp_path / "out").exists()
+
+
+CITIES = {"train_cities": ("paris", "rennes"), "test_cities": ("pisa",)}
+
+
+def write_change(root: Path, **options) -> Path:
+    settings = oscd_script.OscdFolders(
+        root / "raw", root / "out", **{"workers": 2, "tile_size": 32, **CITIES, **options}
+    )
+    oscd_script.main(settings)
+    return root / "out"
+
+
+def test_change_sets_end_to_end(tmp_path, capsys):
+    masks = write_oscd(tmp_path / "raw", ["paris", "rennes", "pisa"], second_shape=(59, 65))
+    out = write_change(tmp_path)
+    whole = {city.id: oscd.read_city(city) for city in oscd.list_cities(tmp_path / "raw")}
+    s2, labels = (LmdbReader(out / "train" / f"{name}.lmdb") for name in ("s2", "labels"))
+    assert (s2.num_seasons, labels.num_seasons, labels.meta.legend) == (2, 1, "OSCD")
+    assert s2.location_ids() == labels.location_ids()
+    assert len(s2) == 2 * 2 * 3
+    for index, name in enumerate(s2.location_ids()):
+        city, row, column = name.split("_")
+        window = np.s_[int(row[1:]) : int(row[1:]) + 32, int(column[1:]) : int(column[1:]) + 32]
+        for date in (0, 1):
+            np.testing.assert_array_equal(s2.read(index, date), whole[city]["s2"][date][:, *window])
+        np.testing.assert_array_equal(labels.read(index, 0), masks[city][window])
+    s2, labels = (LmdbReader(out / "test" / f"{name}.lmdb") for name in ("s2", "labels"))
+    assert (s2.location_ids(), s2.meta.dtype, s2.read(0, 1).shape) == (["pisa"], "uint16", (13, 60, 66))
+    np.testing.assert_array_equal(labels.read(0, 0), masks["pisa"])
+    assert "12 locations x 2 seasons (s2, labels)" in capsys.readouterr().out
+    write_change(tmp_path)
+    assert "test: finished already, left as it is" in capsys.readouterr().out
+
+
+def test_a_bad_city_stops_or_is_skipped_and_the_rest_resumed(tmp_path):
+    write_oscd(tmp_path / "raw", ["paris", "rennes", "pisa"])
+    next((tmp_path / "raw").glob("*Images/rennes/imgs_2/*_B09.tif")).unlink()
+    with pytest.raises(ValueError, match=r"imgs_2: no file for band B9 .*--on_error skip"):
+        write_change(tmp_path)
+    out = write_change(tmp_path, on_error="skip")
+    assert {name.split("_")[0] for name in LmdbReader(out / "train" / "s2.lmdb").location_ids()} == {"paris"}
+    assert len((out / "train" / "skipped.csv").read_text().splitlines()) == 1 + 6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tile_size": 0}, "--tile_size 0"),
+        ({"stride": 40}, "--stride 40: 1 to --tile_size 32"),
+        ({"splits": ()}, "--splits"),
+        ({"test_cities": ("paris",)}, "paris would train and test"),
+        ({"test_cities": ("oslo",)}, "1 of 1 locations are incomplete: location oslo: no s2 scenes"),
+        ({"limit": -1}, "--limit -1"),
+    ],
+)
+def test_bad_flags_of_change_sets(tmp_path, options, message):
+    write_oscd(tmp_path / "raw", ["paris", "rennes", "pisa"])
+    with pytest.raises(ValueError, match=message):
+        write_change(tmp_path, **options)
+    assert not finished(tmp_path / "out" / "test")
+
+
+def test_unfinished_change_sets_of_other_tiles_are_refused(tmp_path):
+    write_oscd(tmp_path / "raw", ["paris", "rennes", "pisa"])
+    next((tmp_path / "raw").glob("*Images/rennes/imgs_2/*_B09.tif")).unlink()
+    with pytest.raises(ValueError, match="no file for band B9"):
+        write_change(tmp_path)
+    with pytest.raises(ValueError, match="begun with source"):
+        write_change(tmp_path, stride=16, on_error="skip")
+
+
+def write_change_pretraining(root: Path, labels: Path, **options) -> dict[str, LmdbReader]:
+    settings = {"train_cities": ("paris", "rennes"), "tile_size": 48, "workers": 2, **options}
+    pretrain_oscd.main(pretrain_oscd.OscdPretrainFolders(root / "raw", labels, root / "out", **settings))
+    return {modality: LmdbReader(root / "out" / NAMES[modality]) for modality in ("s2", "labels")}
+
+
+def test_a_pretraining_set_of_two_dates(tmp_path):
+    write_oscd(tmp_path / "raw", ["paris", "rennes", "pisa"], shape=(60, 40))
+    rng, made = np.random.default_rng(0), {}
+    for city in ("paris", "rennes"):
+        for date in (1, 2):
+            made[city, date] = rng.integers(0, 9, (60, 40), np.uint8)
+            write_tiff(tmp_path / "dw" / f"{city}_{date}.tif", made[city, date], box=BOX)
+    stores = write_change_pretraining(tmp_path, tmp_path / "dw")
+    ids = [f"{city}_r{row}_c0" for city in ("paris", "rennes") for row in (0, 12)]
+    assert stores["s2"].location_ids() == stores["labels"].location_ids() == ids
+    assert (stores["s2"].num_seasons, stores["labels"].num_seasons, stores["labels"].meta.legend) == (2, 2, "NoL")
+    whole = oscd.read_city(*oscd.list_cities(tmp_path / "raw", ["rennes"]))["s2"]
+    for date in (0, 1):
+        np.testing.assert_array_equal(stores["labels"].read(3, date), made["rennes", date + 1][12:])
+        expected = stretched(whole[date][4, 12:].tolist(), S2.mean[4], S2.std[4])
+        np.testing.assert_array_equal(stores["s2"].read(3, date)[4], expected)
+
+
+def test_test_cities_stay_out_of_pretraining(tmp_path):
+    """The development split by default: none of its four test cities is even looked for."""
+    write_oscd(tmp_path / "raw", ["pisa"])
+    with pytest.raises(ValueError, match="10 of 10 locations are incomplete: location aguasclaras") as error:
+        write_change_pretraining(tmp_path, tmp_path / "dw", train_cities=(), tile_size=264)
+    assert "pisa" not in str(error.value)
+    with pytest.raises(ValueError, match="two different names"):
+        write_change_pretraining(tmp_path, tmp_path / "dw", data_name_label=NAMES["s2"])
+
+
+def test_a_real_city_as_change_and_as_pretraining_set(real, tmp_path):
+    (tmp_path / "raw").symlink_to(real / "oscd")
+    chosen = {"train_cities": ("bercy",), "tile_size": 128}
+    out = write_change(tmp_path, test_cities=("rennes",), **chosen)
+    labels = LmdbReader(out / "train" / "labels.lmdb")
+    assert labels.location_ids()[:4] == ["bercy_r0_c0", "bercy_r0_c128", "bercy_r0_c232", "bercy_r128_c0"]
+    assert len(labels) == 4 * 3
+    with rasterio.open(next((real / "oscd").glob("*Labels/rennes/cm/cm.png"))) as dataset:
+        mask = dataset.read(1) > 127
+    np.testing.assert_array_equal(LmdbReader(out / "test" / "labels.lmdb").read(0, 0), mask)
+    stores = write_change_pretraining(tmp_path, real / "oscd_dw", train_cities=("bercy",), tile_size=264)
+    assert [stores["s2"].read(index, 1).shape for index in range(4)] == [(13, 264, 264)] * 4
+    with rasterio.open(real / "oscd_dw" / "bercy_2.tif") as dataset:
+        np.testing.assert_array_equal(stores["labels"].read(3, 1), dataset.read(1)[-264:, -264:])
+
+
+@pytest.mark.parametrize(
+    ("script", "flag"),
+    [
+        ("write_downstream_lmdb", "--band_order"),
+        ("write_oscd_lmdb", "--test_cities"),
+        ("write_oscd_pretrain_lmdb", "--labels_path"),
+    ],
+)
+def test_the_command_lines_of_downstream_sets(script, flag, tmp_path):
+    shown = command(script, "--help")
+    assert shown.returncode == 0
+    assert flag in shown.stdout
+    extra = {"write_downstream_lmdb": ("--dataset", "NYC"), "write_oscd_pretrain_lmdb": ("--labels_path", "x")}
+    bad = command(script, "--data_path", tmp_path / "none", "--out", tmp_path / "out", *extra.get(script, ()))
+    assert (bad.returncode, bad.stderr.count("\n"), bad.stderr[:7]) == (2, 1, "error: ")
 
 
 def test_the_command_line(root, tmp_path):

@@ -1,12 +1,17 @@
-"""The synthetic default: made once, readable, exact beside noisy."""
+"""The synthetic defaults: made once, readable, exact beside noisy, equal to what the raw files hold."""
 
 import numpy as np
 import pytest
+import rasterio
 
-from cromss import synthetic
-from cromss.default_sets import dfc2020_set, pretraining_set
+from cromss import default_sets, synthetic
+from cromss.default_sets import downstream_set, pretraining_set
+from cromss.downstream_sets import DOWNSTREAM_SETS
 from cromss.settings import PretrainData
 from cromss.store import open_store
+
+TASKS = sorted(DOWNSTREAM_SETS)
+TYPES = {"s1": np.float32, "s2": np.uint16, "ortho": np.uint8, "labels": np.uint8}
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +22,16 @@ def names():
 @pytest.fixture(scope="module")
 def home(names, tmp_path_factory):
     return pretraining_set(tmp_path_factory.mktemp("world"), names)
+
+
+@pytest.fixture(scope="module")
+def homes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("downstream")
+    return {name: downstream_set(folder, task, 3, 2, 150) for name, task in DOWNSTREAM_SETS.items()}
+
+
+def stores(home, task, part):
+    return {modality: open_store(home / part / f"{modality}.lmdb") for modality in (*task.modalities, "labels")}
 
 
 def test_stores_belong_together(home, names):
@@ -39,10 +54,62 @@ def test_second_call_makes_nothing(home, names, monkeypatch):
     assert pretraining_set(home.parent.parent, names) == home
 
 
-def test_downstream_set_keeps_raw_values(tmp_path):
-    home = dfc2020_set(tmp_path, 2, 3)
-    assert [len(open_store(home / part / "labels.lmdb")) for part in ("train", "test")] == [2, 3]
-    assert open_store(home / "test" / "s2.lmdb").read(0, 0).dtype == np.uint16
-    assert open_store(home / "test" / "s1.lmdb").read(0, 0).dtype == np.float32
-    labels = open_store(home / "test" / "labels.lmdb").read(0, 0)
-    assert set(np.unique(labels)) <= {*range(8), 255}
+@pytest.mark.parametrize("name", TASKS)
+def test_downstream_sets_keep_raw_values_and_have_class_ids(homes, name):
+    task = DOWNSTREAM_SETS[name]
+    for part in ("train", "test"):
+        found = stores(homes[name], task, part)
+        assert {modality: store.read(0, 0).dtype for modality, store in found.items()} == {m: TYPES[m] for m in found}
+        assert {m: store.num_seasons for m, store in found.items()} == dict.fromkeys(found, task.num_dates) | {
+            "labels": 1
+        }
+        assert len({tuple(store.location_ids()) for store in found.values()}) == 1
+        for index in range(len(found["labels"])):
+            labels = found["labels"].read(index, 0)
+            assert set(np.unique(labels)) <= {*range(task.legend.num_classes), 255}
+            assert {store.read(index, 0).shape[-2:] for store in found.values()} == {labels.shape}
+
+
+@pytest.mark.parametrize("name", ["DFC2020", "DW", "OSM", "NYC"])
+def test_tiles_have_the_numbers_and_sizes_asked_for(homes, name):
+    for part, number, side in (("train", 3, 148 if name in ("DW", "OSM") else 150), ("test", 2, 150)):
+        labels = open_store(homes[name] / part / "labels.lmdb")
+        assert [labels.read(index, 0).shape for index in range(len(labels))] == [(side, side)] * number
+
+
+def test_training_cities_are_cut_and_test_cities_whole(homes):
+    train, test = (open_store(homes["OSCD"] / part / "labels.lmdb") for part in ("train", "test"))
+    assert {name.partition("_")[0] for name in train.location_ids()} == {"city00", "city01", "city02"}
+    assert max(train.read(index, 0).shape for index in range(len(train))) <= (128, 128)
+    assert list(test.location_ids()) == ["city03", "city04"]
+    masks = sorted((homes["OSCD"].parent / "raw").glob("*Test Labels/*/cm/*.tif"))
+    for index, path in enumerate(masks):
+        with rasterio.open(path) as file:
+            np.testing.assert_array_equal(test.read(index, 0), file.read(1) - 1)
+
+
+def test_second_bands_are_the_labels(homes):
+    labels = sorted((homes["DW"].parent / "raw" / "dw_train" / "label_dw").iterdir())
+    store = open_store(homes["DW"] / "train" / "labels.lmdb")
+    for path in labels:
+        with rasterio.open(path) as file:
+            ids = DOWNSTREAM_SETS["DW"].legend.to_class_ids(file.read(file.count))
+        index = list(store.location_ids()).index(path.stem.removeprefix("dw_"))
+        np.testing.assert_array_equal(store.read(index, 0), ids)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_second_call_makes_no_downstream_set(homes, name, monkeypatch):
+    monkeypatch.setitem(default_sets._DOWNSTREAM_WRITERS, name, lambda *_: pytest.fail("made again"))
+    assert downstream_set(homes[name].parents[1], DOWNSTREAM_SETS[name], 3, 2, 150) == homes[name]
+
+
+def test_other_numbers_and_sizes_are_other_folders(homes, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        default_sets, "_once", lambda stores, make: asked.append(next(iter(stores.values())).parents[2])
+    )
+    for settings in ((3, 2, 150), (4, 2, 150), (3, 1, 150), (3, 2, 256)):
+        downstream_set(homes["DW"].parents[1], DOWNSTREAM_SETS["DW"], *settings)
+    assert len(set(asked)) == 4
+    assert homes["DW"].parent in asked

@@ -98,6 +98,31 @@ def test_published_stores_are_inspected_too(tmp_path):
     assert report["classes"]["snow & ice"] == pytest.approx((array == 8).mean())
 
 
+def test_change_sets_and_orthophotos_are_inspected_too(tmp_path, capsys):
+    change = [image_meta("s2", "uint16", 2, "test"), label_meta("OSCD", 1, "test")]
+    photos = [image_meta("ortho", "uint8", 1, "test"), label_meta("NYC", 1, "test")]
+    rng = np.random.default_rng(1)
+    for name, metas in (("change", change), ("photos", photos)):
+        paths = tuple(tmp_path / name / f"{meta.modality}.lmdb" for meta in metas)
+        for path, meta in zip(paths, metas):
+            with LmdbWriter(path, meta) as writer:
+                for city, side in (("a", 12), ("b", 20)):
+                    shape = (len(meta.bands), side, side) if meta.bands else (side, side)
+                    values = rng.integers(0, 2, (meta.num_seasons, *shape), np.uint8)
+                    writer.write(city, list(values.astype(meta.dtype)))
+                writer.finish()
+        assert inspection.main(inspection.Inspection(paths, panel=tmp_path / name / "panel.png")) == 0
+        printed = capsys.readouterr().out
+        assert ("change " in printed, "NIR " in printed) == (name == "change", name == "photos")
+        assert ("OUT OF RANGE" in printed) == (name == "change")
+    picture = inspection.displayable(LmdbReader(paths[0]), 0)
+    assert picture.shape == (12, 12, 3)
+    np.testing.assert_array_equal(picture[..., 0] > 0.5, LmdbReader(paths[0]).read(0, 0)[1] == 1)
+    wrong = (tmp_path / "change" / "s2.lmdb", tmp_path / "photos" / "labels.lmdb")
+    assert inspection.main(inspection.Inspection(wrong)) == 1
+    assert "2 and 1 seasons" in capsys.readouterr().out
+
+
 def test_exit_status_tells_match_mismatch_and_unreadable(tmp_path):
     s2, labels = write(tmp_path / "s2", S2_META, 12, "abc"), write(tmp_path / "labels", LABELS_META, 12, "abd")
     for paths, status in (((s2,), 0), ((s2, labels), 1), ((s2, tmp_path / "none"), 2), ((), 2)):

@@ -5,63 +5,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from rasters import S1_SCENES, S2_SCENES, fake_db, fake_dn, write_ssl4eo, write_tiff
+from rasters import (
+    S1_SCENES,
+    S2_SCENES,
+    fake_db,
+    fake_dn,
+    write_dfc2020,
+    write_dwosm,
+    write_nyc,
+    write_ssl4eo,
+    write_tiff,
+)
 
 from cromss import layouts
 from cromss.layouts import Location
-from cromss.legends import NOL
+from cromss.legends import DW, NOL, NYC, OSM
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
 FOLDERS = {"s1": "s1", "s2": "s2c", "labels": "labels"}
-
-
-@pytest.mark.parametrize(
-    ("name", "time"),
-    [
-        (S1_SCENES[0], "20190702T165746"),
-        (S2_SCENES[1], "20200301T054639"),
-        ("20200301", "20200301T000000"),
-        ("S2A_MSIL1C_20180710T125311_N0206_R052_T24KVE_20180710T160613", "20180710T125311"),
-        ("032911_03CFF6", None),
-        ("123456789012", None),
-        ("spring", None),
-    ],
-)
-def test_scene_time(name, time):
-    assert layouts.scene_time(name) == time
-
-
-@pytest.mark.parametrize("header", ["", "id,season1,season2\n", "\ufeffid, season1, season2\n"])
-def test_ids_come_with_scenes_in_time_order(tmp_path, header):
-    path = tmp_path / "ids.csv"
-    path.write_text(f"{header}0000007,{S2_SCENES[1]},{S2_SCENES[0]}\n\n12,{S2_SCENES[0]},{S2_SCENES[1]}\n", "utf-8")
-    assert layouts.read_ids(path) == {"0000007": S2_SCENES, "12": S2_SCENES}
-
-
-def test_rows_of_an_id_alone_leave_scenes_to_the_folders(tmp_path):
-    (tmp_path / "ids.csv").write_text("id\n5\n3\n")
-    assert layouts.read_ids(tmp_path / "ids.csv") == {"5": (), "3": ()}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (f"1,{S2_SCENES[0]}\n1,{S2_SCENES[1]}\n", "line 2: id 1 is already on line 1"),
-        (f"1,{S2_SCENES[0]}\n0000001,{S2_SCENES[1]}\n", "line 2: id 0000001 is already on line 1"),
-        (f"id,season1,season2\n1,{S2_SCENES[0]},\n", "line 2: 3 filled fields are wanted"),
-        (f"id,season1,season2\n1,{S2_SCENES[0]}\n", "line 2: 3 filled fields are wanted"),
-        ("0,-39.71,-18.2,0\n", "line 1: '-39.71' is not a scene name"),
-        (f"1,{S2_SCENES[0]},{S2_SCENES[0]}\n", "line 1: id 1 names a scene twice"),
-        ("", "holds no ids"),
-        ("id,season1\n", "holds no ids"),
-    ],
-)
-def test_bad_id_lists_name_the_line(tmp_path, text, message):
-    (tmp_path / "ids.csv").write_text(text)
-    with pytest.raises(ValueError, match=message) as error:
-        layouts.read_ids(tmp_path / "ids.csv")
-    assert "\n" not in str(error.value)
 
 
 def test_ssl4eo_folders_are_listed_in_time_order(tmp_path):
@@ -135,6 +97,113 @@ def test_dfc2020_patches_are_listed_by_number(tmp_path, top):
     assert locations[1].scenes["labels"][0].name == "ROIs0000_test_dfc_0_p9.tif"
     with pytest.raises(ValueError, match="no such folder"):
         layouts.list_dfc2020(tmp_path, "validation")
+
+
+def test_dfc2020_patches_without_a_partner_stay_listed(tmp_path):
+    write_dfc2020(tmp_path)
+    (tmp_path / "test" / "s1_test" / "ROIs0000_test_s1_0_p2.tif").unlink()
+    (tmp_path / "test" / "dfc_test" / "ROIs0000_test_dfc_0_p10.tif").unlink()
+    first, second = layouts.list_dfc2020(tmp_path, "test")
+    for location, word in ((first, "s1"), (second, "labels")):
+        with pytest.raises(ValueError, match=f"location {location.id}: no {word} scenes, wanted 1"):
+            layouts.check_location(location, 1)
+
+
+PLACES = ("-3.5_40.25-20190405", "103.99308536_-33.18-20200405", "0_1e-05-20210101")
+
+
+@pytest.mark.parametrize("kind", ["dw", "osm"])
+def test_expert_labels_are_found_with_their_images(tmp_path, kind):
+    write_dwosm(tmp_path, kind, "test", PLACES)
+    (tmp_path / f"{kind}_test" / "image_s1" / "overview.tif").touch()
+    (tmp_path / f"{kind}_test" / "image_s1" / f"s2_{PLACES[0]}.tif").touch()
+    locations = layouts.list_dwosm(tmp_path, kind, "test")
+    assert {location.id for location in locations} == set(PLACES)
+    assert locations == layouts.list_dwosm(tmp_path, kind, "test")
+    for location in locations:
+        layouts.check_location(location, 1)
+        assert [paths[0].name for paths in location.scenes.values()] == [
+            f"{word}_{location.id}.tif" for word in ("s1", "s2", kind)
+        ]
+    with pytest.raises(ValueError, match=f"{kind}_train.*: no such folder"):
+        layouts.list_dwosm(tmp_path, kind, "train")
+
+
+def test_radar_of_another_date_belongs_to_its_place(tmp_path):
+    radar = ("-3.5_40.25-20190402", "103.99308536_-33.180-20200409", "0_1e-05-20210101")
+    write_dwosm(tmp_path, "dw", "train", PLACES, s1_names=radar)
+    found = {location.id: location.scenes["s1"] for location in layouts.list_dwosm(tmp_path, "dw", "train")}
+    assert {name: paths[0].stem for name, paths in found.items()} == {n: f"s1_{r}" for n, r in zip(PLACES, radar)}
+
+
+@pytest.mark.parametrize(
+    ("labels", "radar", "wanted"),
+    [
+        (["1_2-20200101"], ["1_2-20200102", "1_2-20200103"], {"1_2-20200101": ["1_2-20200102", "1_2-20200103"]}),
+        (["1_2-20200101"], ["1_2-20200101", "1_2-20200103"], {"1_2-20200101": ["1_2-20200101"], "1_2-20200103": 1}),
+        (["1_2-20200101", "1_2-20200201"], ["1_2-20200101", "1_2-20200203"], {"1_2-20200201": ["1_2-20200203"]}),
+        (["1_2-20200101", "1_2-20200201"], ["1_2-20200203"], {"1_2-20200101": [], "1_2-20200201": []}),
+        (["1_2-20200101"], ["1_3-20200101"], {"1_2-20200101": [], "1_3-20200101": 1}),
+    ],
+    ids=["two for one", "its own first", "what is left over", "one for two", "another place"],
+)
+def test_ambiguous_partners_are_left_to_the_check(tmp_path, labels, radar, wanted):
+    for folder, word, names in (("label_dw", "dw", labels), ("image_s2", "s2", labels), ("image_s1", "s1", radar)):
+        (tmp_path / "dw_train" / folder).mkdir(parents=True)
+        for name in names:
+            (tmp_path / "dw_train" / folder / f"{word}_{name}.tif").touch()
+    found = {location.id: location for location in layouts.list_dwosm(tmp_path, "dw", "train")}
+    for name, expected in wanted.items():
+        if expected == 1:
+            assert not found[name].scenes["labels"]
+        else:
+            assert [path.stem for path in found[name].scenes["s1"]] == [f"s1_{image}" for image in expected]
+    for location in found.values():
+        whole = all(len(paths) == 1 for paths in location.scenes.values())
+        if not whole:
+            with pytest.raises(ValueError, match="wanted 1"):
+                layouts.check_location(location, 1)
+
+
+@pytest.mark.parametrize("bands", [1, 2, 3])
+def test_of_several_bands_the_second_is_the_expert_label(tmp_path, bands):
+    made = write_dwosm(tmp_path, "dw", "train", PLACES[:1], bands=bands)
+    (location,) = layouts.list_dwosm(tmp_path, "dw", "train")
+    (found,) = layouts.read_location(location, 1, DW)["labels"]
+    codes = made[PLACES[0]][2][min(bands, 2) - 1].astype(int)
+    np.testing.assert_array_equal(found, np.where((codes == 0) | (codes == 10), 255, codes - 1))
+
+
+def test_expert_tiles_keep_their_size_and_must_agree(tmp_path):
+    write_dwosm(tmp_path, "osm", "train", PLACES[:1], size=17)
+    (location,) = layouts.list_dwosm(tmp_path, "osm", "train")
+    assert {a.shape[-2:] for arrays in layouts.read_location(location, 1, OSM).values() for a in arrays} == {(17, 17)}
+    write_tiff(location.scenes["s2"][0], fake_dn(np.random.default_rng(0), 16))
+    with pytest.raises(ValueError, match=r"sizes differ \(s1 17x17, s2 16x16, labels 17x17\)"):
+        layouts.read_location(location, 1, OSM)
+
+
+def test_orthophotos_are_listed_and_read_in_the_told_order(tmp_path):
+    made = write_nyc(tmp_path, order=("R", "G", "B", "NIR"))
+    (tmp_path / "train" / "noisy").mkdir()
+    (tmp_path / "train" / "noisy" / "tile_2.tif").touch()
+    (tmp_path / "train" / "image" / "tile_2.tfw").touch()
+    locations = layouts.list_nyc(tmp_path, "train", ("R", "G", "B", "NIR"))
+    assert [location.id for location in locations] == ["tile_2", "tile_10"]
+    seasons = layouts.read_location(locations[1], 1, NYC)
+    image, codes = made["train", "tile_10"]
+    np.testing.assert_array_equal(seasons["ortho"][0], image)
+    np.testing.assert_array_equal(seasons["labels"][0], np.where(codes == 0, 255, codes.astype(int) - 1))
+    (tmp_path / "train" / "label" / "tile_2.tif").unlink()
+    with pytest.raises(ValueError, match="location tile_2: no labels scenes"):
+        layouts.check_location(layouts.list_nyc(tmp_path, "train")[0], 1)
+
+
+def test_seasons_are_checked_by_modality():
+    change = Location("paris", {"s2": (Path("a"), Path("b")), "labels": (Path("c"),)})
+    layouts.check_location(change, {"s2": 2, "labels": 1})
+    with pytest.raises(ValueError, match="location paris: 1 labels scenes, wanted 2"):
+        layouts.check_location(change, 2)
 
 
 @pytest.mark.parametrize(

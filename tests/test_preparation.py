@@ -46,6 +46,53 @@ def test_raw_values_stay(tmp_path):
     assert made["labels"][0] is labels
 
 
+def test_orthophotos_stay_8_bit():
+    image = np.array([[[0.0, 127.0, 254.6]]])
+    (made,) = preparation.to_raw({"ortho": [image]}).seasons["ortho"]
+    assert (made.dtype, made.tolist()) == (np.uint8, [[[0, 127, 255]]])
+    assert preparation.image_meta("ortho", "uint8", 1, "test").unit == "8 bit"
+
+
+@pytest.mark.parametrize(
+    ("name", "shift", "offset", "by"),
+    [
+        ("s2_-3.5_40.2-20190405", 0, 0, "pixels"),
+        ("s2_-3.5_40.2-20230405", 1000, 1000, "pixels"),
+        ("s2_-3.5_40.2-20190405", 9000, 0, "date"),
+        ("s2_-3.5_40.2-20220124", 9000, 0, "date"),
+    ],
+)
+def test_the_date_tells_the_offset_where_the_pixels_cannot(tmp_path, name, shift, offset, by):
+    dn = fake_dn(np.random.default_rng(0))
+    path = write_tiff(tmp_path / f"{name}.tif", dn + np.uint16(shift))
+    location = Location("x", {"s2": (path,)})
+    made = preparation.without_offset({"s2": [dn + np.uint16(shift)], "labels": []}, location, None, by_date=True)
+    np.testing.assert_array_equal(made.seasons["s2"][0], dn + np.uint16(shift - offset))
+    assert made.offsets == ((0, path.name, offset, by),)
+
+
+@pytest.mark.parametrize(
+    ("name", "shift", "message"),
+    [
+        ("s2_-3.5_40.2-20220125", 9000, "pixels cannot tell"),
+        ("S2", 9000, "pixels cannot tell"),
+        ("s2_-3.5_40.2-20190405", 1000, "pixels show a DN offset of 1000, its date is before 20220125"),
+    ],
+)
+def test_offsets_that_nothing_or_two_things_tell_are_asked_for(tmp_path, name, shift, message):
+    dn = fake_dn(np.random.default_rng(0)) + np.uint16(shift)
+    location = Location("x", {"s2": (write_tiff(tmp_path / f"{name}.tif", dn),)})
+    with pytest.raises(ValueError, match=f"{message}.*; say --s2_offset_ids x=0 or x=1000"):
+        preparation.without_offset({"s2": [dn]}, location, None, by_date=True)
+
+
+def test_pretraining_does_not_go_by_the_date(tmp_path):
+    dn = fake_dn(np.random.default_rng(0)) + np.uint16(9000)
+    location = Location("x", {"s2": (write_tiff(tmp_path / "20190405T101010.tif", dn),)})
+    with pytest.raises(ValueError, match="pixels cannot tell"):
+        preparation.to_pretraining({"s2": [dn]}, location, told=None)
+
+
 def test_descriptions_name_unit_and_statistics():
     s1, s2, labels = METAS
     assert (s1.unit, s1.bands, s1.statistics["mean"]) == ("dB", S1.bands, list(S1.mean))

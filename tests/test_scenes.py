@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import rasterio
+from rasterio.enums import ColorInterp
 from rasters import fake_db, fake_dn, write_bands, write_tiff
 
 from cromss import scenes
 from cromss.legends import DFC2020, NOL
-from cromss.sensors import S1, S2
+from cromss.sensors import ORTHO, S1, S2
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -113,6 +114,92 @@ def test_swapped_polarisations_are_seen(tmp_path):
         scenes.read_image(path, S1)
 
 
+RGBN = ("R", "G", "B", "NIR")
+DEFAULT_COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
+LEADING_INFRARED = (ColorInterp.undefined, ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+UNCOLOURED = (ColorInterp.gray, *[ColorInterp.undefined] * 3)
+
+
+def orthophoto() -> np.ndarray:
+    return np.random.default_rng(9).integers(0, 256, (4, 6, 6), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("descriptions", "colours", "told", "order"),
+    [
+        ((), UNCOLOURED, None, ORTHO.bands),
+        ((), LEADING_INFRARED, None, ORTHO.bands),
+        (ORTHO.bands, DEFAULT_COLOURS, None, ORTHO.bands),
+        (("Near Infrared", "Red", "Green", "Blue"), None, None, ORTHO.bands),
+        ((), None, ORTHO.bands, ORTHO.bands),
+        ((), None, RGBN, RGBN),
+        (("red", "green", "blue", "nir"), None, RGBN, RGBN),
+        ((), UNCOLOURED, ("B", "G", "R", "NIR"), ("B", "G", "R", "NIR")),
+    ],
+)
+def test_orthophotos_come_in_the_order_of_the_sensor(tmp_path, descriptions, colours, told, order):
+    image = orthophoto()
+    stored = image[[ORTHO.index(band) for band in order]]
+    path = write_tiff(tmp_path / "a.tif", stored, descriptions, colours=colours)
+    np.testing.assert_array_equal(scenes.read_image(path, ORTHO, bands=told), image)
+
+
+@pytest.mark.parametrize(
+    ("descriptions", "colours", "told", "message"),
+    [
+        (RGBN, UNCOLOURED, None, "bands are R G B NIR, wanted in the order NIR R G B; say --band_order R G B NIR"),
+        (("Red", "Green", "Blue", "Infrared"), None, None, "bands are R G B NIR, wanted in the order NIR R G B"),
+        (ORTHO.bands, None, RGBN, "bands are NIR R G B, wanted in the order R G B NIR"),
+        ((), None, None, "bands are R G B NIR by their colour interpretation.*say --band_order R G B NIR or"),
+        ((), (*DEFAULT_COLOURS[:3], ColorInterp.undefined), None, "bands are R G B NIR by their colour interpretation"),
+    ],
+)
+def test_orthophotos_in_another_order_do_not_pass(tmp_path, descriptions, colours, told, message):
+    path = write_tiff(tmp_path / "a.tif", orthophoto(), descriptions, colours=colours)
+    with pytest.raises(ValueError, match=f"a.tif: {message}"):
+        scenes.read_image(path, ORTHO, bands=told)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (orthophoto()[:3], "3 bands where 4 are wanted: NIR R G B"),
+        (orthophoto() / np.float32(255), "looks scaled to 0..1"),
+        (orthophoto().astype(np.uint16) * 16, "wanted are 0..255"),
+        (np.zeros((4, 6, 6), np.uint8), "nodata"),
+    ],
+)
+def test_bad_orthophotos_are_refused(tmp_path, image, message):
+    path = write_tiff(tmp_path / "a.tif", image, colours=UNCOLOURED[: len(image)])
+    with pytest.raises(ValueError, match=f"a.tif: .*{message}"):
+        scenes.read_image(path, ORTHO)
+
+
+def test_real_orthophotos_tell_their_order(real):
+    path = next((real / "naip").glob("*/naip_new.tif"))
+    with pytest.raises(ValueError, match="say --band_order R G B NIR or --band_order NIR R G B"):
+        scenes.read_image(path, ORTHO)
+    with rasterio.open(path) as dataset:
+        np.testing.assert_array_equal(scenes.read_image(path, ORTHO, bands=RGBN), dataset.read([4, 1, 2, 3]))
+
+
+def test_the_second_band_is_the_label_only_where_asked_for(tmp_path):
+    codes = np.array([[[9, 9]], [[1, 2]], [[77, 77]]], np.uint8)
+    for stored in (codes[1:2], codes[:2], codes):
+        path = write_tiff(tmp_path / "label.tif", stored)
+        assert scenes.read_labels(path, NOL, second_band=True).tolist() == [[1, 2]]
+    with pytest.raises(ValueError, match="3 bands where 1 are wanted: label"):
+        scenes.read_labels(path, NOL)
+
+
+def test_bands_are_found_by_the_end_of_the_name(tmp_path):
+    folder = write_bands(tmp_path / "a", fake_dn(np.random.default_rng(0)), [f"T49_20160927_{b}" for b in S2.bands])
+    assert [path.stem[13:] for path in scenes.band_files(folder, S2).values()] == list(S2.bands)
+    write_tiff(folder / "B08.tif", np.ones((3, 3), np.uint16))
+    with pytest.raises(ValueError, match=r"B08\.tif and T49_20160927_B8\.tif are both band B8"):
+        scenes.band_files(folder, S2)
+
+
 def test_free_descriptions_are_not_band_names(tmp_path):
     db = fake_db(np.random.default_rng(0))
     path = write_tiff(tmp_path / "S1.tif", db, ("copolarised", "crosspolarised"))
@@ -191,4 +278,5 @@ def test_place_of_a_scene(tmp_path):
     plain = write_tiff(tmp_path / "a.tif", np.zeros((1, 4, 4), np.uint8))
     with rasterio.open(plain, "r+") as dataset:
         dataset.crs, dataset.transform = "EPSG:32633", rasterio.transform.from_origin(500_000, 5_000_000, 10, 10)
-    assert scenes.scene_place(plain) == ("EPSG:32633", (500_000.0, 5_000_000.0), 10.0)
+    grid = scenes.scene_grid(plain)
+    assert (grid.crs.to_epsg(), grid.transform[:6], grid.shape) == (32633, (10, 0, 500_000, 0, -10, 5_000_000), (4, 4))

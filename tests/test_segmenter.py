@@ -1,12 +1,14 @@
-"""Downstream networks: one tester for every architecture, and an encoder that is truly frozen."""
+"""Downstream networks: one tester for every head and kind of input, and an encoder that is truly frozen."""
 
 import copy
+from functools import cache
 
 import pytest
 import torch
 
-from cromss.models import build_segmenter
+from cromss.models import build_change_segmenter, build_segmenter, build_twin_segmenter
 from cromss.models.encoders import ARCHITECTURES
+from cromss.models.segmenter import Segmenter
 
 torch.set_num_threads(2)
 
@@ -28,47 +30,115 @@ def batch(channels: int = 13, height: int = 64, width: int = 64) -> torch.Tensor
     return torch.randn(2, channels, height, width, generator=torch.Generator().manual_seed(0))
 
 
+KINDS = ("single", "twin", "change")
+
+
+def build(kind: str, architecture: str, encoder_name: str = "resnet18", depth: int | None = None) -> Segmenter:
+    """Any kind of network for 5 bands and 6 in all; 4 classes."""
+    if kind == "twin":
+        return build_twin_segmenter(architecture, encoder_name, {"s1": 2, "s2": 4}, 4, depth)
+    if kind == "change":
+        return build_change_segmenter(architecture, encoder_name, 3, 4, depth)
+    return build_segmenter(architecture, encoder_name, 6, 4, depth)
+
+
+def check_trains_whole(model: Segmenter) -> None:
+    """Every parameter that is trainable gets a gradient, the others none, and every stage is one of them."""
+    logits = model(batch(6))
+    assert logits.shape == (2, 4, 64, 64)
+    logits.square().mean().backward()
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+    assert not any(p.grad is not None for p in model.parameters() if not p.requires_grad)
+    staged = [id(p) for stage in model.stages() for p in stage]
+    assert sorted(staged) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+    assert all(model.stages())
+
+
+def check_frozen(model: Segmenter) -> None:
+    """A training step on a frozen encoder moves the rest; thawed, it trains what it trained before."""
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    for _ in range(2):
+        model.freeze_encoder()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    step(model.eval().train(), batch(6))
+    moved = changed(before, model.state_dict())
+    assert moved
+    assert not any(name.startswith("network.encoder.") for name in moved)
+    assert not any(module.training for module in model.encoder.modules())
+    assert not {id(p) for stage in model.stages() for p in stage} & {id(p) for p in model.encoder.parameters()}
+    for _ in range(2):
+        model.unfreeze_encoder()
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == trainable
+    assert all(module.training for module in model.encoder.modules())
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("architecture", "encoder_name"),
     [(architecture, "resnet18") for architecture in ARCHITECTURES]
-    + [(architecture, "mobilenet_v2") for architecture in ("unet", "pspnet", "deeplabv3plus")],
+    + [("unet", "mobilenet_v2"), ("deeplabv3plus", "tu-resnet18")],
 )
-def test_every_architecture_trains_whole_and_runs_at_any_size(architecture, encoder_name, tmp_path):
-    model = build_segmenter(architecture, encoder_name, in_channels=9, num_classes=5)
-    logits = model(batch(9))
-    assert logits.shape == (2, 5, 64, 64)
-    logits.square().mean().backward()
-    idle = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
-    assert idle == []
-    assert not any(p.grad is not None for p in model.parameters() if not p.requires_grad)
+def test_every_head_takes_every_kind_of_input(kind, architecture, encoder_name):
+    model = build(kind, architecture, encoder_name)
+    check_trains_whole(model)
+    check_frozen(model)
 
-    torch.save(model.state_dict(), tmp_path / "model.pt")
-    twin = build_segmenter(architecture, encoder_name, in_channels=9, num_classes=5)
-    twin.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
-    images = batch(9, 33, 70)
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("architecture", ["unet", "pspnet"])
+def test_saved_and_loaded_it_gives_the_same_logits(kind, architecture, tmp_path):
+    model, other = build(kind, architecture), build(kind, architecture)
     with torch.no_grad():
-        expected = model.eval()(images)
-        assert expected.shape == (2, 5, 33, 70)
-        assert torch.equal(twin.eval()(images), expected)
+        model(batch(6))
+        torch.save(model.state_dict(), tmp_path / "model.pt")
+        other.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
+        assert torch.equal(other.eval()(batch(6, 33, 70)), model.eval()(batch(6, 33, 70)))
 
 
-@pytest.mark.parametrize("size", [264, 510])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [33, 96, 264, 510])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_sizes_of_the_published_sets(architecture, size):
-    with torch.device("meta"):
-        model = build_segmenter(architecture, "resnet18", in_channels=3, num_classes=8, encoder_depth=5)
-    model = model.to("meta").eval()
-    assert model(torch.empty(2, 3, size, size, device="meta")).shape == (2, 8, size, size)
+def test_sizes_of_the_published_sets(kind, architecture, size, metas):
+    model = metas(kind, architecture)
+    assert model(torch.empty(2, 6, size, size, device="meta")).shape == (2, 4, size, size)
+
+
+@pytest.fixture(scope="module")
+def metas():
+    """Networks without values, each built once."""
+
+    @cache
+    def empty(kind: str, architecture: str) -> Segmenter:
+        with torch.device("meta"):
+            return build(kind, architecture, depth=5).eval()
+
+    return empty
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("architecture", "depth"), [*((name, 5) for name in ARCHITECTURES), ("fpn", 4), ("pspnet", 3)])
+def test_no_head_looks_at_the_image_itself(kind, architecture, depth):
+    """Level 0 is the stack of both images, which no decoder may take for a feature."""
+    model = build(kind, architecture, depth=depth).eval()
+    with torch.no_grad():
+        features = model.encoder(torch.ones(1, 6, 128, 128))
+        expected = model.network.decoder(list(features))
+        got = model.network.decoder([torch.full_like(features[0], torch.nan), *features[1:]])
+    assert torch.equal(got, expected)
 
 
 @pytest.mark.parametrize("encoder_depth", [3, 4])
-@pytest.mark.parametrize("architecture", ["unet", "fpn", "pspnet", "deeplabv3plus", "pan"])
-def test_every_depth_keeps_the_size_and_leaves_no_idle_parameter_trainable(architecture, encoder_depth):
-    model = build_segmenter(architecture, "resnet18", 2, 3, encoder_depth=encoder_depth)
-    logits = model(batch(2))
-    assert logits.shape == (2, 3, 64, 64)
-    logits.square().mean().backward()
-    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+@pytest.mark.parametrize(
+    ("kind", "architecture"),
+    [("single", name) for name in ("unet", "fpn", "pspnet", "deeplabv3plus", "pan")]
+    + [(kind, name) for kind in ("twin", "change") for name in ("unet", "fpn")],
+)
+def test_every_depth_keeps_the_size_and_leaves_no_idle_parameter_trainable(kind, architecture, encoder_depth):
+    if (kind, architecture, encoder_depth) == ("twin", "fpn", 3):
+        with pytest.raises(ValueError, match="encoder_depth 3: the image itself is a feature of fpn"):
+            build(kind, architecture, depth=3)
+        return
+    check_trains_whole(build(kind, architecture, depth=encoder_depth))
 
 
 @pytest.mark.parametrize("channels", [2, 9, 13])
@@ -94,25 +164,6 @@ def test_pspnet_needs_no_padding_at_264():
     images = batch(2, 264, 264)
     with torch.no_grad():
         assert torch.equal(model(images), model.network(images))
-
-
-@pytest.mark.parametrize(
-    ("architecture", "encoder_name"),
-    [("pspnet", "resnet18"), ("deeplabv3plus", "resnet18"), ("fpn", "mobilenet_v2")],
-)
-def test_frozen_is_frozen(architecture, encoder_name):
-    model = build_segmenter(architecture, encoder_name)
-    model.freeze_encoder()
-    before = copy.deepcopy(model.state_dict())
-    for _ in range(2):
-        model.eval()
-        model.train()
-        step(model, batch())
-    moved = changed(before, model.state_dict())
-    assert moved
-    assert not any(name.startswith("network.encoder.") for name in moved)
-    assert not any(module.training for module in model.encoder.modules())
-    assert model.training
 
 
 def test_frozen_as_published_moves_only_batchnorm_statistics():

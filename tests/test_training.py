@@ -3,63 +3,24 @@
 import csv
 import json
 import os
-import pickle
 import shutil
 import subprocess
 import sys
 from functools import partial
 
-import lmdb
 import numpy as np
 import pytest
 import torch
 import yaml
 from conftest import REPOSITORY
-from PIL import Image
+from sets import BANDS, COUNT, NAMES, SEASONS, SIZE, season_arrays, write_ours, write_published
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cromss.config import parse, run
-from cromss.legends import DFC2020
-from cromss.models import build_segmenter
-from cromss.models.weights import load_encoder
 from cromss.sensors import S1, S2
-from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSettings
-from cromss.store import LmdbWriter, StoreMeta
-from cromss.training import finetune, pretrain
+from cromss.settings import MultiModalSettings, SingleModalSettings
+from cromss.training import pretrain
 from cromss.training.pretraining import pretraining_task
-
-NAMES = {"s1": "0k_251k_uint8_s1.lmdb", "s2": "0k_251k_uint8_s2c.lmdb", "labels": "dw_labels.lmdb"}
-BANDS = {"s1": S1.bands, "s2": S2.bands, "labels": (), "exact": ()}
-COUNT, SEASONS, SIZE = 8, 4, 64
-
-
-def season_arrays():
-    """Blocks of classes that both sensors can tell apart."""
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 9, (COUNT, SEASONS, SIZE // 16, SIZE // 16)).repeat(16, 2).repeat(16, 3).astype(np.uint8)
-    arrays = {"labels": labels}
-    for modality in ("s1", "s2"):
-        levels = np.arange(len(BANDS[modality]))[:, None, None] * 5 + labels[:, :, None] * 20
-        arrays[modality] = np.clip(levels + rng.normal(0, 10, levels.shape), 0, 255).astype(np.uint8)
-    return arrays
-
-
-def write_ours(folder, arrays, names):
-    for modality, name in names.items():
-        dtype = arrays[modality].dtype.name
-        with LmdbWriter(
-            folder / name, StoreMeta(modality, BANDS[modality], dtype, arrays[modality].shape[1], "x")
-        ) as writer:
-            for index, seasons in enumerate(arrays[modality]):
-                writer.write(f"{index:07d}", list(seasons))
-            writer.finish()
-
-
-def write_published(folder, arrays):
-    for modality, name in NAMES.items():
-        with lmdb.open(str(folder / name), map_size=1 << 28) as environment, environment.begin(write=True) as txn:
-            for index, stack in enumerate(arrays[modality]):
-                txn.put(str(index).encode(), pickle.dumps((stack.tobytes(), stack.shape, f"{index:07d}")))
 
 
 @pytest.fixture(scope="module")
@@ -71,20 +32,6 @@ def sets(tmp_path_factory):
     arrays["exact"] = np.where(np.random.default_rng(1).random(arrays["labels"].shape) < 0.1, 255, arrays["labels"])
     write_ours(folder / "ours", {"labels": arrays["exact"].astype(np.uint8)}, {"labels": "exact_labels.lmdb"})
     write_published(folder / "published", arrays)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def downstream(tmp_path_factory):
-    folder, rng = tmp_path_factory.mktemp("downstream"), np.random.default_rng(2)
-    for part, count in (("train", 6), ("test", 5)):
-        labels = rng.integers(0, 8, (count, 1, 4, 4)).repeat(16, 2).repeat(16, 3).astype(np.uint8)
-        labels[:, :, :3] = 255
-        s2 = (labels[:, :, None] % 8 * 300.0 + rng.normal(1000, 60, (count, 1, 13, 64, 64))).clip(0).astype(np.uint16)
-        s1 = (labels[:, :, None] % 8 * 2.0 - 25 + rng.normal(0, 1, (count, 1, 2, 64, 64))).astype(np.float32)
-        (folder / part).mkdir()
-        files = {"s1": "s1.lmdb", "s2": "s2.lmdb", "labels": "labels.lmdb"}
-        write_ours(folder / part, {"s1": s1, "s2": s2, "labels": labels}, files)
     return folder
 
 
@@ -386,15 +333,6 @@ def test_start_from_given_weights(twins, sets, tmp_path):
         pretrain_with(tmp_path / "b", sets / "ours", f"--init_s2 {tmp_path / 'missing.ckpt'} --max_steps 1")
 
 
-def test_weights_of_other_bands_are_refused(sets, downstream, tmp_path):
-    """9 bands and 9 bands RGB first fit each other's stems."""
-    pretrain_with(tmp_path, sets / "ours", "--n_channels 92 --max_steps 1 --name a")
-    weights = tmp_path / "a" / "checkpoints" / "last.ckpt"
-    with pytest.raises(ValueError, match=r"trained on bands B4 B3 B2 B5 .* but B2 B3 B4 B5 .* are fed"):
-        finetune_with(tmp_path, downstream, f"--n_channels 9 --weight_path {weights}")
-    finetune_with(tmp_path, downstream, f"--n_channels 92 --weight_path {weights} --max_steps 1")
-
-
 def test_weights_from_the_network_need_one(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     settings = parse(MultiModalSettings, ["--model_type", "resnet18", "--init_s2", "imagenet"])
@@ -402,87 +340,10 @@ def test_weights_from_the_network_need_one(monkeypatch):
         pretraining_task(settings)
 
 
-def test_labels_of_another_legend_are_refused(sets, downstream, tmp_path):
-    meta = StoreMeta("labels", (), "uint8", 1, "class id", legend="OSM")
-    for part in ("train", "test"):
-        shutil.copytree(downstream / part, tmp_path / "set" / part)
-        shutil.rmtree(tmp_path / "set" / part / "labels.lmdb")
-        with LmdbWriter(tmp_path / "set" / part / "labels.lmdb", meta) as writer:
-            for index in range({"train": 6, "test": 5}[part]):
-                writer.write(f"{index:07d}", [np.zeros((64, 64), np.uint8)])
-            writer.finish()
-    with pytest.raises(ValueError, match="13 classes of OSM, but 8 classes of DFC2020 are wanted"):
-        finetune_with(tmp_path, tmp_path / "set", "")
-
-
 def test_missing_set_is_refused_with_its_path(tmp_path):
     with pytest.raises(ValueError, match=NAMES["s1"]):
         pretrain_with(tmp_path, tmp_path / "nowhere", "")
     assert not list(tmp_path.iterdir())
-
-
-def finetune_with(save_dir, data, arguments):
-    flags = (
-        "--model_type resnet18 --crop_size 64 --batch_size 3 --epochs 2 --validation 0 --accelerator cpu --save_maps -1"
-    )
-    place = ["--save_dir", str(save_dir), "--data_path", str(data)]
-    return finetune(parse(FinetuneSettings, [*flags.split(), *place, *arguments.split()]))
-
-
-def test_scores_equal_a_naive_count_over_the_written_maps(downstream, tmp_path):
-    metrics = finetune_with(tmp_path, downstream, "--name a --test_batch_size 2")
-    colours = {tuple(colour): i for i, colour in enumerate(DFC2020.palette()[:8].tolist())}
-    truth = written_labels(downstream / "test" / "labels.lmdb")
-    maps = sorted((tmp_path / "a" / "maps").glob("*.png"))
-    assert len(maps) == len(truth) == 5
-    confusion = np.zeros((8, 8), int)
-    for path in maps:
-        image = np.asarray(Image.open(path))
-        predicted = np.vectorize(lambda r, g, b: colours[r, g, b])(*image.transpose(2, 0, 1).astype(int))
-        for t, p in zip(truth[path.stem].flat, predicted.flat):
-            if t != 255:
-                confusion[t, p] += 1
-    assert metrics["oa"] == pytest.approx(np.trace(confusion) / confusion.sum())
-    union = confusion.sum(0) + confusion.sum(1) - np.diag(confusion)
-    assert metrics["miou"] == pytest.approx(np.mean(np.diag(confusion)[union > 0] / union[union > 0]))
-
-
-def written_labels(path):
-    from cromss.store import LmdbReader
-
-    reader = LmdbReader(path)
-    return {reader.location_id(i): reader.read(i, 0) for i in range(len(reader))}
-
-
-@pytest.mark.parametrize("modality", ["s1", "s2"])
-@pytest.mark.parametrize("tag", ["efix", "etr"])
-def test_transfer_from_our_checkpoint(twins, downstream, tmp_path, modality, tag):
-    weights = twins[0] / "a" / "checkpoints" / "last.ckpt"
-    flags = f"--weight_path {weights} --input_type {modality} --encoder_finetune_tag {tag} --name a --epochs 1"
-    metrics = finetune_with(tmp_path, downstream, flags)
-    assert 0 <= metrics["miou"] <= 1
-    assert "tensors from" in metrics["weights"]
-    state = torch.load(tmp_path / "a" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    fresh = build_segmenter("pspnet", "resnet18", in_channels=len(BANDS[modality]), num_classes=8)
-    load_encoder(fresh.encoder, weights, modality)
-    pairs = [(state[key], value) for key, value in fresh.state_dict(prefix="model.").items() if "encoder" in key]
-    assert pairs
-    same = [torch.equal(tuned, start) for tuned, start in pairs]
-    assert all(same) if tag == "efix" else not all(same)
-
-
-def test_fewer_training_tiles(downstream, tmp_path):
-    finetune_with(tmp_path, downstream, "--n_train 3 --epochs 1 --name a")
-    with pytest.raises(ValueError, match="--n_train 99: only 6"):
-        finetune_with(tmp_path, downstream, "--n_train 99")
-
-
-def test_every_head_trains(downstream, tmp_path):
-    for head in ("unet", "fpn", "deeplabv3plus", "upernet"):
-        metrics = finetune_with(
-            tmp_path, downstream, f"--model_framework {head} --max_steps 1 --name {head} --save_maps 0"
-        )
-        assert np.isfinite(metrics["oa"]), head
 
 
 def test_two_processes_train_and_score(sets, tmp_path):
@@ -492,22 +353,3 @@ def test_two_processes_train_and_score(sets, tmp_path):
     assert result.returncode == 0, result.stderr[-2000:]
     assert [row["step"] for row in table(tmp_path / "a" / "metrics.csv")] == ["1", "2"]
     assert json.loads((tmp_path / "a" / "metrics.json").read_text())["epochs"] == 2
-
-
-def test_two_processes_score_like_one(downstream, tmp_path):
-    """Five test tiles on two processes: a filler evens them out and is not counted."""
-    arguments = f"""
-        --model_type resnet18 --crop_size 64 --accelerator cpu --devices 2 --save_maps -1 --n_train 2 --epochs 1
-        --batch_size 1 --name two --save_dir {tmp_path} --data_path {downstream}
-    """
-    command = [sys.executable, "train_scripts/finetune.py", *arguments.split()]
-    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=100)
-    assert result.returncode == 0, result.stderr[-2000:]
-    truth = written_labels(downstream / "test" / "labels.lmdb")
-    maps = sorted((tmp_path / "two" / "maps").glob("*.png"))
-    assert [path.stem for path in maps] == sorted(truth)
-    correct = [np.asarray(Image.open(path)) == DFC2020.palette()[truth[path.stem]] for path in maps]
-    counted = np.concatenate([truth[path.stem].ravel() != 255 for path in maps])
-    correct = np.concatenate([tile.all(-1).ravel() for tile in correct])
-    metrics = json.loads((tmp_path / "two" / "metrics.json").read_text())
-    assert metrics["oa"] == pytest.approx(correct[counted].mean(), rel=1e-6)

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from cromss.config import exit_with, parse
+from cromss.downstream_sets import CLASS_SCORES
 from cromss.legends import DFC2020
 from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSettings
 
@@ -22,7 +23,6 @@ SELECTION = ["--sample_selection", "--sample_selection_rmdown_epoch", "16"]
 
 def main() -> None:
     """Pretrain CromSS and a single-modal model, transfer both and random weights, and show the scores."""
-    from cromss.metrics import MEANS
     from cromss.training import finetune, pretrain
 
     place = ["--save_dir", str(HOME)]
@@ -40,22 +40,21 @@ def main() -> None:
             run = f"finetune_{name.lower()}_{kind}"
             flags = ["--weight_path", path, "--encoder_finetune_tag", tag, "--name", run, *place]
             metrics = finetune(parse(FinetuneSettings, ["--config", str(CONFIGS / "demo_finetune.yaml"), *flags]))
-            rows.append({"weights": name, "encoder": kind} | {key: metrics[key] for key in MEANS} | {"run": run})
+            rows.append({"weights": name, "encoder": kind} | {key: metrics[key] for key in CLASS_SCORES} | {"run": run})
     report(rows)
 
 
 def report(rows: list[dict[str, Any]]) -> None:
     """Print the table, write it as CSV, and draw the panel."""
     from cromss.callbacks import save_png
-    from cromss.metrics import MEANS
 
     with (HOME / "scores.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    print(f"\n{'weights':14}{'encoder':10}" + "".join(f"{name:>8}" for name in MEANS.values()))
+    print(f"\n{'weights':14}{'encoder':10}" + "".join(f"{name:>8}" for name in CLASS_SCORES.values()))
     for row in rows:
-        print(f"{row['weights']:14}{row['encoder']:10}" + "".join(f"{100 * row[key]:8.2f}" for key in MEANS))
+        print(f"{row['weights']:14}{row['encoder']:10}" + "".join(f"{100 * row[key]:8.2f}" for key in CLASS_SCORES))
     print("\npercent, on every pixel of the test tiles; one seed, so small differences mean nothing")
     save_png(draw(rows), HOME / "panel.png")
     print(f"table    {HOME / 'scores.csv'}\npicture  {HOME / 'panel.png'}\nruns     tensorboard --logdir {HOME}")
@@ -64,7 +63,7 @@ def report(rows: list[dict[str, Any]]) -> None:
 def draw(rows: list[dict[str, Any]], num_tiles: int = 4) -> np.ndarray:
     """Test tiles in rows: image, exact label, and the map from each encoder; `(H, W, 3)` uint8."""
     from cromss.panels import class_map, panel, picture
-    from cromss.training.finetuning import downstream_data
+    from cromss.training.downstream import downstream_data
 
     settings = parse(FinetuneSettings, ["--config", str(CONFIGS / "demo_finetune.yaml"), "--save_dir", str(HOME)])
     test = downstream_data(settings).test

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 
 from cromss.models.stems import find_stems, listed
-from cromss.models.weights import WeightsError
+from cromss.models.weight_files import WeightsError
 
 PUBLISHED_PREFIXES = {
     "mid": {

@@ -1,21 +1,29 @@
-"""Downstream segmentation: any head on any encoder, with an encoder that can be frozen for good."""
+"""Downstream segmentation: any head on one, two or twice the same encoder, which can be frozen for good."""
+
+import re
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
 from cromss.models.encoders import build_network, check_images, pad_to_multiple
+from cromss.models.stacked_encoders import SiameseEncoder, TwinEncoder
+from cromss.sensors import MODALITIES
 
 _SMALLEST = {"pan": 8}
 """Cells of the coarsest feature map that a head needs on each side, where it needs more than one."""
 
+_STAGE = re.compile(r"(?:model\.)?(layer\d+|(?:_?blocks|stages|features)[._]\d+)\.")
+_GRID_NODE = re.compile(r"blocks\.x_(\d+)_(\d+)\.")
+
 
 class Segmenter(nn.Module):
-    """A segmentation network for one image, of any size.
+    """A segmentation network for images of any size.
 
     Attributes:
         network: The segmentation_models_pytorch network.
         architecture: Its name.
-        in_channels: Number of bands.
+        in_channels: Number of bands, of all modalities or dates together.
     """
 
     def __init__(self, network: nn.Module, architecture: str, in_channels: int):
@@ -28,8 +36,15 @@ class Segmenter(nn.Module):
 
     @property
     def encoder(self) -> nn.Module:
-        """The encoder, as `load_encoder` wants it."""
+        """Everything that freezing freezes."""
         return self.network.encoder
+
+    @property
+    def encoders(self) -> dict[str, nn.Module]:
+        """What weights are loaded into: one encoder as `"images"`, twins by modality."""
+        if isinstance(self.encoder, TwinEncoder | SiameseEncoder):
+            return dict(self.encoder.encoders)
+        return {"images": self.encoder}
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """`(B, C, H, W)` images -> `(B, K, H, W)` logits.
@@ -43,6 +58,22 @@ class Segmenter(nn.Module):
         height, width = images.shape[-2:]
         padded = pad_to_multiple(images, self.encoder.output_stride, _SMALLEST.get(self.architecture, 1))
         return self.network(padded)[..., :height, :width]
+
+    def stages(self) -> list[list[nn.Parameter]]:
+        """Trainable parameters from input to output, for learning rates by layer.
+
+        Stem and stages of the encoder (twins: the same stage of both together), the decoder, block by block
+        where it has blocks (U-Net++: column by column), and the head. Frozen and idle parameters are left
+        out, and so are stages without any other.
+        """
+        encoder: dict[str, list[nn.Parameter]] = {}
+        for twin in self.encoders.values():
+            for stage, parameters in _by_stage(twin).items():
+                encoder.setdefault(stage, []).extend(parameters)
+        head = list(self.network.segmentation_head.parameters())
+        stages = [*encoder.values(), *_by_stage(self.network.decoder).values(), head]
+        trainable = ([parameter for parameter in stage if parameter.requires_grad] for stage in stages)
+        return [stage for stage in trainable if stage]
 
     def freeze_encoder(self, update_batchnorm: bool = False) -> None:
         """Stop training the encoder: no gradients, and fixed BatchNorm statistics.
@@ -84,7 +115,7 @@ def build_segmenter(
         architecture: `unet`, `unetplusplus`, `manet`, `linknet`, `fpn`, `pspnet`, `deeplabv3`,
             `deeplabv3plus`, `pan` or `upernet`.
         encoder_name: An encoder of segmentation_models_pytorch, or `tu-<model>` for one of timm.
-        in_channels: Number of bands.
+        in_channels: Number of bands; of all modalities together where they are stacked.
         num_classes: Number of classes `K`.
         encoder_depth: Encoder stages that run, 3 to 5. `None` means 5, but 3 for PSPNet, as in the
             published DFC2020 table: layer3 and layer4 of a ResNet then load their weights but never
@@ -97,7 +128,96 @@ def build_segmenter(
     Raises:
         ValueError: Unknown architecture, encoder or weights, or a number out of range.
     """
-    if encoder_depth is None:
-        encoder_depth = 3 if architecture == "pspnet" else 5
-    network = build_network(architecture, encoder_name, in_channels, num_classes, encoder_depth, encoder_weights)
+    depth = _depth(architecture, encoder_depth)
+    network = build_network(architecture, encoder_name, in_channels, num_classes, depth, encoder_weights)
     return Segmenter(network, architecture, in_channels)
+
+
+def build_twin_segmenter(
+    architecture: str,
+    encoder_name: str,
+    bands: Mapping[str, int],
+    num_classes: int,
+    encoder_depth: int | None = None,
+    encoder_weights: Mapping[str, str | None] | None = None,
+) -> Segmenter:
+    """A segmenter with an encoder for each modality, whose features are averaged (`TwinEncoder`).
+
+    Args:
+        architecture: As in `build_segmenter`.
+        encoder_name: Kind of both encoders.
+        bands: Modality (`"s1"`, `"s2"`) -> number of bands, in the order in which they are stacked.
+        num_classes: Number of classes `K`.
+        encoder_depth: As in `build_segmenter`.
+        encoder_weights: Modality -> `"imagenet"`, where they are to be downloaded.
+
+    Returns:
+        A module `(B, sum C, H, W) -> (B, K, H, W)`; `encoders` holds both encoders by modality.
+
+    Raises:
+        ValueError: As in `build_segmenter`, or fewer than two modalities, or FPN at depth 3, where the
+            image itself is one of the features.
+    """
+    depth = _depth(architecture, encoder_depth)
+    if len(bands) < 2 or not set(bands) <= set(MODALITIES):
+        raise ValueError(f"bands {dict(bands)}: twins take two or more of {', '.join(MODALITIES)} with their counts")
+    if architecture == "fpn" and depth == 3:
+        raise ValueError("encoder_depth 3: the image itself is a feature of fpn then, and twins share none; choose 4")
+    starts = encoder_weights or {}
+    networks = {
+        modality: build_network(architecture, encoder_name, count, num_classes, depth, starts.get(modality))
+        for modality, count in bands.items()
+    }
+    twins = TwinEncoder({modality: network.encoder for modality, network in networks.items()}, bands)
+    network = networks[next(iter(bands))]
+    network.encoder = twins
+    return Segmenter(network, architecture, sum(bands.values()))
+
+
+def build_change_segmenter(
+    architecture: str = "unet",
+    encoder_name: str = "resnet50",
+    in_channels: int = 13,
+    num_classes: int = 1,
+    encoder_depth: int | None = None,
+    encoder_weights: str | None = None,
+) -> Segmenter:
+    """A segmenter of what changed between two dates: one encoder for both (`SiameseEncoder`).
+
+    Args:
+        architecture: As in `build_segmenter`.
+        encoder_name: Kind of the encoder.
+        in_channels: Number of bands of one date.
+        num_classes: Logits a pixel; 1 for change, positive where it is seen.
+        encoder_depth: As in `build_segmenter`.
+        encoder_weights: As in `build_segmenter`.
+
+    Returns:
+        A module `(B, 2C, H, W) -> (B, K, H, W)`, date 1 before date 2.
+
+    Raises:
+        ValueError: As in `build_segmenter`.
+    """
+    depth = _depth(architecture, encoder_depth)
+    network = build_network(architecture, encoder_name, in_channels, num_classes, depth, encoder_weights)
+    network.encoder = SiameseEncoder(network.encoder)
+    return Segmenter(network, architecture, 2 * in_channels)
+
+
+def _depth(architecture: str, encoder_depth: int | None) -> int:
+    if encoder_depth is not None:
+        return encoder_depth
+    return 3 if architecture == "pspnet" else 5
+
+
+def _by_stage(module: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """Parameters by the stage their names tell; one that tells none goes with the one before it."""
+    stages: dict[str, list[nn.Parameter]] = {}
+    stage = "stem"
+    for name, parameter in module.named_parameters():
+        if node := _GRID_NODE.match(name):
+            stage = f"column {int(node[2]) - int(node[1])}"
+        elif found := _STAGE.match(name):
+            stage = found[1]
+        stages.setdefault(stage, []).append(parameter)
+    return stages

@@ -21,7 +21,11 @@ ORIGINS = {
     "networks.s1.encoder.": ("pretrainer-late", "s1"),
     "networks.s2.encoder.": ("pretrainer-late", "s2"),
     "networks.common.encoder.": ("pretrainer-late", "common"),
+    "networks.ortho.encoder.": ("pretrainer-late", "ortho"),
     "network.encoder.": ("segmenter", None),
+    "network.encoder.encoders.s1.": ("segmenter", "s1"),
+    "network.encoder.encoders.s2.": ("segmenter", "s2"),
+    "network.encoder.encoders.images.": ("segmenter", None),
     "module.encoder_q.": ("moco", None),
     "module.encoder_k.": ("moco", None),
     "module.backbone.": ("dino", None),
@@ -46,7 +50,7 @@ class Stem:
         prefix: What stands before the encoder's own names.
         shape: Shape of the weight, `(out, bands, height, width)`.
         layout: Whose checkpoint it is, one of `LAYOUTS`, or `"unknown"`.
-        modality: `"s1"`, `"s2"`, `"common"`, or `None` where neither prefix nor band count tells.
+        modality: `"s1"`, `"s2"`, `"ortho"`, `"common"`, or `None` where neither prefix nor band count tells.
     """
 
     prefix: str

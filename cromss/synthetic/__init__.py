@@ -2,23 +2,29 @@
 
 Land cover grows from multi-scale fields (`land`), varies within its classes (`ground`), is seen
 by a spectrometer through an atmosphere (`optics`) and by a radar with speckle (`backscatter`), and is labelled
-with noise whose truth is known (`noise`).
-`folders` writes it in the layouts of the real sets, so that the same scripts run on both. Seasons are
+with noise whose truth is known (`noise`). It is put to use (`land_use`), marked in part (`experts`) and built over
+(`change`). A city on 1 m pixels has streets and houses (`city`) and is seen from an aeroplane (`orthophoto`).
+The `*folders` write it in the layouts of the real sets, so that the same scripts run on both. Seasons are
 0 spring, 1 summer, 2 autumn, 3 winter; class ids are those of `cromss.legends.NOL`.
 """
 
 from cromss.synthetic.backscatter import radar
-from cromss.synthetic.folders import WORLD_VERSION, write_dfc2020, write_nol
+from cromss.synthetic.change_folders import city_names, write_oscd
+from cromss.synthetic.city_folders import write_nyc
+from cromss.synthetic.folders import write_dfc2020, write_nol
 from cromss.synthetic.ground import Ground, draw_ground
 from cromss.synthetic.land import Landscape, land_cover, landscape
 from cromss.synthetic.noise import NoiseModel, noisy_labels
 from cromss.synthetic.optics import optical
+from cromss.synthetic.rasters import WORLD_VERSION
+from cromss.synthetic.tile_folders import write_dw, write_osm
 
 __all__ = [
     "WORLD_VERSION",
     "Ground",
     "Landscape",
     "NoiseModel",
+    "city_names",
     "draw_ground",
     "land_cover",
     "landscape",
@@ -26,5 +32,9 @@ __all__ = [
     "optical",
     "radar",
     "write_dfc2020",
+    "write_dw",
     "write_nol",
+    "write_nyc",
+    "write_oscd",
+    "write_osm",
 ]

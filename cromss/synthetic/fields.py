@@ -93,6 +93,47 @@ def enlarge(image: np.ndarray, factor: int, shape: Shape) -> np.ndarray:
     return image.repeat(factor, axis=0).repeat(factor, axis=1)[: shape[0], : shape[1]]
 
 
+def local_mean(image: np.ndarray, radius: int) -> np.ndarray:
+    """Mean over a square of 2 radius + 1 px; `(H, W)` -> `(H, W)` float64, edges repeat."""
+    side = 2 * radius + 1
+    total = np.pad(image, ((radius + 1, radius), (radius + 1, radius)), mode="edge").astype(np.float64)
+    total = total.cumsum(axis=0).cumsum(axis=1)
+    return (total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]) / side**2
+
+
+def near(mask: np.ndarray, radius: int) -> np.ndarray:
+    """Pixels with a pixel of `mask` at most `radius` rows and columns away; bool."""
+    return local_mean(mask, radius) > 0.5 / (2 * radius + 1) ** 2
+
+
+def shifted(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """`(H, W)` moved down by `rows` and right by `columns`; edges repeat."""
+    places = (np.arange(length) - by for length, by in zip(image.shape, (rows, columns)))
+    return image[np.ix_(*(np.clip(place, 0, length - 1) for place, length in zip(places, image.shape)))]
+
+
+def resampled(image: np.ndarray, shape: Shape, extent: tuple[float, float]) -> np.ndarray:
+    """Bilinear values on another grid with the same upper left corner.
+
+    Args:
+        image: `(H, W)`.
+        shape: Height and width wanted in px.
+        extent: Height and width that these cover, in px of `image`.
+    """
+    for axis, (number, length) in enumerate(zip(shape, extent)):
+        last = image.shape[axis] - 1
+        place = np.clip((np.arange(number) + 0.5) * length / number - 0.5, 0, last)
+        lower = np.minimum(place.astype(np.int64), max(last - 1, 0))
+        share = (place - lower).reshape((-1, 1) if axis == 0 else (1, -1))
+        image = image.take(lower, axis) * (1 - share) + image.take(np.minimum(lower + 1, last), axis) * share
+    return image
+
+
+def squash(values: np.ndarray) -> np.ndarray:
+    """Logistic function, float32 in (0, 1)."""
+    return (1 / (1 + np.exp(-values))).astype(np.float32)
+
+
 def _filtered(rng: np.random.Generator, response: np.ndarray, shape: Shape) -> np.ndarray:
     white = rng.standard_normal(shape, dtype=np.float32)
     return np.fft.irfft2(np.fft.rfft2(white) * response, s=shape).astype(np.float32)

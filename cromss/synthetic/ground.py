@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cromss.synthetic.fields import Shape, fractal_field, parcel_edges, parcels, smooth_field
+from cromss.synthetic.fields import Shape, fractal_field, parcel_edges, parcels, smooth_field, squash
 from cromss.synthetic.land import BARE, BUILT, CROPS, FLOODED, GRASS, SHRUB, SNOW, TREES, WATER, Landscape
 
 NUM_SEASONS = 4
@@ -71,9 +71,9 @@ def draw_ground(labels: np.ndarray, rng: np.random.Generator, land: Landscape | 
     built = labels == BUILT
     kind = np.where(built, 1.2 * house, varied(1.3) + region[0])
     return Ground(
-        kind=_squash(2.5 * kind),
+        kind=squash(2.5 * kind),
         vigour=varied(1.1) + region[1],
-        soil=_squash(1.5 * (varied(1.3) + region[2])),
+        soil=squash(1.5 * (varied(1.3) + region[2])),
         gain=varied(1.2) + region[3],
         slope=_sunlit(height),
         grain=np.where(built, 0.5 * grain + 0.7 * house - 1.3 * street, grain),
@@ -115,7 +115,3 @@ def _quarters(rng: np.random.Generator, shape: Shape) -> tuple[np.ndarray, np.nd
 def _sunlit(height: np.ndarray) -> np.ndarray:
     slope = np.gradient(height, axis=1) - np.gradient(height, axis=0)
     return (slope / max(slope.std(), 1e-6)).astype(np.float32)
-
-
-def _squash(values: np.ndarray) -> np.ndarray:
-    return (1 / (1 + np.exp(-values))).astype(np.float32)

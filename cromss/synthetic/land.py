@@ -69,10 +69,17 @@ def land_cover(rng: np.random.Generator, size: int) -> np.ndarray:
     return landscape(rng, size).labels
 
 
-def landscape(rng: np.random.Generator, size: int) -> Landscape:
-    """One location of `size` x `size` px of 10 m."""
-    shape = (size, size)
-    biome = _draw_biome(rng)
+def landscape(rng: np.random.Generator, size: int, width: int | None = None, biome: Biome | None = None) -> Landscape:
+    """One location.
+
+    Args:
+        rng: Source of randomness.
+        size: Height in px of 10 m.
+        width: Width in px; `size` for `None`.
+        biome: What kind of region; drawn for `None`.
+    """
+    shape = (size, width or size)
+    biome = biome or _draw_biome(rng)
     height = biome.altitude + _relief(rng, shape)
     moisture = biome.moisture + 0.8 * fractal_field(rng, shape, 1.7) - 0.3 * (height - biome.altitude)
     parcel = parcels(rng, shape, width=rng.uniform(12, 26))
@@ -81,6 +88,16 @@ def landscape(rng: np.random.Generator, size: int) -> Landscape:
     labels = _settle(rng, labels, height, biome.towns)
     labels = _drown(rng, labels, height, moisture, biome.water)
     return Landscape(labels, parcel, height)
+
+
+def roads(rng: np.random.Generator, shape: Shape, centres: np.ndarray) -> np.ndarray:
+    """A two-pixel road from each town through the next and out of the picture; bool."""
+    road = np.zeros(shape, bool)
+    bend = 4 * smooth_field(rng, shape, 35)
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
+    for (row, column), angle in zip(centres[:3], rng.uniform(0, np.pi, 3)):
+        road |= np.abs(np.cos(angle) * (y - row) - np.sin(angle) * (x - column) + bend) < 1
+    return road
 
 
 def _draw_biome(rng: np.random.Generator) -> Biome:
@@ -136,7 +153,7 @@ def _settle(rng: np.random.Generator, labels: np.ndarray, height: np.ndarray, me
     garden = rng.choice([BUILT, GRASS, TREES], size=block.max() + 1, p=[0.82, 0.1, 0.08]).astype(np.uint8)[block]
     town = (density > 0.5) & (height < 1.8)
     labels = np.where(town, np.where(density > 0.95, BUILT, garden), labels)
-    labels[_roads(rng, shape, centres)] = BUILT
+    labels[roads(rng, shape, centres)] = BUILT
     for row, column in rng.integers(0, shape, (rng.poisson(1 + mean_towns), 2)):
         depth, width = rng.integers(2, 6, 2)
         labels[row : row + depth, column : column + width] = BUILT
@@ -149,16 +166,6 @@ def _town_density(shape: Shape, centres: np.ndarray, radii: np.ndarray) -> np.nd
     for (row, column), radius in zip(centres, radii):
         density += 1.4 * np.exp(-((y - row) ** 2 + (x - column) ** 2) / (2 * radius**2))
     return density
-
-
-def _roads(rng: np.random.Generator, shape: Shape, centres: np.ndarray) -> np.ndarray:
-    """A two-pixel road from each town through the next and out of the picture; bool."""
-    roads = np.zeros(shape, bool)
-    bend = 4 * smooth_field(rng, shape, 35)
-    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
-    for (row, column), angle in zip(centres[:3], rng.uniform(0, np.pi, 3)):
-        roads |= np.abs(np.cos(angle) * (y - row) - np.sin(angle) * (x - column) + bend) < 1
-    return roads
 
 
 def _drown(

@@ -96,9 +96,9 @@ def noisy_labels(
     _check(exact, season)
     noise = noise or NoiseModel()
     seasonal = rng.spawn(NUM_SEASONS)[season]
-    labels = _displace(exact, rng, noise.border_shift)
+    labels = displace(exact, rng, noise.border_shift)
     labels = sieve(labels, noise.min_object, connectivity=4) if noise.min_object > 1 else labels
-    labels = _confuse(labels, rng, noise.confusion_matrix(), noise.confusion_scale)
+    labels = confuse(labels, rng, noise.confusion_matrix(), noise.confusion_scale)
     return _flip(labels, season, seasonal, noise.seasonal_flip)
 
 
@@ -109,7 +109,7 @@ def _check(exact: np.ndarray, season: int) -> None:
         raise ValueError(f"exact labels: wanted (H, W) uint8 ids in 0..8, got {exact.shape} {exact.dtype}")
 
 
-def _displace(labels: np.ndarray, rng: np.random.Generator, shift: float) -> np.ndarray:
+def displace(labels: np.ndarray, rng: np.random.Generator, shift: float) -> np.ndarray:
     """Look up each pixel at a smoothly displaced place, at most three `shift` px away along each axis."""
     if shift == 0:
         return labels
@@ -121,7 +121,7 @@ def _displace(labels: np.ndarray, rng: np.random.Generator, shift: float) -> np.
     return labels[tuple(places)]
 
 
-def _confuse(labels: np.ndarray, rng: np.random.Generator, matrix: np.ndarray, scale: float) -> np.ndarray:
+def confuse(labels: np.ndarray, rng: np.random.Generator, matrix: np.ndarray, scale: float) -> np.ndarray:
     """Draw each pixel's class from its row of `matrix`, in patches of `scale` px."""
     whether, which = uniform_pair(rng, labels.shape, scale)
     error = 1 - matrix.diagonal()

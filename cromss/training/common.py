@@ -1,7 +1,9 @@
 """What pretraining and transfer share: doing a run once, bands, legends, encoder weights, the synthetic default."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,29 @@ import lightning as L
 from torch import nn
 
 from cromss.legends import LEGENDS
-from cromss.models.weights import WeightsError, load_encoder
-from cromss.sensors import S1, s2_bands
+from cromss.models.segmenter import Segmenter
+from cromss.models.weights import WeightsReport, check_bands, load_encoder, load_segmenter
+from cromss.sensors import MODALITIES, s2_bands
 from cromss.settings import Runtime
-from cromss.training.runs import RunFolder, processes
+from cromss.training.runs import RunFolder, first_seed, processes
 
 Work = Callable[[Any, RunFolder], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the weights of an encoder come from.
+
+    Attributes:
+        source: Whose they are, a name in `cromss.models.sources.SOURCES`.
+        report: What was loaded, unless the encoder had them from the start (random, imagenet).
+    """
+
+    source: str
+    report: WeightsReport | None = None
+
+    def __str__(self) -> str:
+        return str(self.report or self.source)
 
 
 def run_once(settings: Any, default_name: str, work: Work) -> dict[str, Any]:
@@ -31,29 +50,58 @@ def run_once(settings: Any, default_name: str, work: Work) -> dict[str, Any]:
     if metrics is not None:
         print(f"{folder.path} is finished already")
         return metrics
-    L.seed_everything(settings.runtime.seed, verbose=False)
+    L.seed_everything(first_seed(settings.runtime), verbose=False)
     start = time.monotonic()
     metrics = work(settings, folder)
     return folder.close(settings, metrics | {"seconds": time.monotonic() - start})
 
 
+def refuse_several_processes(runtime: Runtime) -> None:
+    """Raise ValueError where several seeds cannot follow each other: Lightning starts its processes once a run."""
+    nodes, devices = processes(runtime)
+    if (nodes, devices) != (1, 1) and "SLURM_STEP_ID" not in os.environ:
+        seeds = " ".join(map(str, runtime.seed))
+        raise ValueError(
+            f"--seed {seeds}: several seeds follow each other in one process; add --devices 1, or one seed"
+        )
+
+
 def band_names(modality: str, n_channels: int) -> tuple[str, ...]:
     """Names of a modality's bands; `n_channels` chooses among those of Sentinel-2."""
-    return S1.bands if modality == "s1" else s2_bands(n_channels)
+    return s2_bands(n_channels) if modality == "s2" else MODALITIES[modality].bands
 
 
-def load_weights(encoder: nn.Module, path: str, modality: str, bands: Sequence[str]) -> str:
-    """Load an encoder from a file and say what it is; `random` and `imagenet` are in the encoder already.
+def load_weights(
+    encoder: nn.Module,
+    path: str,
+    modality: str,
+    bands: Sequence[str],
+    source: str = "auto",
+    tag: str = "encoder",
+    segmenter: Segmenter | None = None,
+) -> Origin:
+    """Load an encoder from a file; `random` and `imagenet` are in it already.
+
+    Args:
+        encoder: The encoder.
+        path: The file.
+        modality: Which encoder of the file; `"common"` for one of stacked modalities.
+        bands: Bands that will be fed.
+        source: Whose weights they are, or `"auto"`.
+        tag: How much to load, see `load_segmenter`; more than the encoder needs the `segmenter`.
+        segmenter: The network of the encoder.
 
     Raises:
         WeightsError: The file does not fit, or was trained on other bands or another order of them.
     """
     if path in ("random", "imagenet"):
-        return path
-    report = load_encoder(encoder, path, modality)
-    if report.bands not in (None, tuple(bands)):
-        raise WeightsError(f"{path}: trained on bands {' '.join(report.bands)}, but {' '.join(bands)} are fed")
-    return str(report)
+        return Origin(path)
+    if tag == "encoder" or segmenter is None:
+        report = load_encoder(encoder, path, modality, source)
+    else:
+        report = load_segmenter(segmenter, path, modality, tag, source)
+    check_bands(report, bands)
+    return Origin(report.source, report)
 
 
 def refuse_other_legend(labels: Any, num_classes: int, name: str | None = None) -> None:

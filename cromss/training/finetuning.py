@@ -1,131 +1,189 @@
 """Transfer to sets with exact labels, from settings to metrics."""
 
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cromss import __version__, default_sets
+from cromss import __version__
 from cromss.batch_transforms import BatchTransform
-from cromss.callbacks import CheckpointCard, MapWriter
+from cromss.callbacks import CheckpointCard, MapWriter, PredictionPanel
 from cromss.config import to_flat
-from cromss.datamodule import StacksData
-from cromss.datasets import SeasonStacks
-from cromss.legends import DFC2020
-from cromss.metrics import MEANS
-from cromss.models import build_segmenter
-from cromss.optimisers import cosine_optimiser
+from cromss.metrics import change_scores, scores
+from cromss.models import build_change_segmenter, build_segmenter, build_twin_segmenter
+from cromss.models.segmenter import Segmenter
+from cromss.models.sources import native_normalization
+from cromss.optimisers import schedule, transfer_optimiser
 from cromss.settings import FinetuneSettings
-from cromss.store import open_store
 from cromss.tasks import FinetuneTask
-from cromss.training.common import band_names, load_weights, refuse_other_legend, run_once, synthetic_home
+from cromss.training.common import Origin, load_weights, refuse_several_processes, run_once
+from cromss.training.downstream import downstream_bands, downstream_data
 from cromss.training.runs import RunFolder, build_trainer, fit
 
 
 def finetune(settings: FinetuneSettings) -> dict[str, Any]:
-    """Transfer an encoder to a downstream set, score every test tile, and return the scores."""
-    return run_once(settings, _finetune_name(settings), _finetune)
+    """Transfer an encoder to a downstream set, score every test pixel once, and return the scores.
+
+    Returns:
+        What metrics.json holds: the set's scores (`DownstreamSet.scores`) in [0, 1], scores by class,
+        origin of the weights. Of several seeds: means of the scores, their sample standard deviations
+        under `"std"`, and what each seed returned under `"runs"`.
+    """
+    if len(settings.runtime.seed) == 1:
+        return run_once(settings, _finetune_name(settings), _finetune)
+    refuse_several_processes(settings.runtime)
+    return summary([finetune(one_seed(settings, seed)) for seed in settings.runtime.seed], settings.data.task.scores)
 
 
-def downstream_data(settings: FinetuneSettings) -> StacksData:
-    """Loaders of the downstream set; raw values are quantised on the fly."""
-    source, runtime = settings.data, settings.runtime
-    if source.data_path:
-        home = Path(source.data_path)
-    else:
-        home = default_sets.dfc2020_set(synthetic_home(runtime, "downstream"), *source.synthetic_tiles)
-    bands = {source.input_type: band_names(source.input_type, source.n_channels)}
-    parts = {}
-    for part in ("train", "test"):
-        image = open_store(home / part / f"{source.input_type}.lmdb", source.input_type)
-        labels = open_store(home / part / "labels.lmdb", "labels")
-        refuse_other_legend(labels, DFC2020.num_classes, DFC2020.name)
-        parts[part] = partial(SeasonStacks, {source.input_type: image}, labels, bands, DFC2020.num_classes)
-    train = parts["train"](min_size=source.crop_size)
-    chosen, held = _downstream_split(len(train), source.n_train, source.validation)
-    return StacksData(
-        train=train,
-        val=parts["train"](),
-        test=parts["test"](),
-        train_indices=chosen,
-        val_indices=held,
-        batch_size=settings.optimisation.batch_size,
-        test_batch_size=runtime.test_batch_size,
-        num_workers=runtime.num_workers,
-        seed=runtime.seed,
-    )
+def one_seed(settings: FinetuneSettings, seed: int) -> FinetuneSettings:
+    """The same settings for one of several seeds; a given name is completed by the seed."""
+    name = settings.runtime.name and f"{settings.runtime.name}_seed{seed}"
+    return replace(settings, runtime=replace(settings.runtime, seed=(seed,), name=name))
 
 
-def finetuning_task(settings: FinetuneSettings) -> tuple[FinetuneTask, str]:
-    """Segmenter with its encoder loaded and frozen as told, and a line on where the weights come from."""
+def summary(runs: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, Any]:
+    """Means and sample standard deviations of the scores `keys` over runs; runs without a score are left out."""
+    known = {key: [run[key] for run in runs if run[key] is not None] for key in keys}
+    means = {key: statistics.fmean(values) if values else None for key, values in known.items()}
+    spread = {key: statistics.stdev(values) if len(values) > 1 else None for key, values in known.items()}
+    return means | {"std": spread, "runs": list(runs)}
+
+
+def finetuning_task(settings: FinetuneSettings) -> tuple[FinetuneTask, dict[str, Origin]]:
+    """Segmenter with its encoders loaded and frozen as told, and by encoder where its weights come from."""
     source, model, optimisation = settings.data, settings.model, settings.optimisation
-    bands = band_names(source.input_type, source.n_channels)
-    network = build_segmenter(
-        model.model_framework,
-        model.model_type,
-        in_channels=len(bands),
-        num_classes=DFC2020.num_classes,
-        encoder_depth=model.encoder_depth or None,
-        encoder_weights="imagenet" if model.weight_path == "imagenet" else None,
-    )
-    origin = load_weights(network.encoder, model.weight_path, source.input_type, bands)
-    print(f"encoder weights: {origin}")
+    network = _network(settings)
+    origins = _load_weights(settings, network)
     if model.encoder_finetune_tag == "efix":
         network.freeze_encoder(update_batchnorm=model.moving_batchnorm)
-    cosine_share, final_rate = optimisation.scheduler_values
-    cosine_epochs = round(cosine_share * optimisation.epochs) if optimisation.scheduler_type == "cos" else 0
-    transform = partial(BatchTransform, DFC2020.num_classes, seed=settings.runtime.seed)
+    transform = partial(BatchTransform, source.task.legend.num_classes, seed=settings.runtime.seed[0])
+    rate = optimisation.learning_rate
     task = FinetuneTask(
         model=network,
-        modality=source.input_type,
+        modalities=source.modalities,
         loss_type=model.loss_type,
         train_transform=transform(source.crop_size),
         eval_transform=transform(None, augment=False),
         optimiser=partial(
-            cosine_optimiser,
+            transfer_optimiser,
             name=optimisation.optimizer,
-            learning_rate=optimisation.learning_rate,
+            learning_rate=rate,
             weight_decay=optimisation.weight_decay,
-            cosine_epochs=cosine_epochs,
-            final_rate=final_rate,
+            order={"dsam": "same", "dasc": "ascending", "ddes": "descending"}[model.decoder_finetune_tag],
+            ratio=model.lr_varying_factor,
+            factor=schedule(optimisation.scheduler_type, optimisation.scheduler_values, optimisation.epochs, rate),
         ),
-        legend=DFC2020,
-        absent=settings.absent,
+        legend=source.task.legend,
+        score=partial(change_scores if source.task.is_change else scores, absent=settings.absent),
+        unfreeze_epoch=model.encoder_finetune_epoch,
+        moving_batchnorm=model.moving_batchnorm,
     )
-    return task, origin
+    return task, origins
+
+
+def normalizations(settings: FinetuneSettings, origins: Mapping[str, Origin]) -> dict[str, str]:
+    """Modality -> name of its normalisation.
+
+    Raises:
+        ValueError: The native one is asked for and unknown.
+    """
+    asked, names = settings.data.normalization, {}
+    for modality in settings.data.modalities:
+        origin = origins.get(modality, origins.get("images"))
+        names[modality] = asked if asked != "native" else native_normalization(origin.source, modality)
+    return names
 
 
 def _finetune(settings: FinetuneSettings, folder: RunFolder) -> dict[str, Any]:
-    data = downstream_data(settings)
-    task, origin = finetuning_task(settings)
+    task, origins = finetuning_task(settings)
+    inputs = normalizations(settings, origins)
+    data = downstream_data(settings, inputs)
     checkpoint = folder.open(settings)
+    bands, weights = downstream_bands(settings.data), {name: str(origin) for name, origin in origins.items()}
+    card = {
+        "version": __version__,
+        "architecture": settings.model.model_framework,
+        "encoder_name": settings.model.model_type,
+        "bands": {modality: list(names) for modality, names in bands.items()},
+        "normalization": inputs,
+        "classes": list(task.legend.classes),
+        "weights": weights,
+        "settings": to_flat(settings),
+    }
     callbacks = [
-        CheckpointCard({"version": __version__, "settings": to_flat(settings), "weights": origin}),
+        CheckpointCard(card),
         MapWriter(folder.path / "maps", settings.save_maps),
+        PredictionPanel(folder.path / "test_tiles.png", bands),
     ]
-    trainer = build_trainer(settings.runtime, settings.optimisation.epochs, folder, callbacks)
+    late = bool(settings.model.encoder_finetune_epoch)
+    trainer = build_trainer(
+        settings.runtime, settings.optimisation.epochs, folder, callbacks, some_parameters_idle=late
+    )
     fit(trainer, task, data, checkpoint)
     trainer.test(task, data, verbose=False)
-    result = task.test_result
-    classes = task.legend.classes
-    per_class = {name: dict(zip(classes, map(float, result[name]))) for name in ("iou", "f1", "precision", "recall")}
-    means = {name: float(result[name]) for name in MEANS}
-    return means | per_class | {"weights": origin}
+    return _metrics(task) | {"weights": weights, "normalization": inputs, "train_tiles": len(data.train_indices)}
 
 
-def _downstream_split(num_tiles: int, n_train: int, validation: float) -> tuple[list[int], list[int]]:
-    """Training tiles spread over the set, and its last ones for validation: neighbours stay together."""
-    num_held = round(validation * num_tiles)
-    chosen, held = list(range(num_tiles - num_held)), list(range(num_tiles - num_held, num_tiles))
-    if not chosen:
-        raise ValueError(f"--validation {validation:g}: leaves none of the {num_tiles} tiles to train on")
-    if n_train > len(chosen):
-        raise ValueError(f"--n_train {n_train}: only {len(chosen)} training tiles are there")
-    return (chosen[:: max(1, len(chosen) // n_train)][:n_train] if n_train else chosen), held
+def _metrics(task: FinetuneTask) -> dict[str, Any]:
+    """Scores of the test, those by class under the classes' names."""
+    result, classes = task.test_result, task.legend.classes
+    return {
+        name: value if isinstance(value, float) else dict(zip(classes, map(float, value)))
+        for name, value in result.items()
+    }
+
+
+def _network(settings: FinetuneSettings) -> Segmenter:
+    source, model = settings.data, settings.model
+    counts = {modality: len(names) for modality, names in downstream_bands(source).items()}
+    common = {
+        "architecture": model.model_framework,
+        "encoder_name": model.model_type,
+        "encoder_depth": model.encoder_depth or None,
+    }
+    start = "imagenet" if model.weight_path == "imagenet" else None
+    if source.task.is_change:
+        return build_change_segmenter(**common, in_channels=counts["s2"], encoder_weights=start)
+    num_classes = source.task.legend.num_classes
+    if model.fusion_type == "twin":
+        starts = {modality: "imagenet" for modality in counts if _weight_path(settings, modality) == "imagenet"}
+        return build_twin_segmenter(**common, bands=counts, num_classes=num_classes, encoder_weights=starts)
+    return build_segmenter(**common, in_channels=sum(counts.values()), num_classes=num_classes, encoder_weights=start)
+
+
+def _load_weights(settings: FinetuneSettings, network: Segmenter) -> dict[str, Origin]:
+    """Load what is asked for; by encoder where it came from."""
+    model, bands = settings.model, downstream_bands(settings.data)
+    if model.fusion_type == "early" and len(bands) > 1:
+        stacked = tuple(name for names in bands.values() for name in names)
+        wanted = {"images": ("common", stacked)}
+    else:
+        wanted = {name: (modality, bands[modality]) for name, modality in zip(network.encoders, bands)}
+    origins = {}
+    for name, (modality, names) in wanted.items():
+        path = _weight_path(settings, modality)
+        origins[name] = load_weights(
+            network.encoders[name], path, modality, names, model.weight_source, model.weight_load_tag, network
+        )
+        print(f"{name} encoder: {origins[name]}")
+    return origins
+
+
+def _weight_path(settings: FinetuneSettings, modality: str) -> str:
+    model = settings.model
+    return model.weight_path_s1 or model.weight_path if modality == "s1" else model.weight_path
 
 
 def _finetune_name(settings: FinetuneSettings) -> str:
     model, source = settings.model, settings.data
     path = Path(model.weight_path)
     weights = path.parent.parent.name if path.parent.name == "checkpoints" else path.stem
-    parts = (source.dataset, source.input_type, model.model_framework, model.model_type, weights)
-    return "_".join((*parts, model.encoder_finetune_tag, f"seed{settings.runtime.seed}"))
+    parts = [source.dataset, source.input_type, model.model_framework, model.model_type, weights]
+    parts.append(model.encoder_finetune_tag)
+    parts += [model.fusion_type] if source.input_type == "s12" else []
+    parts += [source.normalization] if source.normalization != "common" else []
+    parts += [f"n{source.n_train}"] if source.n_train else []
+    parts += [f"{source.fraction:g}pc"] if source.fraction < 100 else []
+    return "_".join([*parts, f"seed{settings.runtime.seed[0]}"])

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import ClusterEnvironment, LightningEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 
-from cromss.callbacks import AtomicCheckpointIO, EpochTable, LastCheckpoint, StepLimit
+from cromss.callbacks import AtomicCheckpointIO, EpochTable, LastCheckpoint, SameBuffers, StepLimit, StepSeed
 from cromss.config import replace_text, save_yaml, to_flat
 from cromss.models.weights import open_checkpoint
 from cromss.settings import Runtime
@@ -182,7 +182,12 @@ def fit(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule
 
 
 def build_trainer(
-    runtime: Runtime, epochs: int, folder: RunFolder, callbacks: Sequence[L.Callback], best: str = ""
+    runtime: Runtime,
+    epochs: int,
+    folder: RunFolder,
+    callbacks: Sequence[L.Callback],
+    best: str = "",
+    some_parameters_idle: bool = False,
 ) -> L.Trainer:
     """Trainer that logs to TensorBoard and metrics.csv and keeps the last, every n-th and the best checkpoint.
 
@@ -192,6 +197,7 @@ def build_trainer(
         folder: Run folder.
         callbacks: Further callbacks.
         best: Loss whose lowest value marks the best checkpoint; empty for none.
+        some_parameters_idle: Parameters that train later have no gradient in the beginning.
     """
     _quieten()
     nodes, devices = processes(runtime)
@@ -206,7 +212,7 @@ def build_trainer(
         accelerator=runtime.accelerator,
         devices=devices,
         num_nodes=nodes,
-        strategy="ddp" if nodes * (devices if isinstance(devices, int) else 1) > 1 else "auto",
+        strategy=_strategy(nodes, devices, some_parameters_idle),
         precision="bf16-mixed" if runtime.amp else "32-true",
         max_epochs=epochs,
         limit_train_batches=runtime.limit_batches or None,
@@ -218,6 +224,8 @@ def build_trainer(
         enable_model_summary=False,
         logger=TensorBoardLogger(folder.path, name="", version=""),
         callbacks=[
+            StepSeed(first_seed(runtime)),
+            SameBuffers(),
             EpochTable(folder.path / "metrics.csv"),
             *saving,
             *([StepLimit(runtime.max_steps)] if runtime.max_steps > 0 else []),
@@ -226,6 +234,18 @@ def build_trainer(
         ],
         plugins=[AtomicCheckpointIO(), *_environment()],
     )
+
+
+def first_seed(runtime: Runtime) -> int:
+    """The seed of a run; transfer keeps its seeds as a tuple."""
+    return runtime.seed if isinstance(runtime.seed, int) else runtime.seed[0]
+
+
+def _strategy(nodes: int, devices: int | str, some_parameters_idle: bool) -> str:
+    several = nodes > 1 or (torch.cuda.device_count() if devices == "auto" else devices) > 1
+    if not several:
+        return "auto"
+    return "ddp_find_unused_parameters_true" if some_parameters_idle else "ddp"
 
 
 def _quieten() -> None:

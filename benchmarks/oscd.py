@@ -1,0 +1,148 @@
+"""Real OSCD: change detection from random weights and from encoders pretrained on noisy labels of the same cities.
+
+python benchmarks/oscd.py --data_path oscd --labels_path oscd_dw
+
+Single-modal noisy-label pretraining (ResNet-18 U-Net) on both dates of the ten training cities with Dynamic World
+labels, then change detection on four other cities (the development split of the fourteen official training cities),
+encoder frozen and tuned, for each seed. What is finished is not done again; results go to benchmarks/oscd.csv.
+"""
+
+import csv
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cromss.config import parse, run
+from cromss.downstream_sets import CHANGE_SCORES
+from cromss.settings import FinetuneSettings, SingleModalSettings
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "data_prepare"
+
+
+@dataclass(frozen=True)
+class OscdBenchmark:
+    """Noisy-label pretraining against random weights on real OSCD."""
+
+    data_path: Path
+    """Folder of the raw set."""
+    labels_path: Path
+    """Folder of the noisy labels, <city>_<date>.tif with the codes of Dynamic World."""
+    save_dir: Path = Path("runs/oscd_benchmark")
+    """Folder of stores and runs."""
+    results: Path = Path("benchmarks/oscd.csv")
+    """Table to write."""
+    seed: tuple[int, ...] = (0, 1, 2)
+    """Seeds of pretraining and transfer."""
+    pretrain_epochs: int = 60
+    """Epochs of pretraining."""
+    epochs: int = 12
+    """Epochs of transfer."""
+    weights: tuple[str, ...] = ("random", "noisy labels")
+    """Starts to compare."""
+
+
+def main(settings: OscdBenchmark) -> None:
+    """Write the stores, pretrain, transfer, and tabulate."""
+    write_stores(settings)
+    rows = baselines(settings.save_dir / "change" / "test")
+    for seed in settings.seed:
+        for weights in settings.weights:
+            path = "random" if weights == "random" else pretrained(settings, seed)
+            rows += [transferred(settings, weights, path, state, seed) for state in ("frozen", "tuned")]
+            write_table(rows, settings.results)
+    report(rows)
+
+
+def write_stores(settings: OscdBenchmark) -> None:
+    """Stores of the change set and of the pretraining set, unless they are there."""
+    scripts = {
+        "change": ["write_oscd_lmdb.py"],
+        "noisy": ["write_oscd_pretrain_lmdb.py", "--labels_path", settings.labels_path],
+    }
+    for name, (script, *flags) in scripts.items():
+        done = settings.save_dir / f"{name}.done"
+        if not done.exists():
+            place = ["--data_path", settings.data_path, "--out", settings.save_dir / name, "--split", "development"]
+            command = [sys.executable, SCRIPTS / script, *place, *flags]
+            subprocess.run([str(part) for part in command], check=True)
+            done.touch()
+
+
+def pretrained(settings: OscdBenchmark, seed: int) -> str:
+    """Checkpoint of a single-modal pretraining on the noisy labels of the training cities."""
+    from cromss.training import pretrain
+
+    flags = f"""
+        --input_type s2 --model_type resnet18 --crop_size 128 --batch_size 16 --learning_rate 1e-3
+        --lr_adjust_type none --epochs {settings.pretrain_epochs} --validation 0.05 --seed {seed}
+        --name pretrain_seed{seed} --display_interval 20 --save_interval 1000
+    """
+    place = ["--data_path", str(settings.save_dir / "noisy"), "--save_dir", str(settings.save_dir)]
+    return pretrain(parse(SingleModalSettings, [*flags.split(), *place]))["checkpoint"]
+
+
+def transferred(settings: OscdBenchmark, weights: str, path: str, state: str, seed: int) -> dict[str, Any]:
+    """Row of one transfer to change detection."""
+    from cromss.training import finetune
+
+    flags = f"""
+        --dataset OSCD --model_framework unet --model_type resnet18 --crop_size 96 --batch_size 16 --loss_type cd
+        --encoder_finetune_tag {"efix" if state == "frozen" else "etr"} --epochs {settings.epochs}
+        --learning_rate 1e-3 --test_batch_size 1 --seed {seed} --save_maps -1 --save_interval 1000
+        --name {weights.replace(" ", "_")}_{state}_seed{seed}
+    """
+    place = ["--data_path", str(settings.save_dir / "change"), "--save_dir", str(settings.save_dir)]
+    metrics = finetune(parse(FinetuneSettings, [*flags.split(), *place, "--weight_path", path]))
+    scores = {name: round(100 * metrics[key], 3) for key, name in CHANGE_SCORES.items() if metrics[key] is not None}
+    return {"weights": weights, "encoder": state, "seed": seed, **scores, "seconds": round(metrics["seconds"])}
+
+
+def baselines(part: Path) -> list[dict[str, Any]]:
+    """Rows of calling every test pixel changed, and none."""
+    import numpy as np
+
+    from cromss.metrics import change_scores
+    from cromss.store import open_part
+
+    labels = open_part(part, "labels")
+    changed = unchanged = 0
+    for index in range(len(labels)):
+        mask = labels.read(index, 0)
+        changed, unchanged = changed + np.sum(mask == 1), unchanged + np.sum(mask == 0)
+    counts = {"all change": [[0, unchanged], [0, changed]], "no change": [[unchanged, 0], [changed, 0]]}
+    return [
+        {"weights": name, "encoder": "", "seed": ""}
+        | {CHANGE_SCORES[key]: round(100 * value, 3) for key, value in change_scores(np.array(confusion)).items()}
+        for name, confusion in counts.items()
+    ]
+
+
+def write_table(rows: list[dict[str, Any]], path: Path) -> None:
+    """The rows as CSV."""
+    columns = ["weights", "encoder", "seed", *CHANGE_SCORES.values(), "seconds"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def report(rows: list[dict[str, Any]]) -> None:
+    """Means and sample standard deviations over the seeds."""
+    from statistics import fmean, stdev
+
+    print(f"\n{'weights':14}{'encoder':9}" + "".join(f"{name:>16}" for name in CHANGE_SCORES.values()))
+    for weights, state in dict.fromkeys((row["weights"], row["encoder"]) for row in rows):
+        group = [row for row in rows if (row["weights"], row["encoder"]) == (weights, state)]
+        cells = []
+        for name in CHANGE_SCORES.values():
+            values = [row[name] for row in group if name in row]
+            spread = f" +- {stdev(values):.2f}" if len(values) > 1 else ""
+            cells.append(f"{fmean(values):.2f}{spread}" if values else "-")
+        print(f"{weights:14}{state:9}" + "".join(f"{cell:>16}" for cell in cells))
+
+
+if __name__ == "__main__":
+    run(main, OscdBenchmark)

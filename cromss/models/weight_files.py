@@ -1,0 +1,86 @@
+"""Weights files from anybody: opened without running code, tensors out of their container, bands where told."""
+
+import argparse
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from cromss.sensors import S2, S2_SUBSETS
+
+CONTAINERS = ("state_dict", "model_state_dict", "model", "teacher", "student")
+"""Entries under which checkpoints keep their tensors; the first one present is opened."""
+
+
+class WeightsError(ValueError):
+    """A weights file that cannot be opened, or does not fit the network."""
+
+
+def open_checkpoint(path: Path) -> object:
+    """Whatever lies in a weights file, on the CPU; plain values and tensors, or a WeightsError."""
+    if not path.is_file():
+        raise WeightsError(f"{path}: {'a folder, not a weights file' if path.is_dir() else 'no such file'}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings(action="ignore"):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if code:
+            reason = f"holds a pickled {code[1]}, which was not run; save the plain state_dict of tensors instead"
+        else:
+            reason = f"cannot be read as weights ({type(error).__name__}): damaged, or another kind of file"
+        raise WeightsError(f"{path}: {reason}") from None
+
+
+def tensors_in(content: object, path: str | Path) -> dict[str, torch.Tensor]:
+    """The tensors of an opened checkpoint, out of their container.
+
+    Raises:
+        WeightsError: There are none.
+    """
+    if isinstance(content, Mapping):
+        content = next((content[key] for key in CONTAINERS if isinstance(content.get(key), Mapping)), content)
+        tensors = {name: value for name, value in content.items() if isinstance(name, str) and _is_plain(value)}
+        if tensors:
+            return tensors
+    raise WeightsError(f"{path}: no tensors found, neither bare nor under {', '.join(CONTAINERS)}")
+
+
+def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint, on the CPU; nothing in the file is run.
+
+    Raises:
+        WeightsError: The file is missing, damaged, or holds anything but plain values and tensors.
+    """
+    return tensors_in(open_checkpoint(Path(path)), path)
+
+
+def told_bands(content: object, modality: str | None, in_channels: int) -> tuple[str, ...] | None:
+    """Band names of a modality in order, where the checkpoint tells them: ours on a card, others by `n_channels`."""
+    if not isinstance(content, Mapping):
+        return None
+    card = content.get("cromss")
+    names = card.get("bands") if isinstance(card, Mapping) else None
+    names = names.get(modality) if isinstance(names, Mapping) else None
+    if isinstance(names, list):
+        return tuple(map(str, names))
+    bands = S2_SUBSETS.get(_published_setting(content, "n_channels"), ())
+    return bands if modality == S2.name and len(bands) == in_channels else None
+
+
+def _published_setting(content: Mapping, name: str) -> int | None:
+    """A setting of a published training: in the Namespace that lies in its `hyper_parameters`."""
+    settings = content.get("hyper_parameters")
+    inner = settings.values() if isinstance(settings, Mapping) else [settings]
+    found = [getattr(value, name, None) for value in inner if isinstance(value, argparse.Namespace)]
+    return found[0] if found and isinstance(found[0], int) else None
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_complex()

@@ -1,0 +1,155 @@
+"""Input normalisations by name: the common one of pretraining, and those that other weights were trained with.
+
+Every function takes raw values `(C, H, W)` in the modality's unit, the modality and the names of the `C` bands
+(all of them for `None`), and returns `(C, H, W)`: uint8 where networks take it divided by 255, else float32.
+"""
+
+from collections.abc import Callable
+from types import MappingProxyType
+
+import numpy as np
+
+from cromss.sensors import ORTHO, S1, S2, S2_SUBSETS, Modality, percentile_zscore, quantise, zscore
+from cromss.sensors import reflectance as to_reflectance
+
+Bands = tuple[str, ...] | None
+Normalization = Callable[[np.ndarray, Modality, Bands], np.ndarray]
+
+TRUE_COLOUR_DN = 3558
+"""DN at which ESA's 8-bit true-colour image of level 1C saturates (Sentinel-2 MSI user guide, definitions)."""
+
+SATLAS_DN = 8160
+"""DN at which Satlas clips the bands that are not in the true-colour image (allenai/satlas, Normalization.md)."""
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation of red, green and blue in [0, 1], as torchvision's models expect them."""
+
+STANDARD = MappingProxyType(
+    {
+        S1.name: ((-12.59, -20.26), (5.26, 5.91)),
+        S2.name: (
+            (1612.9, 1397.6, 1322.3, 1373.1, 1561.0, 2108.4, 2390.7, 2318.7, 2581.0, 837.7, 22.0, 2195.2, 1537.4),
+            (791.0, 854.3, 878.7, 1144.9, 1127.5, 1164.2, 1276.0, 1249.5, 1345.9, 577.5, 47.5, 1340.0, 1142.9),
+        ),
+    }
+)
+"""Modality -> mean and standard deviation of all its bands (SSL4EO-S12, as torchgeo records them with the weights)."""
+
+_RGB = {S2.name: S2_SUBSETS[3], ORTHO.name: ("R", "G", "B")}
+
+
+def common(values: np.ndarray, modality: Modality, bands: Bands = None) -> np.ndarray:
+    """The input of pretraining, uint8: mean +- 2 std -> 0..255; values that are uint8 already stay as they are."""
+    return values if values.dtype == np.uint8 else quantise(values, modality, bands)
+
+
+def published_zscore(values: np.ndarray, modality: Modality, bands: Bands = None) -> np.ndarray:
+    """What the published `--s2_norm` and `--s1_norm` meant (arXiv 2405.01217).
+
+    The z-score after clipping to mean +- 2 std; for Sentinel-1 after clipping each band to the image's own
+    1 and 99 percentiles.
+
+    Raises:
+        ValueError: Values that are quantised already, or other bands than named.
+    """
+    _check_raw(values, modality, bands)
+    score = percentile_zscore if modality.name == S1.name else zscore
+    return score(values, modality, bands).astype(np.float32)
+
+
+def reflectance(values: np.ndarray, modality: Modality, bands: Bands = None) -> np.ndarray:
+    """DN/10000 clipped to [0, 1]: MoCo, DINO and DeCUR on Sentinel-2 (SSL4EO-S12, arXiv 2211.07044).
+
+    Raises:
+        ValueError: Another sensor, values that are quantised already, or other bands than named.
+    """
+    _check_offered("reflectance", modality, (S2.name,))
+    _check_raw(values, modality, bands)
+    return to_reflectance(values)
+
+
+def standard(values: np.ndarray, modality: Modality, bands: Bands = None) -> np.ndarray:
+    """The plain z-score, nothing clipped, with the statistics `STANDARD`.
+
+    MoCo and DeCUR on Sentinel-1 (arXiv 2211.07044, 2309.05300), SoftCon on both sensors (arXiv 2405.20462).
+
+    Raises:
+        ValueError: An orthophoto, values that are quantised already, or other bands than named.
+    """
+    _check_offered("standard", modality, STANDARD)
+    _check_raw(values, modality, bands)
+    chosen = modality.indices(bands)
+    mean, std = (np.asarray(statistic, np.float32)[chosen, None, None] for statistic in STANDARD[modality.name])
+    return (np.asarray(values, np.float32) - mean) / std
+
+
+def satlas(values: np.ndarray, modality: Modality, bands: Bands = None) -> np.ndarray:
+    """Red, green and blue as in the true-colour image, DN/8160 for the rest; clipped to [0, 1].
+
+    The weights were trained on the true-colour image of the product (8 bits, divided by 255) and six other
+    bands (allenai/satlas, Normalization.md; arXiv 2211.15660). The rounding to 8 bits is left out.
+
+    Raises:
+        ValueError: Another sensor, a band that Satlas does not use, values that are quantised already, or
+            other bands than named.
+    """
+    _check_offered("satlas", modality, (S2.name,))
+    names = _check_raw(values, modality, bands)
+    unknown = [name for name in names if name not in S2_SUBSETS[92]]
+    if unknown:
+        raise ValueError(
+            f"satlas normalization: {' '.join(unknown)} are not among its bands {' '.join(S2_SUBSETS[92])}; "
+            "choose --n_channels 92"
+        )
+    top = np.float32([TRUE_COLOUR_DN if name in S2_SUBSETS[3] else SATLAS_DN for name in names])
+    return np.clip(np.asarray(values, np.float32) / top[:, None, None], 0, 1)
+
+
+def imagenet(values: np.ndarray, modality: Modality, bands: Bands = None) -> np.ndarray:
+    """Red, green and blue in [0, 1], as in the true-colour image, less ImageNet's mean, by its deviation.
+
+    Raises:
+        ValueError: Other bands than red, green and blue in this order, or values that are quantised already.
+    """
+    _check_offered("imagenet", modality, _RGB)
+    names = _check_raw(values, modality, bands)
+    if names != _RGB[modality.name]:
+        raise ValueError(
+            f"imagenet normalization: it is known for {' '.join(_RGB[modality.name])} only, got {' '.join(names)}; "
+            "choose --normalization common"
+        )
+    top = TRUE_COLOUR_DN if modality.name == S2.name else 255
+    unit = np.clip(np.asarray(values, np.float32) / np.float32(top), 0, 1)
+    mean, std = (np.float32(statistic)[:, None, None] for statistic in (IMAGENET_MEAN, IMAGENET_STD))
+    return (unit - mean) / std
+
+
+NORMALIZATIONS: MappingProxyType[str, Normalization] = MappingProxyType(
+    {
+        "common": common,
+        "zscore": published_zscore,
+        "reflectance": reflectance,
+        "standard": standard,
+        "satlas": satlas,
+        "imagenet": imagenet,
+    }
+)
+"""Name -> function `(values, modality, bands) -> values`."""
+
+
+def _check_offered(name: str, modality: Modality, offered: object) -> None:
+    if modality.name not in offered:
+        raise ValueError(f"{name} normalization: not known for {modality.title}; choose --normalization common")
+
+
+def _check_raw(values: np.ndarray, modality: Modality, bands: Bands) -> tuple[str, ...]:
+    """Names of the bands of raw values `(C, H, W)`; anything else is refused."""
+    names = tuple(modality.bands[index] for index in modality.indices(bands))
+    if values.ndim != 3 or len(values) != len(names):
+        raise ValueError(f"{modality.title}: ({len(names)}, H, W) with bands {' '.join(names)}, got {values.shape}")
+    if values.dtype == np.uint8 and modality.unit != "8 bit":
+        raise ValueError(
+            f"{modality.title}: these values are quantised to uint8 already, but raw {modality.unit} are needed; "
+            "choose --normalization common, or a store of raw values"
+        )
+    return names

@@ -1,0 +1,254 @@
+"""Onera satellite change detection (OSCD): two Sentinel-2 dates of a city and the mask of what changed.
+
+The raw set keeps every band on its native grid, and date 2 may have another pixel size. Everything is
+put on the grid of date 1's B02 (10 m). Training cities are cut into tiles, test cities stay whole, so
+that each of their pixels is scored once.
+"""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import rasterio
+from rasterio.errors import RasterioError
+
+from cromss.layouts import Location
+from cromss.legends import OSCD, Legend
+from cromss.scenes import Grid, band_files, read_labels, read_on_grid, scene_grid
+from cromss.sensors import S2, check_values
+
+TRAIN_CITIES = (
+    *("aguasclaras", "bercy", "bordeaux", "nantes", "paris", "rennes", "saclay_e"),
+    *("abudhabi", "cupertino", "pisa", "beihai", "hongkong", "beirut", "mumbai"),
+)
+TEST_CITIES = (
+    *("brasilia", "montpellier", "norcia", "rio", "saclay_w"),
+    *("valencia", "dubai", "lasvegas", "milano", "chongqing"),
+)
+"""The official split (Daudt et al., IGARSS 2018), where the set does not name its own."""
+
+DEVELOPMENT_CITIES = ("bordeaux", "hongkong", "mumbai", "pisa")
+"""Official training cities that the development split tests on."""
+
+IMAGE_FOLDERS = ("Onera Satellite Change Detection dataset - Images", "images")
+MASK_FOLDERS = tuple(f"Onera Satellite Change Detection dataset - {part} Labels" for part in ("Train", "Test"))
+MASK_FOLDERS += ("labels",)
+"""Where cities are looked for under the set's folder, in this order."""
+
+MASK_THRESHOLD = 127
+"""Grey values of the PNG masks above it are change."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile(Location):
+    """A part of a city, named `<city>_r<row>_c<column>` after its upper left pixel.
+
+    Attributes:
+        city: The whole.
+        window: Its rows and columns.
+    """
+
+    city: Location
+    window: tuple[slice, slice]
+
+
+def split_cities(
+    root: Path, split: str, train: Sequence[str] = (), test: Sequence[str] = ()
+) -> dict[str, tuple[str, ...]]:
+    """Cities to train and to test on.
+
+    Args:
+        root: Folder of the set; `train.txt` and `test.txt` beside its images name the official split.
+        split: `"official"`, or `"development"` to test on `DEVELOPMENT_CITIES`.
+        train: Other training cities; for none those of `train.txt` that are not tested.
+        test: Other test cities; for none those of the split.
+
+    Raises:
+        ValueError: No folder of images, or a city trains and tests.
+    """
+    images = _image_folder(root)
+    official = DEVELOPMENT_CITIES if split == "development" else _named(images / "test.txt", TEST_CITIES)
+    tested = tuple(test) or official
+    trained = tuple(train) or tuple(city for city in _named(images / "train.txt", TRAIN_CITIES) if city not in tested)
+    if both := set(trained) & set(tested):
+        raise ValueError(f"--train_cities, --test_cities: {', '.join(sorted(both))} would train and test; choose one")
+    return {"train": trained, "test": tested}
+
+
+def list_cities(root: Path, cities: Sequence[str] | None = None, labels: Path | None = None) -> list[Location]:
+    """Cities of the raw layout `<images>/<city>/{imgs_1,imgs_2}/*_<band>.tif`, `<labels>/<city>/cm/`.
+
+    A scene is named by its B02 file; the other bands lie beside it. Whatever is missing is left to
+    `layouts.check_location` to refuse.
+
+    Args:
+        root: Folder of the set (see `IMAGE_FOLDERS`, `MASK_FOLDERS`).
+        cities: Which; all that have images for `None`.
+        labels: Folder of land-cover labels `<city>_<date 1 or 2>.tif`, to list instead of the masks.
+
+    Raises:
+        ValueError: No folder of images.
+    """
+    images = _image_folder(root)
+    names = sorted(path.name for path in images.iterdir() if path.is_dir()) if cities is None else cities
+    locations = []
+    for city in names:
+        dates = [sorted((images / city / f"imgs_{date}").glob("*B02.tif")) for date in (1, 2)]
+        masks = _masks(root, city)[:1] if labels is None else _existing([labels / f"{city}_{d}.tif" for d in (1, 2)])
+        locations.append(Location(city, {"s2": (*dates[0], *dates[1]), "labels": masks}))
+    return locations
+
+
+def cut_cities(cities: Sequence[Location], size: int, stride: int = 0) -> list[Tile]:
+    """Tiles that cover the cities, row by row.
+
+    The last row and column are shifted inwards, over their neighbours; a city smaller than a tile
+    makes smaller tiles. A city whose B02 cannot be read makes one tile, for reading it to say why.
+
+    Args:
+        cities: What `list_cities` returns.
+        size: Side in pixels.
+        stride: Distance of neighbouring tiles in pixels; `size` for 0.
+
+    Raises:
+        ValueError: A size below 1, or a stride that leaves gaps.
+    """
+    if size < 1:
+        raise ValueError(f"--tile_size {size}: at least 1")
+    if not 0 <= stride <= size:
+        raise ValueError(f"--stride {stride}: 1 to --tile_size {size} (0 for the same)")
+    tiles = []
+    for city in cities:
+        grid = scene_grid(city.scenes["s2"][0]) if city.scenes["s2"] else None
+        height, width = grid.shape if grid else (size, size)
+        for row in tile_starts(height, size, stride or size):
+            for column in tile_starts(width, size, stride or size):
+                window = (slice(row, row + size), slice(column, column + size))
+                tiles.append(Tile(f"{city.id}_r{row}_c{column}", city.scenes, city=city, window=window))
+    return tiles
+
+
+def tile_starts(length: int, size: int, stride: int) -> list[int]:
+    """First pixels of the tiles along a side, so that the last one ends with the side."""
+    return [*range(0, max(length - size, 0), stride), max(length - size, 0)]
+
+
+def read_city(city: Location, legend: Legend = OSCD) -> dict[str, list[np.ndarray]]:
+    """A city on the grid of date 1's B02.
+
+    Args:
+        city: From `list_cities`.
+        legend: `OSCD` for the mask of change, else that of the land-cover labels of both dates.
+
+    Returns:
+        `"s2"`: two images `(13, H, W)` DN, resampled bicubically; `"labels"`: `(H, W)` uint8 class
+        ids, one array for change and two for land cover.
+
+    Raises:
+        ValueError: A band, date or label is missing, unreadable, elsewhere or of another size.
+    """
+    grid = scene_grid(city.scenes["s2"][0])
+    if grid is None:
+        raise ValueError(f"{city.scenes['s2'][0]}: has no CRS, or cannot be opened; the native OSCD files are wanted")
+    dates = [_read_date(first.parent, grid) for first in city.scenes["s2"]]
+    read = read_mask if legend is OSCD else lambda path: read_labels(path, legend)
+    labels = [read(path) for path in city.scenes["labels"]]
+    for path, values in zip(city.scenes["labels"], labels):
+        place = scene_grid(path)
+        if values.shape != grid.shape or (place and not place.starts_at(grid)):
+            there, wanted = ("x".join(map(str, shape)) for shape in (values.shape, grid.shape))
+            raise ValueError(f"{path}: {there} pixels, not on the {wanted} pixels of {city.scenes['s2'][0].name}")
+    return {"s2": dates, "labels": labels}
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """A mask of change, `(H, W)` uint8: 0 no change, 1 change.
+
+    `<city>-cm.tif` holds codes 1 and 2, `cm.png` grey values. Where both are there, they must agree
+    but for grey values between black and white, which are antialiased.
+
+    Raises:
+        ValueError: Unreadable, codes outside the legend, or two masks that contradict each other.
+    """
+    mask = _grey(path) > MASK_THRESHOLD if path.suffix == ".png" else read_labels(path, OSCD) == 1
+    other = path.with_name("cm.png")
+    if path != other and other.is_file():
+        grey = _grey(other)
+        if grey.shape != mask.shape or (contradicting := int((grey == np.where(mask, 0, 255)).sum())):
+            found = f"in {contradicting} pixels" if grey.shape == mask.shape else "in size"
+            raise ValueError(f"{path}: differs from cm.png beside it {found}; remove the wrong one")
+    return mask.astype(np.uint8)
+
+
+class CityReader:
+    """Reads tiles from several threads; a city is read once, by the thread that first asks for one of its tiles.
+
+    Args:
+        legend: As for `read_city`.
+        kept: Cities held in memory.
+    """
+
+    def __init__(self, legend: Legend = OSCD, kept: int = 2) -> None:
+        self._legend, self._kept = legend, kept
+        self._cities: dict[str, Future[Mapping[str, list[np.ndarray]]]] = {}
+        self._lock = Lock()
+
+    def __call__(self, tile: Tile) -> dict[str, list[np.ndarray]]:
+        """What `read_city` returns, cut to the tile.
+
+        Raises:
+            ValueError: As `read_city`, for every tile of the city.
+        """
+        with self._lock:
+            if tile.city.id not in self._cities:
+                self._read(tile.city)
+            seasons = self._cities[tile.city.id]
+        return {name: [array[(..., *tile.window)] for array in arrays] for name, arrays in seasons.result().items()}
+
+    def _read(self, city: Location) -> None:
+        while len(self._cities) >= self._kept:
+            del self._cities[next(iter(self._cities))]
+        outcome = self._cities[city.id] = Future()
+        try:
+            outcome.set_result(read_city(city, self._legend))
+        except ValueError as error:
+            outcome.set_exception(error)
+
+
+def _image_folder(root: Path) -> Path:
+    for name in IMAGE_FOLDERS:
+        if (root / name).is_dir():
+            return root / name
+    raise ValueError(f"{root}: no folder {IMAGE_FOLDERS[0]!r} in it; is it the folder of OSCD?")
+
+
+def _named(path: Path, otherwise: tuple[str, ...]) -> tuple[str, ...]:
+    """Names in a list separated by commas or white space; `otherwise` where there is no such file."""
+    return tuple(path.read_text().replace(",", " ").split()) if path.is_file() else otherwise
+
+
+def _read_date(folder: Path, grid: Grid) -> np.ndarray:
+    image = np.stack([read_on_grid(path, grid) for path in band_files(folder, S2).values()])
+    check_values(image, S2, str(folder))
+    return image
+
+
+def _masks(root: Path, city: str) -> tuple[Path, ...]:
+    """Masks of a city, the GeoTIFF first."""
+    folders = [root / name / city / "cm" for name in MASK_FOLDERS]
+    return _existing([folder / name for folder in folders for name in (f"{city}-cm.tif", "cm.png")])
+
+
+def _existing(paths: Sequence[Path]) -> tuple[Path, ...]:
+    return tuple(path for path in paths if path.is_file())
+
+
+def _grey(path: Path) -> np.ndarray:
+    try:
+        with rasterio.open(path) as dataset:
+            return dataset.read(1)
+    except RasterioError as error:
+        raise ValueError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error

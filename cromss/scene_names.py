@@ -1,0 +1,55 @@
+"""What names tell: the time of a scene, the number of a location, and lists of both."""
+
+import csv
+import re
+from pathlib import Path
+
+_TIME = re.compile(r"(?<![\d.])(\d{8})(?:T(\d{6}))?(?!\d)")
+
+
+def scene_time(name: str) -> str | None:
+    """Start of a scene as a sortable `YYYYMMDDTHHMMSS`, from its name; `None` without a date.
+
+    Decimals, as in `-103.99308536_33.18-20190422`, are no dates.
+    """
+    match = _TIME.search(name)
+    return f"{match[1]}T{match[2] or '000000'}" if match else None
+
+
+def id_key(name: str) -> str:
+    """Ids match as numbers: `0000012` and `12` are one place."""
+    return str(int(name)) if name.isdecimal() else name
+
+
+def read_ids(path: Path) -> dict[str, tuple[str, ...]]:
+    """Location ids and their scene names in time order, from a CSV.
+
+    The header is `id,season1,...,seasonT`; without it, every row is an id and its scenes, as in
+    the published `dw_complete_ids.csv`. Rows of an id alone leave the scenes to the folders.
+
+    Raises:
+        ValueError: An id twice, an empty field, rows of different length, or a scene name without
+            a date; the line is named.
+    """
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = [(number, [cell.strip() for cell in row]) for number, row in enumerate(csv.reader(file), 1) if row]
+    width = len(rows[0][1]) if rows else 0
+    if rows and rows[0][1][0].lower() == "id":
+        del rows[0]
+    ids: dict[str, tuple[str, ...]] = {}
+    seen: dict[str, int] = {}
+    for number, (name, *scenes) in rows:
+        where = f"{path} line {number}"
+        if len(scenes) + 1 != width or not all((name, *scenes)):
+            raise ValueError(f"{where}: {width} filled fields are wanted (an id and its scenes), got {[name, *scenes]}")
+        if id_key(name) in seen:
+            raise ValueError(f"{where}: id {name} is already on line {seen[id_key(name)]}; every id once")
+        if undated := [scene for scene in scenes if scene_time(scene) is None]:
+            raise ValueError(f"{where}: {undated[0]!r} is not a scene name, it holds no YYYYMMDD date")
+        if len(set(scenes)) < len(scenes):
+            raise ValueError(f"{where}: id {name} names a scene twice: {', '.join(scenes)}")
+        seen[id_key(name)] = number
+        ids[name] = tuple(sorted(scenes, key=scene_time))
+    if not ids:
+        raise ValueError(f"{path}: holds no ids; wanted rows of an id and its scenes")
+    return ids

@@ -1,0 +1,108 @@
+"""The loaders of a downstream set: stores, bands, normalisation, and the training tiles to use."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from cromss import default_sets
+from cromss.datamodule import StacksData
+from cromss.datasets import SeasonStacks, Store
+from cromss.legends import IGNORE_INDEX
+from cromss.normalization import NORMALIZATIONS
+from cromss.sensors import MODALITIES, check_values
+from cromss.settings import DownstreamData, FinetuneSettings
+from cromss.splits import blocked_holdout, saved_order, take
+from cromss.store import open_part
+from cromss.training.common import band_names, refuse_other_legend, synthetic_home
+
+
+def downstream_data(settings: FinetuneSettings, normalization: Mapping[str, str] | None = None) -> StacksData:
+    """Loaders of the downstream set.
+
+    Args:
+        settings: Which set, and how much of it.
+        normalization: Modality -> name in `NORMALIZATIONS`; those left out have the common one.
+    """
+    source, runtime = settings.data, settings.runtime
+    train_path, test_path = _parts(settings)
+    stacks = partial(_stacks, source, normalization=normalization or {})
+    train = stacks(train_path, min_size=source.crop_size)
+    chosen, held = _training_tiles(settings, train.labels.location_ids())
+    return StacksData(
+        train=train,
+        val=stacks(train_path) if held else None,
+        test=stacks(test_path),
+        train_indices=chosen,
+        val_indices=held,
+        batch_size=settings.optimisation.batch_size,
+        test_batch_size=runtime.test_batch_size,
+        num_workers=runtime.num_workers,
+        seed=runtime.seed[0],
+    )
+
+
+def downstream_bands(source: DownstreamData) -> dict[str, tuple[str, ...]]:
+    """Modality -> band names of the input, in stacking order."""
+    return {modality: band_names(modality, source.n_channels) for modality in source.modalities}
+
+
+def _parts(settings: FinetuneSettings) -> tuple[Path, Path]:
+    """Where the training and the test part are; the synthetic default is made if neither is told."""
+    source = settings.data
+    if source.train_path:
+        return Path(source.train_path), Path(source.test_path)
+    if source.data_path:
+        home = Path(source.data_path)
+    else:
+        folder = synthetic_home(settings.runtime, f"downstream ({source.dataset})")
+        home = default_sets.downstream_set(folder, source.task, *source.synthetic_tiles, source.synthetic_size)
+    return home / "train", home / "test"
+
+
+def _stacks(source: DownstreamData, part: Path, normalization: Mapping[str, str], min_size: int = 0) -> SeasonStacks:
+    task, bands = source.task, downstream_bands(source)
+    images = {modality: open_part(part, modality) for modality in bands}
+    to_class_ids = task.legend.to_class_ids if task.raw_codes else partial(_published_ids, task.legend.num_classes)
+    labels = open_part(part, "labels", task.label_key, to_class_ids)
+    refuse_other_legend(labels, task.legend.num_classes, task.legend.name)
+    for modality, store in images.items():
+        _check_units(store, modality)
+    return SeasonStacks(
+        images,
+        labels,
+        bands,
+        task.legend.num_classes,
+        min_size=min_size,
+        normalise={modality: NORMALIZATIONS[name] for modality, name in normalization.items() if name != "common"},
+        stack_dates=task.is_change,
+    )
+
+
+def _published_ids(num_classes: int, ids: np.ndarray, where: str) -> np.ndarray:
+    """Class ids of a published LMDB, where unknown pixels are one class more (DFC2020) or 255."""
+    return np.where(ids == num_classes, np.uint8(IGNORE_INDEX), ids)
+
+
+def _check_units(store: Store, modality: str, num_checked: int = 3) -> None:
+    """Refuse raw images of another unit; a few tiles are looked at."""
+    sensor = MODALITIES[modality]
+    for index in np.unique(np.linspace(0, len(store) - 1, num_checked).astype(int)).tolist():
+        values = store.read(index, 0)
+        if values.dtype != np.uint8:
+            check_values(values, sensor, f"{modality} of {store.location_id(index)}", tuple(store.meta.bands) or None)
+
+
+def _training_tiles(settings: FinetuneSettings, ids: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Positions of the tiles to train on and of those held out."""
+    source = settings.data
+    usable, held = blocked_holdout(ids, source.validation)
+    if source.n_train or source.fraction < 100:
+        name = f"{source.dataset}_{len(ids)}_seed{source.split_seed}.txt"
+        path = Path(source.split_file or Path(settings.runtime.save_dir) / "splits" / name)
+        among = set(usable)
+        order = [name for name in saved_order(path, ids, source.split_seed, source.dataset) if name in among]
+        usable = take(order, source.fraction, source.n_train or None)
+    position = {name: index for index, name in enumerate(ids)}
+    return sorted(position[name] for name in usable), [position[name] for name in held]

@@ -1,0 +1,96 @@
+"""Write OSCD (change between two Sentinel-2 dates) into LMDB stores: training cities in tiles, test cities whole.
+
+python data_prepare/write_oscd_lmdb.py --data_path OSCD --out lmdb/oscd
+python data_prepare/write_oscd_lmdb.py --data_path OSCD --out lmdb/oscd_dev --split development --stride 64
+
+All bands of both dates are put on the grid of date 1's B02 (bicubic); where date 2 ends a pixel or two earlier, its
+edge is repeated. Each store folder holds s2.lmdb (two dates, uint16 DN) and labels.lmdb (0 no change, 1 change).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from cromss import oscd, preparation
+from cromss.aligned_stores import Prepared
+from cromss.config import run
+from cromss.layouts import Location
+from cromss.legends import OSCD
+from cromss.store import StoreMeta
+
+
+@dataclass(frozen=True)
+class OscdFolders:
+    """Raw folder of OSCD, and how to write it."""
+
+    data_path: Path
+    """Folder with "Onera Satellite Change Detection dataset - Images", "... - Train Labels" and "... - Test Labels", or
+    with images and labels; the native bands are read."""
+    out: Path
+    """Folder for train/ and test/ with s2.lmdb and labels.lmdb."""
+    split: Literal["official", "development"] = "official"
+    """official: train.txt and test.txt of the set (14 and 10 cities); development: 4 of the 14 test (bordeaux hongkong
+    mumbai pisa)."""
+    train_cities: tuple[str, ...] = ()
+    """Other training cities; those of train.txt that are not tested for none."""
+    test_cities: tuple[str, ...] = ()
+    """Other test cities; those of the split for none."""
+    splits: tuple[Literal["train", "test"], ...] = ("train", "test")
+    """What to write."""
+    tile_size: int = 128
+    """Side of the training tiles in pixels; the last ones are shifted inwards, so that a city is covered."""
+    stride: int = 0
+    """Distance of neighbouring training tiles in pixels; the tile size for 0."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """Stop at the first bad tile, or list it in skipped.csv and go on."""
+    workers: int = 4
+    """Reading threads."""
+    limit: int | None = None
+    """Write only the first tiles or cities of each split."""
+    dry_run: bool = False
+    """Only list the tiles and estimate the disk space."""
+
+
+def main(settings: OscdFolders) -> None:
+    """Write the splits one after the other; one that is finished is left as it is."""
+    cities = oscd.split_cities(settings.data_path, settings.split, settings.train_cities, settings.test_cities)
+    if not settings.splits or len(set(settings.splits)) < len(settings.splits):
+        raise ValueError(f"--splits {' '.join(settings.splits)}: train, test, or both")
+    for split in settings.splits:
+        tiled, stores = split == "train", store_metas(settings, split)
+        if len(settings.splits) > 1 and preparation.is_finished(stores):
+            continue
+        locations = oscd.list_cities(settings.data_path, cities[split])
+        if tiled:
+            locations = oscd.cut_cities(locations, settings.tile_size, settings.stride)
+        preparation.run(
+            stores,
+            preparation.first(locations, settings.limit),
+            partial(prepare, read=oscd.CityReader() if tiled else oscd.read_city),
+            size=settings.tile_size if tiled else None,
+            on_error=settings.on_error,
+            workers=settings.workers,
+            dry_run=settings.dry_run,
+        )
+
+
+def prepare(location: Location, read: Callable[[Location], dict]) -> Prepared:
+    """Read a tile or a city; raw values stay (the scenes of 2015 to 2018 have no DN offset)."""
+    return preparation.to_raw(read(location))
+
+
+def store_metas(settings: OscdFolders, split: str) -> dict[Path, StoreMeta]:
+    """Path of each store of a split and its description; the settings are in it, so that no other run resumes it."""
+    source = f"OSCD, {split} of the {settings.split} split"
+    if split == "train":
+        source += f", tiles of {settings.tile_size} px every {settings.stride or settings.tile_size}"
+    return {
+        settings.out / split / "s2.lmdb": preparation.image_meta("s2", preparation.RAW_TYPES["s2"], 2, source),
+        settings.out / split / "labels.lmdb": preparation.label_meta(OSCD.name, 1, source),
+    }
+
+
+if __name__ == "__main__":
+    run(main, OscdFolders)

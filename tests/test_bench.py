@@ -1,0 +1,348 @@
+"""The results bench: its grid, its order of work, its tables, and what a kill leaves."""
+
+import csv
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import REPOSITORY
+from sets import PART, raw_arrays, write_ours
+
+from cromss.settings.bench import BenchSettings, list_cells, read_grid
+from cromss.training.runs import RunFolder
+
+SCRIPT = REPOSITORY / "train_scripts" / "bench.py"
+RECIPE = {"dataset": "DFC2020", "model_framework": "pspnet", "model_type": "resnet18", "epochs": 3}
+GRID = {"sets": {"DFC2020": {"recipe": "recipe.yaml"}}, "weights": {"random": "random"}, "seeds": [0, 1, 2]}
+
+
+@pytest.fixture(scope="module")
+def bench():
+    spec = importlib.util.spec_from_file_location("bench", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write recipes and a grid; returns the grid's path."""
+
+    def write_grid(changes=None, recipe=None, **recipes):
+        for name, content in {"recipe": RECIPE | (recipe or {}), **recipes}.items():
+            (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
+        path = tmp_path / "grid.yaml"
+        path.write_text(yaml.safe_dump(GRID | (changes or {})))
+        return path
+
+    return write_grid
+
+
+class FakeFinetune:
+    """Instead of a training: scores drawn from the cell's name, in a run folder as the real one leaves it."""
+
+    def __init__(self):
+        self.names, self.before, self.told = [], lambda settings: None, {}
+
+    def __call__(self, settings):
+        self.before(settings)
+        name = settings.runtime.name
+        self.names.append(name)
+        folder, rng = RunFolder(Path(settings.runtime.save_dir) / name), np.random.default_rng(list(name.encode()))
+        folder.open(settings)
+        scores = {key: float(rng.random()) for key in settings.data.task.scores}
+        return folder.close(settings, scores | {"seconds": 1.5} | self.told)
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    trainer = FakeFinetune()
+    monkeypatch.setattr("cromss.training.finetune", trainer)
+    return trainer
+
+
+@pytest.fixture
+def start(bench, tmp_path):
+    """Run the bench on a grid; returns its exit status."""
+    return lambda grid, **settings: bench.main(
+        BenchSettings(grid=str(grid), save_dir=str(tmp_path / "out"), **settings)
+    )
+
+
+def table(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def names_of(grid, tmp_path):
+    return [cell.settings.runtime.name for cell in list_cells(grid, str(tmp_path / "out"))]
+
+
+def test_grid_is_the_product_of_its_axes(write, tmp_path):
+    grid = write(
+        {
+            "sets": {
+                "DFC2020": {"recipe": "recipe.yaml", "input_types": ["s1", "s2"], "heads": ["pspnet", "fpn"]},
+                "OSCD": {"recipe": "oscd.yaml", "data_path": "some where", "flags": "--absent one"},
+            },
+            "weights": {"random": "random", "MoCo": {"s2": "m.pth", "flags": "--n_channels 9 --weight_source moco"}},
+            "fractions": [10, 100],
+            "normalizations": ["common", "native"],
+            "encoder_states": ["frozen", "tuned"],
+            "seeds": [3],
+            "flags": "--batch_size 7",
+        },
+        oscd={"dataset": "OSCD", "model_framework": "unet"},
+    )
+    cells = list_cells(grid, "home")
+    points = 2 * 2 * 2
+    assert len(cells) == points * (2 * 2 + 2 * 1 + 2)  # random, two inputs and heads; MoCo, s2 alone; OSCD, both
+    assert len({cell.settings.runtime.name for cell in cells}) == len(cells)
+    for cell in cells:
+        data, model, runtime = cell.settings.data, cell.settings.model, cell.settings.runtime
+        assert (data.input_type, data.normalization, data.fraction) == (
+            cell.input_type,
+            cell.normalization,
+            cell.fraction,
+        )
+        assert model.encoder_finetune_tag == {"frozen": "efix", "tuned": "etr"}[cell.encoder_state]
+        assert (model.model_framework, runtime.seed) == (cell.head, (cell.seed,))
+        assert (data.n_channels, model.weight_source) == ((9, "moco") if cell.weights == "MoCo" else (13, "auto"))
+        assert model.weight_path == {"random": "random", "MoCo": "m.pth"}[cell.weights]
+        assert (data.dataset, data.data_path, cell.settings.absent) == (
+            ("OSCD", "some where", "one") if cell.set == "OSCD" else ("DFC2020", "", "skip")
+        )
+        assert (cell.settings.optimisation.batch_size, runtime.save_dir, runtime.devices) == (7, "home", 1)
+        assert re.fullmatch(r"[\w.-]+", runtime.name)
+
+
+def test_recipes_with_few_tiles_give_way_to_fractions(write):
+    grid = write({"fractions": [10, 100]}, recipe={"n_train": 5})
+    found = {(cell.fraction, cell.settings.data.n_train) for cell in list_cells(grid, "home")}
+    assert found == {(10, 0), (100, 5)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": [1]}, r"unknown key 'seed'; did you mean 'seeds'\?"),
+        (
+            {"sets": {"A": {"recipe": "recipe.yaml", "path": "x"}}},
+            r"sets: A: unknown key 'path'; did you mean 'data_path'",
+        ),
+        ({"sets": {"A": {"data_path": "x"}}}, "sets: A: recipe is missing"),
+        ({"sets": {"A": "recipe.yaml"}}, "sets: A: expected a mapping, got 'recipe.yaml'"),
+        ({"sets": {"A": {"recipe": "other.yaml"}}}, r"sets: A: --config .*other.yaml: No such file"),
+        ({"sets": {}}, "sets: expected a mapping of names"),
+        ({"weights": ["random"]}, "weights: expected a mapping of names"),
+        ({"weights": {"MoCo": {"s3": "x"}}}, "weights: MoCo: unknown key 's3'; known: path, s1, s2, s12"),
+        ({"weights": {"MoCo": {"flags": "--epochs 1"}}}, "weights: MoCo: no path"),
+        ({"weights": {"MoCo": 3}}, "weights: MoCo: expected a mapping, got 3"),
+        ({"weights": {"MoCo": {"s1": "x"}}}, "no cells; do the weights have a path"),
+        ({"seeds": ["one"]}, "seeds: wants int, got 'one'"),
+        ({"seeds": [True]}, "seeds: wants int, got True"),
+        ({"seeds": [1, 1]}, "share the run folder DFC2020_s2_random_pspnet_frozen_common_100pct_seed1"),
+        ({"seeds": [-1]}, "DFC2020, random: --seed -1: must be at least 0"),
+        ({"seeds": []}, "no cells"),
+        ({"fractions": [0]}, "--fraction 0"),
+        ({"encoder_states": ["thawed"]}, "encoder_states thawed: must be frozen, tuned, or both"),
+        ({"normalizations": ["none"]}, "DFC2020, random: .*normalization"),
+        ({"flags": "--epoch 3"}, "DFC2020: .*--epoch"),
+        ({"flags": "--epochs 'three"}, "flags .*three.*: no closing quotation"),
+    ],
+)
+def test_wrong_grids_are_refused_before_anything_runs(changes, message, write, start, fake):
+    with pytest.raises(ValueError, match=message) as caught:
+        start(write(changes))
+    assert "grid.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not fake.names
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "!!python/object:os.system {}", ""])
+def test_files_that_are_no_grid_are_refused(text, tmp_path):
+    (tmp_path / "grid.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"grid\.yaml"):
+        read_grid(tmp_path / "grid.yaml")
+    with pytest.raises(ValueError, match="nowhere"):
+        read_grid(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2", "2", "a/b", "1/0", "-1/2"])
+def test_wrong_parts_are_refused(part):
+    with pytest.raises(ValueError, match="--part"):
+        BenchSettings(grid="x", part=part)
+
+
+def test_results_and_tables_are_those_of_the_run_folders(write, start, fake, tmp_path):
+    grid = write({"weights": {"random": "random", "mine": "a.ckpt"}})
+    assert start(grid) == 0
+    assert fake.names == names_of(grid, tmp_path)
+    rows = table(tmp_path / "out" / "results.csv")
+    assert [Path(row["run"]).name for row in rows] == fake.names
+    for row in rows:
+        metrics = json.loads((Path(row["run"]) / "metrics.json").read_text())
+        assert [float(row[key]) for key in ("oa", "aa", "miou", "mf1")] == [
+            100 * metrics[key] for key in ("oa", "aa", "miou", "mf1")
+        ]
+        assert (row["status"], row["reason"], row["seconds"]) == ("done", "", "1.5")
+    written = (tmp_path / "out" / "tables.md").read_text()
+    latex = (tmp_path / "out" / "tables.tex").read_text().replace("$\\pm$", "±")
+    for weights in ("random", "mine"):
+        for state in ("frozen", "tuned"):
+            group = [float(r["miou"]) for r in rows if (r["weights"], r["encoder_state"]) == (weights, state)]
+            cell = f"{np.mean(group):.2f}[*}}]* ± {np.std(group, ddof=1):.2f}"
+            assert re.search(cell, written)
+            assert re.search(cell, latex)
+    assert "| CromSS-mid (published, arXiv 2405.01217) | resnet50 | 69.56 | 54.61 | 42.52 | 54.12 | 70.41 |" in written
+    assert "not comparable with published rows" in written
+
+
+def test_finished_cells_are_not_done_again(write, start, fake):
+    grid = write()
+    start(grid)
+    first = list(fake.names)
+    assert start(grid) == 0
+    assert fake.names == first
+    assert start(write({"seeds": [0, 1, 2, 3]})) == 0
+    assert [name[-5:] for name in fake.names[len(first) :]] == ["seed3", "seed3"]
+
+
+def test_interrupted_bench_goes_on_with_what_is_left(write, start, fake, tmp_path):
+    def interrupt(settings):
+        if len(fake.names) == 2:
+            raise KeyboardInterrupt
+
+    grid, fake.before = write(), interrupt
+    with pytest.raises(KeyboardInterrupt):
+        start(grid)
+    statuses = [row["status"] for row in table(tmp_path / "out" / "results.csv")]
+    assert statuses == ["done", "done"] + ["missing"] * 4
+    fake.before = lambda settings: None
+    assert start(grid) == 0
+    assert fake.names == names_of(grid, tmp_path)
+
+
+def test_cell_that_fails_does_not_stop_the_others(write, start, fake, tmp_path, capsys):
+    def fail(settings):
+        if "tuned" in settings.runtime.name and settings.runtime.seed == (1,):
+            raise ValueError("weights.pth: not\n a checkpoint")
+
+    grid, fake.before = write(), fail
+    assert start(grid) == 1
+    assert "5 done, 1 failed, 0 missing" in capsys.readouterr().out
+    (failed,) = [row for row in table(tmp_path / "out" / "results.csv") if row["status"] == "failed"]
+    assert failed["reason"] == "weights.pth: not a checkpoint"
+    assert (failed["encoder_state"], failed["seed"], failed["miou"]) == ("tuned", "1", "")
+    assert "(2)" in (tmp_path / "out" / "tables.md").read_text()
+    assert start(grid, tables=True) == 1
+    fake.before = lambda settings: None
+    assert start(grid) == 0
+    assert len(fake.names) == 6
+    assert {row["status"] for row in table(tmp_path / "out" / "results.csv")} == {"done"}
+
+
+def test_runs_of_other_settings_are_neither_counted_nor_overwritten(write, start, fake, tmp_path):
+    assert start(write()) == 0
+    before = {path: path.read_text() for path in (tmp_path / "out").glob("*/metrics.json")}
+    grid = write({"flags": "--learning_rate 0.1"})
+    assert start(grid) == 1
+    rows = table(tmp_path / "out" / "results.csv")
+    assert {row["status"] for row in rows} == {"failed"}
+    assert "learning_rate 0.0005 -> 0.1" in rows[0]["reason"]
+    assert {path: path.read_text() for path in (tmp_path / "out").glob("*/metrics.json")} == before
+
+
+def test_longer_recipes_continue_the_runs(write, start, fake):
+    start(write())
+    assert start(write(recipe={"epochs": 5})) == 0
+    assert len(fake.names) == 12
+
+
+@pytest.mark.parametrize("parts", [2, 7])
+def test_parts_cover_the_grid_once_and_anyone_writes_the_tables(parts, write, start, fake, tmp_path):
+    grid = write()
+    for part in range(1, parts + 1):
+        assert start(grid, part=f"{part}/{parts}") == 0
+    assert sorted(fake.names) == sorted(names_of(grid, tmp_path))
+    written = (tmp_path / "out" / "tables.md").read_text()
+    assert start(grid, tables=True) == 0
+    assert len(fake.names) == 6
+    assert (tmp_path / "out" / "tables.md").read_text() == written
+
+
+def test_dry_run_lists_the_cells_and_leaves_nothing(write, start, fake, tmp_path, capsys):
+    grid = write()
+    assert start(grid, dry_run=True) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["missing", name] for name in names_of(grid, tmp_path)
+    ]
+    assert not fake.names
+    assert not (tmp_path / "out").exists()
+
+
+def test_undefined_scores_are_dashes(write, start, fake, tmp_path):
+    fake.told = {"miou": float("nan")}
+    assert start(write()) == 0
+    rows = table(tmp_path / "out" / "results.csv")
+    assert {(row["status"], row["miou"]) for row in rows} == {("done", "")}
+    (line,) = [line for line in (tmp_path / "out" / "tables.md").read_text().splitlines() if "| random |" in line]
+    assert [cell == "-" for cell in line.strip("| ").split(" | ")[-8:]] == [False, False, True, False] * 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "done", "cells", "told"),
+    [
+        (0, 0, 4, "0:00:00 passed"),
+        (600, 2, 5, "0:10:00 passed, about 0:15:00 to come"),
+    ],
+)
+def test_remaining_time_is_that_of_the_cells_so_far(bench, seconds, done, cells, told):
+    assert bench.told_time(seconds, done, cells) == told
+
+
+def test_killed_bench_redoes_and_loses_nothing(write, start, tmp_path):
+    rng = np.random.default_rng(2)
+    for part, count in (("train", 6), ("test", 4)):
+        write_ours(tmp_path / "stores" / part, raw_arrays(count, rng), PART)
+    small = {"crop_size": 64, "batch_size": 3, "accelerator": "cpu", "save_maps": 0}
+    changes = {"sets": {"DFC2020": {"recipe": "recipe.yaml", "data_path": str(tmp_path / "stores")}}}
+    grid = write(changes | {"encoder_states": ["tuned"]}, recipe=small)
+    names, killed = names_of(grid, tmp_path), tmp_path / "killed"
+    command = [sys.executable, str(SCRIPT), "--grid", str(grid), "--save_dir", str(killed)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(killed / names[1] / "config.yaml", process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    first = killed / names[0] / "metrics.json"
+    kept = first.read_text(), first.stat().st_mtime_ns
+    assert [(killed / name / "metrics.json").exists() for name in names] == [True, False, False]
+    again = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert "1 of 3 cells are finished already" in again.stdout
+    assert (first.read_text(), first.stat().st_mtime_ns) == kept
+    assert start(grid) == 0
+    disturbed, undisturbed = (table(folder / "results.csv") for folder in (killed, tmp_path / "out"))
+    assert {row["status"] for row in disturbed} == {"done"}
+    for mine, theirs in zip(disturbed, undisturbed, strict=True):
+        for key in mine.keys() - {"seconds", "run"}:
+            assert mine[key] == theirs[key], key
+    written = (killed / "tables.md").read_text()
+    assert written == (tmp_path / "out" / "tables.md").read_text()
+
+
+def wait_for(path, process, patience_s=100):
+    deadline = time.monotonic() + patience_s
+    while not path.exists():
+        assert process.poll() is None, "the bench ended before it could be killed"
+        assert time.monotonic() < deadline, f"{path} never came"
+        time.sleep(0.01)

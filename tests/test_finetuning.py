@@ -1,0 +1,423 @@
+"""Transfer from settings to metrics: whole runs on tiny sets."""
+
+import csv
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+
+import lmdb
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+from PIL import Image
+from sets import PART, raw_arrays, season_arrays, write_ours, written_labels
+
+from cromss.config import parse
+from cromss.legends import DFC2020, DW, OSCD
+from cromss.models import build_segmenter
+from cromss.models.weights import load_encoder
+from cromss.sensors import S1, S2
+from cromss.settings import FinetuneSettings, MultiModalSettings
+from cromss.store import LmdbWriter, StoreMeta
+from cromss.training import finetune, pretrain
+from cromss.training.downstream import downstream_data
+from cromss.training.finetuning import summary
+
+BANDS = {"s1": S1.bands, "s2": S2.bands}
+COUNTS = {"train": 6, "test": 5}
+SMALL = "--model_type resnet18 --crop_size 64 --batch_size 3 --epochs 2 --accelerator cpu --save_maps -1"
+
+
+@pytest.fixture(scope="module")
+def downstream(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("downstream"), np.random.default_rng(2)
+    for part, count in COUNTS.items():
+        write_ours(folder / part, raw_arrays(count, rng), PART)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def change(tmp_path_factory):
+    """Two dates; the test cities differ in size and are larger than the training tiles."""
+    folder, rng = tmp_path_factory.mktemp("change"), np.random.default_rng(3)
+    sizes = {"train": [(64, 64)] * 6, "test": [(96, 70), (65, 80), (64, 110)]}
+    for part, shapes in sizes.items():
+        s2, labels = [], []
+        for height, width in shapes:
+            changed = rng.random((height // 8 + 1, width // 8 + 1)).repeat(8, 0).repeat(8, 1)[:height, :width] < 0.2
+            dates = rng.normal(1500, 60, (2, 13, height, width))
+            dates[1] += 900 * changed
+            s2.append(dates.astype(np.uint16))
+            labels.append(changed[None].astype(np.uint8))
+        write_ours(folder / part, {"s2": s2, "labels": labels}, {"s2": "s2.lmdb", "labels": "labels.lmdb"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory):
+    """Checkpoint of a short middle-fusion pretraining."""
+    folder, arrays = tmp_path_factory.mktemp("twins"), season_arrays()
+    names = {"s1": "0k_251k_uint8_s1.lmdb", "s2": "0k_251k_uint8_s2c.lmdb", "labels": "dw_labels.lmdb"}
+    write_ours(folder / "set", arrays, names)
+    flags = (
+        f"--model_type resnet18 --crop_size 32 --batch_size 4 --epochs 1 --accelerator cpu --data_path {folder / 'set'}"
+    )
+    return pretrain(parse(MultiModalSettings, f"{flags} --save_dir {folder} --name a".split()))["checkpoint"]
+
+
+def settings_of(save_dir, data, arguments):
+    place = ["--save_dir", str(save_dir), *(["--data_path", str(data)] if data else [])]
+    return parse(FinetuneSettings, [*SMALL.split(), *place, *arguments.split()])
+
+
+def finetune_with(save_dir, data, arguments):
+    return finetune(settings_of(save_dir, data, arguments))
+
+
+def state_of(run):
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def encoder_of(state):
+    return {name: value for name, value in state.items() if "encoder" in name}
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def naive_confusion(folder, legend, truth):
+    """Confusion counts from the maps that were written, pixel by pixel."""
+    colours = {tuple(colour): i for i, colour in enumerate(legend.palette()[: legend.num_classes].tolist())}
+    confusion = np.zeros((legend.num_classes, legend.num_classes), int)
+    maps = sorted(folder.glob("*.png"))
+    assert [path.stem for path in maps] == sorted(truth)
+    for path in maps:
+        image = np.asarray(Image.open(path)).astype(int)
+        shown = truth[path.stem]
+        predicted = np.vectorize(lambda r, g, b: colours[r, g, b])(*image.transpose(2, 0, 1))
+        predicted = predicted[: shown.shape[0], : shown.shape[1]]
+        for t, p in zip(shown.flat, predicted.flat):
+            if t != 255:
+                confusion[t, p] += 1
+    return confusion
+
+
+def test_scores_equal_a_naive_count_over_the_written_maps(downstream, tmp_path):
+    metrics = finetune_with(tmp_path, downstream, "--name a --test_batch_size 2")
+    confusion = naive_confusion(tmp_path / "a" / "maps", DFC2020, written_labels(downstream / "test" / "labels.lmdb"))
+    assert metrics["oa"] == pytest.approx(np.trace(confusion) / confusion.sum())
+    union = confusion.sum(0) + confusion.sum(1) - np.diag(confusion)
+    assert metrics["miou"] == pytest.approx(np.mean(np.diag(confusion)[union > 0] / union[union > 0]))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_change_scores_equal_a_naive_count(change, tmp_path, batch):
+    """Cities of differing sizes, alone or padded to one batch: every pixel counts once."""
+    flags = f"--dataset OSCD --model_framework unet --encoder_finetune_tag etr --name a --test_batch_size {batch}"
+    metrics = finetune_with(tmp_path, change, flags)
+    truth = written_labels(change / "test" / "labels.lmdb")
+    confusion = naive_confusion(tmp_path / "a" / "maps", OSCD, truth)
+    assert confusion.sum() == sum(labels.size for labels in truth.values())
+    hit, union = confusion[1, 1], confusion[1].sum() + confusion[:, 1].sum() - confusion[1, 1]
+    assert metrics["oa"] == pytest.approx(np.trace(confusion) / confusion.sum())
+    assert metrics["iou"] == pytest.approx(hit / union)
+    assert metrics["recall"] == pytest.approx(hit / confusion[1].sum())
+    assert (tmp_path / "a" / "test_tiles.png").is_file()
+
+
+def test_maps_have_the_size_of_their_city(change, tmp_path):
+    finetune_with(tmp_path, change, "--dataset OSCD --model_framework unet --name a --test_batch_size 3 --max_steps 1")
+    for name, labels in written_labels(change / "test" / "labels.lmdb").items():
+        assert Image.open(tmp_path / "a" / "maps" / f"{name}.png").size == labels.shape[::-1]
+
+
+def test_change_is_learnt(change, tmp_path):
+    flags = "--dataset OSCD --model_framework unet --encoder_finetune_tag etr --epochs 25 --learning_rate 3e-3 --name a"
+    metrics = finetune_with(tmp_path, change, flags)
+    assert metrics["iou"] > 0.5
+
+
+@pytest.mark.parametrize("modality", ["s1", "s2"])
+@pytest.mark.parametrize("tag", ["efix", "etr"])
+def test_transfer_from_our_checkpoint(twins, downstream, tmp_path, modality, tag):
+    flags = f"--weight_path {twins} --input_type {modality} --encoder_finetune_tag {tag} --name a --epochs 1"
+    metrics = finetune_with(tmp_path, downstream, flags)
+    assert 0 <= metrics["miou"] <= 1
+    assert "120/120 tensors" in metrics["weights"]["images"]
+    fresh = build_segmenter("pspnet", "resnet18", in_channels=len(BANDS[modality]), num_classes=8)
+    load_encoder(fresh.encoder, twins, modality)
+    start = encoder_of(fresh.state_dict(prefix="model."))
+    assert start
+    assert equal(encoder_of(state_of(tmp_path / "a")), start) is (tag == "efix")
+
+
+def test_twin_encoders_take_both_from_one_checkpoint(twins, downstream, tmp_path):
+    flags = f"--weight_path {twins} --input_type s12 --fusion_type twin --model_framework unet --name a --epochs 1"
+    metrics = finetune_with(tmp_path, downstream, flags)
+    assert set(metrics["weights"]) == {"s1", "s2"}
+    assert all("120/120 tensors" in line for line in metrics["weights"].values())
+
+
+def test_both_modalities_stacked(downstream, tmp_path):
+    metrics = finetune_with(tmp_path, downstream, "--input_type s12 --name a --max_steps 1")
+    assert 0 <= metrics["oa"] <= 1
+    stem = next(v for k, v in state_of(tmp_path / "a").items() if k.endswith("conv1.weight") and v.ndim == 4)
+    assert stem.shape[1] == 15
+
+
+def test_orthophotos(tmp_path):
+    rng = np.random.default_rng(5)
+    for part in ("train", "test"):
+        labels = rng.integers(0, 8, (4, 1, 4, 4)).repeat(16, 2).repeat(16, 3).astype(np.uint8)
+        ortho = (labels[:, :, None] * 25 + rng.integers(0, 30, (4, 1, 4, 64, 64))).astype(np.uint8)
+        files = {"ortho": "ortho.lmdb", "labels": "labels.lmdb"}
+        write_ours(tmp_path / "set" / part, {"ortho": ortho, "labels": labels}, files)
+    metrics = finetune_with(tmp_path, tmp_path / "set", "--dataset NYC --input_type ortho --name a")
+    assert 0 <= metrics["miou"] <= 1
+
+
+@pytest.fixture(scope="module")
+def published_and_ours(tmp_path_factory):
+    """The same tiles with Dynamic World codes as one published LMDB a part, and as stores of ours."""
+    folder, rng = tmp_path_factory.mktemp("dw"), np.random.default_rng(4)
+    for part, count in COUNTS.items():
+        arrays = raw_arrays(count, rng, num_classes=9)
+        ids = [f"{i}.5_-{i}.25-20200{i + 1}01" for i in range(count)]
+        write_ours(folder / "ours" / part, arrays, PART, ids)
+        codes = np.where(arrays["labels"] == 255, 10, arrays["labels"] + 1).astype(np.uint8)
+        values = {"s1": arrays["s1"][:, 0], "s2": arrays["s2"][:, 0], "dw": codes[:, 0]}
+        with lmdb.open(str(folder / part), map_size=1 << 28) as environment, environment.begin(write=True) as txn:
+            for key, stack in values.items():
+                for i, array in enumerate(stack):
+                    value = (array.tobytes(), array.shape, f"{key}_{ids[i]}")
+                    txn.put(f"{key}_{i}".encode(), pickle.dumps(value))
+    return folder
+
+
+@pytest.mark.parametrize("modality", ["s1", "s2"])
+def test_published_lmdb_gives_the_same_run_as_ours(published_and_ours, tmp_path, modality):
+    flags = f"--dataset DW --input_type {modality} --model_framework fpn --epochs 1"
+    ours = finetune_with(tmp_path, published_and_ours / "ours", f"{flags} --name ours")
+    paths = f"--train_path {published_and_ours / 'train'} --test_path {published_and_ours / 'test'}"
+    published = finetune_with(tmp_path, "", f"{flags} {paths} --name published")
+    for key in ("oa", "aa", "miou", "mf1", "iou"):
+        assert published[key] == ours[key]
+    truth = written_labels(published_and_ours / "ours" / "test" / "labels.lmdb")
+    confusion = naive_confusion(tmp_path / "published" / "maps", DW, truth)
+    assert published["oa"] == pytest.approx(np.trace(confusion) / confusion.sum())
+
+
+def test_fewer_training_tiles(downstream, tmp_path):
+    metrics = finetune_with(tmp_path, downstream, "--n_train 3 --epochs 1 --name a")
+    assert metrics["train_tiles"] == 3
+    with pytest.raises(ValueError, match="99"):
+        finetune_with(tmp_path, downstream, "--n_train 99")
+
+
+def test_fractions_are_nested_saved_and_seeded(downstream, tmp_path):
+    chosen = {
+        share: set(downstream_data(settings_of(tmp_path, downstream, f"--fraction {share}")).train_indices)
+        for share in (1, 20, 50, 80, 100)
+    }
+    assert [len(tiles) for tiles in chosen.values()] == [1, 2, 3, 5, 6]
+    shares = list(chosen)
+    assert all(chosen[a] <= chosen[b] for a, b in pairwise(shares))
+    (saved,) = (tmp_path / "splits").glob("*.txt")
+    told = settings_of(tmp_path / "b", downstream, f"--fraction 50 --split_file {saved}")
+    assert set(downstream_data(told).train_indices) == chosen[50]
+    others = [
+        tuple(downstream_data(settings_of(tmp_path, downstream, f"--n_train 2 --split_seed {s}")).train_indices)
+        for s in range(6)
+    ]
+    assert len(set(others)) > 1
+
+
+def test_validation_tiles_are_not_trained_on(downstream, tmp_path):
+    data = downstream_data(settings_of(tmp_path, downstream, "--validation 0.34 --fraction 50"))
+    assert len(data.val_indices) == 2
+    assert len(data.train_indices) == 2
+    assert not set(data.val_indices) & set(data.train_indices)
+
+
+def test_every_head_trains(downstream, tmp_path):
+    for head in ("unet", "unetplusplus", "deeplabv3", "deeplabv3plus", "fpn", "upernet", "linknet", "pan", "manet"):
+        flags = f"--model_framework {head} --max_steps 1 --name {head} --save_maps 0"
+        assert np.isfinite(finetune_with(tmp_path, downstream, flags)["oa"]), head
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--optimizer sgd --scheduler_type step --scheduler_values 1",
+        "--scheduler_type exp --decoder_finetune_tag dasc --encoder_finetune_tag etr --model_framework unet",
+        "--scheduler_type none --decoder_finetune_tag ddes",
+        "--normalization zscore --input_type s1",
+        "--moving_batchnorm --absent one --encoder_depth 5",
+        "--loss_type f --validation 0.3",
+    ],
+)
+def test_protocols_train(downstream, tmp_path, arguments):
+    assert 0 <= finetune_with(tmp_path, downstream, f"{arguments} --name a")["oa"] <= 1
+
+
+def test_late_unfreezing_keeps_the_encoder_until_its_epoch(downstream, tmp_path):
+    flags = "--encoder_finetune_tag eft --encoder_finetune_epoch 2 --save_interval 1 --scheduler_type none"
+    finetune_with(tmp_path, downstream, f"{flags} --epochs 4 --name a")
+    frozen = finetune_with(tmp_path, downstream, "--epochs 2 --scheduler_type none --name frozen")
+    assert frozen
+    folder = tmp_path / "a" / "checkpoints"
+    encoders = [
+        encoder_of(torch.load(path, weights_only=True)["state_dict"]) for path in sorted(folder.glob("epoch*.ckpt"))
+    ]
+    assert len(encoders) == 4
+    assert equal(encoders[0], encoders[1])
+    assert not equal(encoders[1], encoders[2])
+    assert equal(encoders[1], encoder_of(state_of(tmp_path / "frozen")))
+
+
+def test_late_unfreezing_resumes_like_an_undisturbed_run(downstream, tmp_path):
+    flags = "--encoder_finetune_tag eft --encoder_finetune_epoch 2 --scheduler_type none"
+    finetune_with(tmp_path, downstream, f"{flags} --epochs 4 --name whole")
+    finetune_with(tmp_path, downstream, f"{flags} --epochs 3 --name parts")
+    finetune_with(tmp_path, downstream, f"{flags} --epochs 4 --name parts")
+    assert equal(state_of(tmp_path / "whole"), state_of(tmp_path / "parts"))
+
+
+def test_several_seeds_are_summarised(downstream, tmp_path):
+    flags = "--epochs 1 --save_maps 0"
+    metrics = finetune_with(tmp_path, downstream, f"{flags} --seed 3 1 2")
+    runs = [finetune_with(tmp_path, downstream, f"{flags} --seed {seed}") for seed in (3, 1, 2)]
+    scores = [run["miou"] for run in runs]
+    assert len(set(scores)) > 1
+    assert metrics["miou"] == pytest.approx(np.mean(scores))
+    assert metrics["std"]["miou"] == pytest.approx(np.std(scores, ddof=1))
+    assert metrics["runs"] == runs
+    with pytest.raises(ValueError, match="--seed 1 2: several seeds follow each other"):
+        finetune_with(tmp_path, downstream, "--seed 1 2 --devices 2")
+
+
+def test_summary_leaves_undefined_scores_out():
+    runs = [{"oa": 0.5, "iou": None}, {"oa": 0.7, "iou": 0.2}]
+    result = summary(runs, ("oa", "iou"))
+    assert result["oa"] == pytest.approx(0.6)
+    assert result["std"] == {"oa": pytest.approx(0.1 * 2**0.5), "iou": None}
+    assert result["iou"] == 0.2
+
+
+def test_weights_of_other_bands_are_refused(downstream, tmp_path):
+    """9 bands and 9 bands RGB first fit each other's stems."""
+    state = build_segmenter("unet", "resnet18", in_channels=9, num_classes=9).state_dict(prefix="model.networks.s2.")
+    weights = tmp_path / "last.ckpt"
+    bands = {"s2": ["B4", "B3", "B2", "B5", "B6", "B7", "B8", "B11", "B12"]}
+    torch.save({"state_dict": state, "cromss": {"bands": bands}}, weights)
+    with pytest.raises(ValueError, match=r"B4 B3 B2 B5 .* but B2 B3 B4 B5 .* are fed"):
+        finetune_with(tmp_path, downstream, f"--n_channels 9 --weight_path {weights}")
+    finetune_with(tmp_path, downstream, f"--n_channels 92 --weight_path {weights} --max_steps 1")
+
+
+def test_native_normalisation_of_foreign_weights(downstream, tmp_path):
+    state = build_segmenter("unet", "resnet18", in_channels=13, num_classes=9).encoder.state_dict()
+    weights = tmp_path / "bare.pth"
+    torch.save(state, weights)
+    flags = f"--weight_path {weights} --normalization native --max_steps 1"
+    with pytest.raises(ValueError, match="weight_source"):
+        finetune_with(tmp_path, downstream, f"{flags} --name a")
+    metrics = finetune_with(tmp_path, downstream, f"{flags} --weight_source moco --name b")
+    assert metrics["normalization"] == {"s2": "reflectance"}
+    settings = settings_of(tmp_path, downstream, "")
+    sample = downstream_data(settings, {"s2": "reflectance"}).test[0]["s2"]
+    raw = downstream_data(settings).test.images["s2"].read(0, 0)
+    np.testing.assert_allclose(sample, np.clip(raw / 10000, 0, 1), rtol=1e-6)
+
+
+def test_quantised_stores_have_no_native_normalisation(downstream, tmp_path):
+    for part in COUNTS:
+        arrays = raw_arrays(2, np.random.default_rng(0))
+        write_ours(tmp_path / "set" / part, arrays | {"s2": (arrays["s2"] // 20).astype(np.uint8)}, PART)
+    with pytest.raises(ValueError, match="raw"):
+        _ = downstream_data(settings_of(tmp_path, tmp_path / "set", ""), {"s2": "reflectance"}).test[0]
+
+
+@pytest.mark.parametrize(
+    ("modality", "change_values", "message"),
+    [
+        ("s1", lambda s1: 10 ** (s1 / 10), "looks linear"),
+        ("s1", lambda s1: np.full_like(s1, np.nan), "NaN"),
+        ("s2", lambda s2: (s2 / 20).clip(0, 255).astype(np.uint16), "8-bit"),
+    ],
+)
+def test_raw_values_in_other_units_are_refused(downstream, tmp_path, modality, change_values, message):
+    arrays = raw_arrays(2, np.random.default_rng(0))
+    arrays[modality] = change_values(arrays[modality])
+    for part in COUNTS:
+        write_ours(tmp_path / "set" / part, arrays, PART)
+    with pytest.raises(ValueError, match=message):
+        finetune_with(tmp_path, tmp_path / "set", f"--input_type {modality}")
+
+
+def test_labels_of_another_legend_are_refused(downstream, tmp_path):
+    meta = StoreMeta("labels", (), "uint8", 1, "class id", legend="OSM")
+    for part, count in COUNTS.items():
+        shutil.copytree(downstream / part, tmp_path / "set" / part)
+        shutil.rmtree(tmp_path / "set" / part / "labels.lmdb")
+        with LmdbWriter(tmp_path / "set" / part / "labels.lmdb", meta) as writer:
+            for index in range(count):
+                writer.write(f"{index:07d}", [np.zeros((64, 64), np.uint8)])
+            writer.finish()
+    with pytest.raises(ValueError, match="13 classes of OSM, but 8 classes of DFC2020 are wanted"):
+        finetune_with(tmp_path, tmp_path / "set", "")
+
+
+def test_missing_parts_are_named(tmp_path, downstream):
+    with pytest.raises(ValueError, match="nowhere"):
+        finetune_with(tmp_path, tmp_path / "nowhere", "")
+    with pytest.raises(ValueError, match="nowhere"):
+        finetune_with(tmp_path, "", f"--train_path {downstream / 'train'} --test_path {tmp_path / 'nowhere'}")
+
+
+def script(arguments, timeout=150):
+    command = [sys.executable, "train_scripts/finetune.py", *arguments.split()]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=timeout)
+    assert result.returncode == 0, result.stderr[-2000:]
+    return result.stdout
+
+
+def test_two_processes_score_like_one(downstream, tmp_path):
+    """Five test tiles on two processes: a filler evens them out and is not counted."""
+    script(
+        f"{SMALL} --devices 2 --n_train 2 --epochs 1 --batch_size 1 --name two --save_dir {tmp_path} "
+        f"--data_path {downstream}"
+    )
+    confusion = naive_confusion(tmp_path / "two" / "maps", DFC2020, written_labels(downstream / "test" / "labels.lmdb"))
+    metrics = json.loads((tmp_path / "two" / "metrics.json").read_text())
+    assert metrics["oa"] == pytest.approx(np.trace(confusion) / confusion.sum(), rel=1e-6)
+
+
+def test_two_processes_unfreeze_late_and_stay_alike(change, tmp_path):
+    """Three cities on two processes; the encoder is frozen in the first epoch, trained in the second."""
+    script(
+        f"{SMALL} --devices 2 --dataset OSCD --model_framework unet --batch_size 2 --encoder_finetune_tag eft "
+        f"--encoder_finetune_epoch 1 --save_interval 1 --name two --save_dir {tmp_path} --data_path {change}"
+    )
+    truth = written_labels(change / "test" / "labels.lmdb")
+    confusion = naive_confusion(tmp_path / "two" / "maps", OSCD, truth)
+    assert confusion.sum() == sum(labels.size for labels in truth.values())
+    metrics = json.loads((tmp_path / "two" / "metrics.json").read_text())
+    assert metrics["oa"] == pytest.approx(np.trace(confusion) / confusion.sum(), rel=1e-6)
+    first, second = (
+        encoder_of(torch.load(path, weights_only=True)["state_dict"])
+        for path in sorted((tmp_path / "two" / "checkpoints").glob("epoch*.ckpt"))
+    )
+    assert not equal(first, second)
+
+
+def test_scores_are_printed_with_their_spread(downstream, tmp_path):
+    said = script(f"{SMALL} --epochs 1 --seed 1 2 --save_maps 0 --save_dir {tmp_path} --data_path {downstream}")
+    assert "+-" in said.strip().splitlines()[-1]
+    with next(tmp_path.glob("*seed1/metrics.csv")).open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["0"]

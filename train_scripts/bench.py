@@ -1,0 +1,136 @@
+"""Results bench: a grid of transfers, run cell by cell, with its tables beside the published ones."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from cromss.config import replace_text, run
+from cromss.downstream_sets import DOWNSTREAM_SETS
+from cromss.settings.bench import BenchSettings, Cell, list_cells
+from cromss.tables import Table, read_published, tabulate, to_csv, to_latex, to_markdown
+
+PUBLISHED = Path(__file__).with_name("published_results.csv")
+
+
+def main(settings: BenchSettings) -> int:
+    """Run the cells that are not finished and write the tables; 1 if a cell failed."""
+    cells, home = list_cells(Path(settings.grid), settings.save_dir), Path(settings.save_dir)
+    mine = settings.mine(cells)
+    if settings.dry_run:
+        for cell in mine:
+            print(f"{outcome(cell)['status']:8}{cell.settings.runtime.name}")
+        return 0
+    home.mkdir(parents=True, exist_ok=True)
+    if not settings.tables:
+        run_cells(mine, lambda: write_results(cells, home))
+    write_tables(write_results(cells, home), home)
+    return report([outcome(cell) for cell in mine])
+
+
+def run_cells(cells: Sequence[Cell], after_each: Callable[[], object]) -> None:
+    """Run what is not finished, one cell after the other; why one failed is kept in its run folder."""
+    from torch import OutOfMemoryError
+
+    from cromss.training import finetune
+
+    waiting = [cell for cell in cells if outcome(cell)["status"] != "done"]
+    print(f"{len(cells) - len(waiting)} of {len(cells)} cells are finished already", flush=True)
+    start = time.monotonic()
+    for number, cell in enumerate(waiting):
+        passed = told_time(time.monotonic() - start, number, len(waiting))
+        print(f"\n[{number + 1}/{len(waiting)}] {cell.settings.runtime.name} ({passed})", flush=True)
+        failure = folder_of(cell) / "failure.txt"
+        failure.unlink(missing_ok=True)
+        try:
+            finetune(cell.settings)
+        except (ValueError, OSError, OutOfMemoryError) as error:
+            failure.parent.mkdir(parents=True, exist_ok=True)
+            replace_text(failure, " ".join(str(error).split()))
+            print(f"failed: {failure.read_text()}", flush=True)
+        after_each()
+
+
+def told_time(seconds: float, num_done: int, num_cells: int) -> str:
+    """Time that has passed, and an estimate of what is to come."""
+    text = f"{timedelta(seconds=round(seconds))} passed"
+    to_come = seconds / num_done * (num_cells - num_done) if num_done else 0
+    return f"{text}, about {timedelta(seconds=round(to_come))} to come" if num_done else text
+
+
+def folder_of(cell: Cell) -> Path:
+    """Run folder of a cell."""
+    return Path(cell.settings.runtime.save_dir) / cell.settings.runtime.name
+
+
+def outcome(cell: Cell) -> dict[str, Any]:
+    """What there is of a cell: its coordinates, `status` (done, failed, missing), and scores in percent."""
+    from cromss.training.downstream import downstream_bands
+    from cromss.training.runs import RunFolder
+
+    data, failure = cell.settings.data, folder_of(cell) / "failure.txt"
+    metrics, reason = None, failure.read_text() if failure.exists() else ""
+    try:
+        metrics = RunFolder(folder_of(cell)).finished(cell.settings)
+    except ValueError as error:
+        reason = str(error)
+    known = metrics or {}
+    return cell.coordinates | {
+        "dataset": data.dataset,
+        "data_path": data.data_path or data.test_path,
+        "encoder": cell.settings.model.model_type,
+        "bands": sum(map(len, downstream_bands(data).values())),
+        "status": "done" if metrics else "failed" if reason else "missing",
+        **{key: None if known.get(key) is None else 100 * known[key] for key in data.task.scores},
+        "seconds": known.get("seconds"),
+        "run": str(folder_of(cell)),
+        "reason": "" if metrics else reason,
+    }
+
+
+def write_results(cells: Sequence[Cell], home: Path) -> list[dict[str, Any]]:
+    """Write results.csv, one row a cell, from what the run folders hold: any process may do so."""
+    rows = [outcome(cell) for cell in cells]
+    replace_text(home / "results.csv", to_csv(rows))
+    return rows
+
+
+def write_tables(rows: Sequence[Mapping[str, Any]], home: Path) -> None:
+    """Write tables.md and tables.tex: one table a set and input."""
+    grouped = groupby(rows, key=lambda row: (row["set"], row["input_type"]))
+    tables = [table_beside_published(list(group)) for _, group in grouped]
+    replace_text(home / "tables.md", "\n".join(map(to_markdown, tables)))
+    replace_text(home / "tables.tex", "\n".join(map(to_latex, tables)))
+    print("\n" + "\n".join(map(to_markdown, tables)))
+
+
+def table_beside_published(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Table of the cells of one set and input, with what was published for its heads below."""
+    first, heads = rows[0], {row["head"] for row in rows}
+    scores = DOWNSTREAM_SETS[first["dataset"]].scores
+    ours = [{**row, "source": "", "fraction": f"{row['fraction']:g}"} for row in rows]
+    theirs = [
+        {**row, "fraction": "100", "normalization": "common"}
+        for row in read_published(PUBLISHED, scores)
+        if (row["set"], row["input"]) == (first["dataset"], first["input_type"]) and row["head"] in (*heads, "")
+    ]
+    where = "" if first["data_path"] else " (synthetic tiles, not comparable with published rows)"
+    title = f"{first['set']}, {first['input_type']}{where}: percent, mean ± sample standard deviation over seeds"
+    return tabulate(title, ours + theirs, scores)
+
+
+def report(rows: Sequence[Mapping[str, Any]]) -> int:
+    """Say how many cells are done, and why others are not; 1 if one failed."""
+    counts = Counter(row["status"] for row in rows)
+    for row in rows:
+        if row["status"] == "failed":
+            print(f"failed: {row['run']}: {row['reason']}")
+    print(", ".join(f"{counts[status]} {status}" for status in ("done", "failed", "missing")))
+    return int(counts["failed"] > 0)
+
+
+if __name__ == "__main__":
+    run(main, BenchSettings)
