@@ -35,9 +35,9 @@ class OscdBenchmark:
     """Table to write."""
     seed: tuple[int, ...] = (0, 1, 2)
     """Seeds of pretraining and transfer."""
-    pretrain_epochs: int = 60
+    pretrain_epochs: int = 30
     """Epochs of pretraining."""
-    epochs: int = 12
+    epochs: int = 6
     """Epochs of transfer."""
     weights: tuple[str, ...] = ("random", "noisy labels")
     """Starts to compare."""

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import rasterio
 from conftest import REPOSITORY
+from PIL import Image
 
 from cromss.config import parse
+from cromss.legends import OSCD
 from cromss.sensors import S2, quantise
-from cromss.settings import MultiModalSettings
+from cromss.settings import FinetuneSettings, MultiModalSettings
 from cromss.store import LmdbReader
-from cromss.training import pretrain
+from cromss.training import finetune, pretrain
 
 SNOW = "terramesh_609U_541L_3_0"
 
@@ -93,3 +95,36 @@ def test_ssl4eo_scenes_are_read_in_their_own_layout(real, tmp_path):
     reader = LmdbReader(tmp_path / "0k_251k_uint8_s2c.lmdb", "s2")
     assert reader.location_ids() == ["000000", "000001"]
     assert reader.read(1, 0).shape == (13, 264, 264)
+
+
+@pytest.fixture(scope="module")
+def cities(real, tmp_path_factory):
+    """Change stores of one training and two test cities; date 2 of hongkong has another pixel size."""
+    out = tmp_path_factory.mktemp("oscd")
+    command = [sys.executable, "data_prepare/write_oscd_lmdb.py", "--data_path", str(real / "oscd"), "--out", str(out)]
+    flags = ["--train_cities", "saclay_e", "--test_cities", "hongkong", "bordeaux"]
+    result = subprocess.run([*command, *flags], capture_output=True, text=True, cwd=REPOSITORY)
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+def test_change_detection_on_real_cities(cities, tmp_path):
+    """A few steps; the loss falls, and every pixel of both test cities is scored once."""
+    arguments = f"""
+        --dataset OSCD --data_path {cities} --save_dir {tmp_path} --name a --model_framework unet --model_type resnet18
+        --encoder_finetune_tag etr --crop_size 96 --batch_size 4 --epochs 8 --limit_batches 3 --learning_rate 1e-3
+        --scheduler_type none --test_batch_size 1 --accelerator cpu --save_maps -1
+    """
+    metrics = finetune(parse(FinetuneSettings, arguments.split()))
+    with (tmp_path / "a" / "metrics.csv").open() as file:
+        losses = [float(row["train/loss_epoch"]) for row in csv.DictReader(file)]
+    assert np.mean(losses[-2:]) < 0.8 * losses[0]
+    labels = LmdbReader(cities / "test" / "labels.lmdb")
+    right = counted = 0
+    for index, name in enumerate(labels.location_ids()):
+        truth = labels.read(index, 0)
+        shown = np.asarray(Image.open(tmp_path / "a" / "maps" / f"{name}.png"))
+        predicted = (shown == OSCD.palette()[1]).all(-1)
+        assert predicted.shape == truth.shape
+        right, counted = right + ((predicted == truth) & (truth != 255)).sum(), counted + (truth != 255).sum()
+    assert metrics["oa"] == pytest.approx(right / counted)

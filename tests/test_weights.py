@@ -26,7 +26,7 @@ from cromss.models import build_pretrainer
 from cromss.models.weights import WeightsError, check_bands, inspect, load_encoder
 from cromss.sensors import S1, S2, S2_SUBSETS
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 # file: how it is made, bands of its Sentinel-2 encoder | asked for: bands, source | found: layout, prefix, modality
 FOREIGN = {
