@@ -86,12 +86,7 @@ def _downstream_locations(
     if task.is_change:
         listed = oscd.list_cities(raw, cities)
         return (oscd.cut_cities(listed, _CITY_TILE), oscd.CityReader()) if part == "train" else (listed, oscd.read_city)
-    if task.name == "DFC2020":
-        listed = layouts.list_dfc2020(raw, {"train": "validation", "test": "test"}[part])
-    elif task.name == "NYC":
-        listed = layouts.list_nyc(raw, part)
-    else:
-        listed = layouts.list_dwosm(raw, task.name.lower(), part)
+    listed = layouts.list_downstream(raw, task.name, part)
     return listed, partial(layouts.read_location, num_seasons=1, legend=task.legend)
 
 

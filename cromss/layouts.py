@@ -84,6 +84,23 @@ def list_tiles(root: Path, patterns: Mapping[str, str]) -> list[Location]:
     return _not_empty(locations, root)
 
 
+def list_downstream(root: Path, name: str, part: str, bands: tuple[str, ...] | None = None) -> list[Location]:
+    """Locations of the training or test part of a set of tiles.
+
+    Args:
+        root: Folder of the raw set.
+        name: `"DFC2020"` (its "validation" split trains, as published), `"DW"`, `"OSM"` or `"NYC"`.
+        part: `"train"` or `"test"`.
+        bands: Order of the bands in orthophotos, see `list_nyc`.
+
+    Raises:
+        ValueError: As the listing of that set.
+    """
+    if name == "DFC2020":
+        return list_dfc2020(root, {"train": "validation", "test": "test"}[part])
+    return list_nyc(root, part, bands) if name == "NYC" else list_dwosm(root, name.lower(), part)
+
+
 def list_dfc2020(root: Path, split: str) -> list[Location]:
     """Locations `p<i>` of one DFC2020 split, `<split>/{s1,s2,dfc}_<split>/ROIs0000_<split>_*_0_p<i>.tif`.
 

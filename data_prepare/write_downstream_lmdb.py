@@ -21,9 +21,6 @@ from cromss.offset import offsets_by_id
 from cromss.sensors import ORTHO
 from cromss.store import StoreMeta
 
-DFC2020_SPLITS = {"train": "validation", "test": "test"}
-"""Split of the experiments -> split of the contest, as published (arXiv 2405.01217)."""
-
 
 @dataclass(frozen=True)
 class DownstreamFolders:
@@ -63,7 +60,10 @@ def main(settings: DownstreamFolders) -> None:
     """Write the splits one after the other; one that is finished is left as it is."""
     refuse_contradictions(settings)
     task = DOWNSTREAM_SETS[settings.dataset]
-    locations = {split: list_locations(settings, split) for split in settings.splits}
+    order = settings.band_order or None
+    locations = {
+        split: layouts.list_downstream(settings.data_path, task.name, split, order) for split in settings.splits
+    }
     told_by_id = offsets_by_id(settings.s2_offset_ids, {place.id for part in locations.values() for place in part})
     for split, found in locations.items():
         stores = store_metas(settings, task, split)
@@ -89,15 +89,6 @@ def refuse_contradictions(settings: DownstreamFolders) -> None:
         raise ValueError(f"--band_order {' '.join(order)}: {' '.join(ORTHO.bands)} in any order, with --dataset NYC")
     if name not in ("DW", "OSM") and (settings.s2_offset == "1000" or settings.s2_offset_ids):
         raise ValueError(f"--s2_offset, --s2_offset_ids: nothing to subtract with --dataset {name}; leave them out")
-
-
-def list_locations(settings: DownstreamFolders, split: str) -> list[layouts.Location]:
-    """Tiles of one split."""
-    if settings.dataset == "DFC2020":
-        return layouts.list_dfc2020(settings.data_path, DFC2020_SPLITS[split])
-    if settings.dataset == "NYC":
-        return layouts.list_nyc(settings.data_path, split, settings.band_order or None)
-    return layouts.list_dwosm(settings.data_path, settings.dataset.lower(), split)
 
 
 def prepare_tile(

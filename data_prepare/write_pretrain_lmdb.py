@@ -13,6 +13,7 @@ from cromss import layouts, preparation
 from cromss.aligned_stores import Prepared, refuse_changed_offsets
 from cromss.config import run
 from cromss.legends import LEGENDS
+from cromss.offset import offsets_by_id
 from cromss.store import StoreMeta
 
 
@@ -74,7 +75,7 @@ def main(settings: PretrainSet) -> None:
     locations = preparation.first(list_locations(settings), settings.limit)
     num_seasons = settings.num_seasons or (1 if settings.layout == "tiles" else layouts.most_seasons(locations))
     size = settings.size if settings.layout == "ssl4eo" else None
-    told_by_id = offsets_by_id(settings.s2_offset_ids, locations)
+    told_by_id = offsets_by_id(settings.s2_offset_ids, {location.id for location in locations})
     refuse_changed_offsets(settings.out, told_by_id)
     prepare = partial(
         prepare_location,
@@ -115,21 +116,6 @@ def list_locations(settings: PretrainSet) -> list[layouts.Location]:
     if settings.layout == "tiles":
         return layouts.list_tiles(settings.data_path, {m: patterns[m] for m in settings.modalities})
     return layouts.list_ssl4eo(settings.data_path, {m: folders[m] for m in settings.modalities}, settings.ids_csv)
-
-
-def offsets_by_id(pairs: tuple[str, ...], locations: list[layouts.Location]) -> dict[str, int]:
-    """`("p7=1000",)` -> `{"p7": 1000}`.
-
-    Raises:
-        ValueError: Not `ID=0` or `ID=1000`, or no such location.
-    """
-    known, offsets = {location.id for location in locations}, {}
-    for pair in pairs:
-        name, _, value = pair.rpartition("=")
-        if value not in ("0", "1000") or name not in known:
-            raise ValueError(f"--s2_offset_ids {pair}: wanted ID=0 or ID=1000 with the id of a location")
-        offsets[name] = int(value)
-    return offsets
 
 
 def prepare_location(

@@ -15,7 +15,7 @@ from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSet
 ALL = [MultiModalSettings, SingleModalSettings, FinetuneSettings]
 PREPARATION = [
     load_script("write_pretrain_lmdb").PretrainSet,
-    load_script("write_dfc2020_lmdb").Dfc2020Set,
+    load_script("write_downstream_lmdb").DownstreamFolders,
     load_script("inspect_lmdb").Inspection,
 ]
 PUBLISHED = """
@@ -280,6 +280,7 @@ def test_mistakes_of_ours_keep_their_traceback(monkeypatch):
 @pytest.mark.parametrize(("settings", "number"), zip(PREPARATION, ("workers", "limit", "max_records")))
 def test_scripts_of_data_prepare_refuse_bad_flags(settings, number, capsys):
     required = ["x"] if number == "max_records" else ["--data_path", "x", "--out", "y"]
+    required += ["--dataset", "DW"] if number == "limit" else []
     assert "Unrecognized options: --nope" in error_of(settings, [*required, "--nope", "3"], capsys)
     assert number in error_of(settings, [*required, f"--{number}", "many"], capsys)
     assert "wants a YAML file" in error_of(settings, [*required, "--config"], capsys)
@@ -287,16 +288,20 @@ def test_scripts_of_data_prepare_refuse_bad_flags(settings, number, capsys):
 
 def test_scripts_of_data_prepare_read_yaml(tmp_path):
     file = tmp_path / "a.yaml"
-    file.write_text("data_path: raw\nout: lmdb\nsplits: [test]\ndry_run: true\nworkers: 2\n")
+    file.write_text("dataset: DW\ndata_path: raw\nout: lmdb\nsplits: [test]\ndry_run: true\nworkers: 2\n")
     settings = parse(PREPARATION[1], ["--config", str(file), "--workers", "3"])
-    assert settings == PREPARATION[1](Path("raw"), Path("lmdb"), ("test",), workers=3, dry_run=True)
+    assert settings == PREPARATION[1]("DW", Path("raw"), Path("lmdb"), ("test",), workers=3, dry_run=True)
     save_yaml(settings, file)
     assert parse(PREPARATION[1], ["--config", str(file)]) == settings
 
 
+DATA_SCRIPTS = (
+    *("write_pretrain_lmdb", "write_downstream_lmdb", "write_oscd_lmdb", "write_oscd_pretrain_lmdb"),
+    "inspect_lmdb",
+)
 SCRIPTS = [
-    *(f"train_scripts/{name}.py" for name in ("train_pretrain_mm", "train_pretrain", "finetune")),
-    *(f"data_prepare/{name}.py" for name in ("write_pretrain_lmdb", "write_dfc2020_lmdb", "inspect_lmdb")),
+    *(f"train_scripts/{name}.py" for name in ("train_pretrain_mm", "train_pretrain", "finetune", "bench")),
+    *(f"data_prepare/{name}.py" for name in DATA_SCRIPTS),
 ]
 
 
@@ -307,5 +312,5 @@ def test_help_is_instant(script):
     probe += f"try: runpy.run_path('{script}', run_name='__main__')\nexcept SystemExit: pass\n"
     probe += "assert 'torch' not in sys.modules and 'lightning' not in sys.modules"
     result = subprocess.run([sys.executable, "-c", probe], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert ("runtime options" in result.stdout) == script.startswith("train_scripts")
+    assert ("runtime options" in result.stdout) == ("train" in script or "tune" in script)
     assert "--config" in result.stdout

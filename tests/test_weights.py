@@ -239,3 +239,13 @@ def test_bands_in_another_order_are_refused(tmp_path, make, source, bands, fits)
         return
     with pytest.raises(WeightsError, match=rf"w\.pt: trained on bands .*, but {' '.join(bands)} are fed"):
         check_bands(report, bands)
+
+
+def test_the_modality_asked_for_stands_where_the_file_tells_none(tmp_path):
+    content = {"state_dict": behind("network.encoder.", 3), "cromss": {"bands": {"s2": ["B2", "B3", "B4"]}}}
+    path = save(content, tmp_path / "w.ckpt")
+    report = load_encoder(encoder(3), path, modality="s2")
+    assert (report.layout, report.modality, report.bands) == ("segmenter", "s2", ("B2", "B3", "B4"))
+    with pytest.raises(WeightsError, match="trained on bands B2 B3 B4, but B4 B3 B2 are fed"):
+        check_bands(report, S2_SUBSETS[3])
+    assert load_encoder(encoder(3), path).modality is None

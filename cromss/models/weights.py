@@ -45,7 +45,7 @@ class WeightsReport:
         source: Whose weights they are, a name in `SOURCES`: as told, else by the layout.
         prefix: Prefix of the encoder loaded; when only inspected, of the only one found, else `None`.
         in_channels: Number of bands of that encoder, or `None`.
-        modality: Modality of that encoder, or `None`.
+        modality: Modality of that encoder, as the file tells or as asked for, or `None`.
         num_loaded: Tensors loaded; 0 when only inspected.
         num_expected: Tensors wanted. Old files lack BatchNorm's step counters, then set to 0; nothing
             else may be missing.
@@ -185,7 +185,8 @@ def _load(
     found = {part: _strict(path, state_dict, prefix, part, module, stems) for part, (module, prefix) in parts.items()}
     for part, (module, _) in parts.items():
         _fill(module, found[part])
-    origin = _origin((chosen,)) | ({} if source == "auto" else {"source": source})
+    sensor = chosen.modality or modality
+    origin = _origin((chosen,)) | {"modality": sensor} | ({} if source == "auto" else {"source": source})
     return WeightsReport(
         Path(path),
         _sha256(path),
@@ -195,7 +196,7 @@ def _load(
         num_loaded=sum(map(len, found.values())),
         num_expected=sum(len(module.state_dict()) for module, _ in parts.values()),
         parts={part: len(tensors) for part, tensors in found.items()},
-        bands=told_bands(content, chosen.modality, chosen.shape[1]),
+        bands=told_bands(content, sensor, chosen.shape[1]),
     )
 
 
