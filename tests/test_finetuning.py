@@ -329,6 +329,9 @@ def test_native_normalisation_of_foreign_weights(downstream, tmp_path):
         finetune_with(tmp_path, downstream, f"{flags} --name a")
     metrics = finetune_with(tmp_path, downstream, f"{flags} --weight_source moco --name b")
     assert metrics["normalization"] == {"s2": "reflectance"}
+    tuned = tmp_path / "b" / "checkpoints" / "last.ckpt"
+    again = finetune_with(tmp_path, downstream, f"--weight_path {tuned} --normalization native --max_steps 1 --name c")
+    assert again["normalization"] == {"s2": "reflectance"}
     settings = settings_of(tmp_path, downstream, "")
     sample = downstream_data(settings, {"s2": "reflectance"}).test[0]["s2"]
     raw = downstream_data(settings).test.images["s2"].read(0, 0)

@@ -65,13 +65,24 @@ def told_bands(content: object, modality: str | None, in_channels: int) -> tuple
     """Band names of a modality in order, where the checkpoint tells them: ours on a card, others by `n_channels`."""
     if not isinstance(content, Mapping):
         return None
-    card = content.get("cromss")
-    names = card.get("bands") if isinstance(card, Mapping) else None
-    names = names.get(modality) if isinstance(names, Mapping) else None
+    names = _on_card(content, "bands", modality)
     if isinstance(names, list):
         return tuple(map(str, names))
     bands = S2_SUBSETS.get(_published_setting(content, "n_channels"), ())
     return bands if modality == S2.name and len(bands) == in_channels else None
+
+
+def told_normalization(content: object, modality: str | None) -> str | None:
+    """Normalisation of a modality, where the checkpoint's card tells it by name (those of transfer do)."""
+    name = _on_card(content, "normalization", modality) if isinstance(content, Mapping) else None
+    return name if isinstance(name, str) else None
+
+
+def _on_card(content: Mapping, entry: str, modality: str | None) -> object:
+    """What the card of our own checkpoints says of a modality."""
+    card = content.get("cromss")
+    values = card.get(entry) if isinstance(card, Mapping) else None
+    return values.get(modality) if isinstance(values, Mapping) else None
 
 
 def _published_setting(content: Mapping, name: str) -> int | None:

@@ -17,7 +17,14 @@ from torch import nn
 from cromss.models.segmenter import Segmenter
 from cromss.models.sources import FILE_SOURCES, SOURCES, source_of
 from cromss.models.stems import Stem, find_stems, listed
-from cromss.models.weight_files import WeightsError, open_checkpoint, read_state_dict, tensors_in, told_bands
+from cromss.models.weight_files import (
+    WeightsError,
+    open_checkpoint,
+    read_state_dict,
+    tensors_in,
+    told_bands,
+    told_normalization,
+)
 from cromss.sensors import canonical_band
 
 LOAD_TAGS = ("encoder", "de1", "de2", "de3", "de4", "wocls", "all")
@@ -51,6 +58,7 @@ class WeightsReport:
             else may be missing.
         parts: Part of the network -> tensors loaded into it.
         bands: Names of that encoder's bands in order, where the checkpoint tells them (ours do).
+        normalization: Of its input, by name, where the checkpoint tells it (ours of transfer do).
     """
 
     path: Path
@@ -66,6 +74,7 @@ class WeightsReport:
     num_expected: int = 0
     parts: Mapping[str, int] = field(default_factory=dict)
     bands: tuple[str, ...] | None = None
+    normalization: str | None = None
 
     def __str__(self) -> str:
         whose = self.layout if self.layout == self.source else f"{self.source} ({self.layout})"
@@ -197,6 +206,7 @@ def _load(
         num_expected=sum(len(module.state_dict()) for module, _ in parts.values()),
         parts={part: len(tensors) for part, tensors in found.items()},
         bands=told_bands(content, sensor, chosen.shape[1]),
+        normalization=told_normalization(content, sensor),
     )
 
 

@@ -92,7 +92,8 @@ def normalizations(settings: FinetuneSettings, origins: Mapping[str, Origin]) ->
     asked, names = settings.data.normalization, {}
     for modality in settings.data.modalities:
         origin = origins.get(modality, origins.get("images"))
-        names[modality] = asked if asked != "native" else native_normalization(origin.source, modality)
+        told = origin.report and origin.report.normalization
+        names[modality] = (told or native_normalization(origin.source, modality)) if asked == "native" else asked
     return names
 
 
