@@ -37,7 +37,7 @@ class OscdBenchmark:
     """Seeds of pretraining and transfer."""
     pretrain_epochs: int = 30
     """Epochs of pretraining."""
-    epochs: int = 6
+    epochs: int = 8
     """Epochs of transfer."""
     weights: tuple[str, ...] = ("random", "noisy labels")
     """Starts to compare."""
@@ -75,7 +75,7 @@ def pretrained(settings: OscdBenchmark, seed: int) -> str:
     from cromss.training import pretrain
 
     flags = f"""
-        --input_type s2 --model_type resnet18 --crop_size 128 --batch_size 16 --learning_rate 1e-3
+        --input_type s2 --model_type resnet18 --crop_size 128 --batch_size 8 --learning_rate 1e-3
         --lr_adjust_type none --epochs {settings.pretrain_epochs} --validation 0.05 --seed {seed}
         --name pretrain_seed{seed} --display_interval 20 --save_interval 1000
     """
@@ -88,7 +88,7 @@ def transferred(settings: OscdBenchmark, weights: str, path: str, state: str, se
     from cromss.training import finetune
 
     flags = f"""
-        --dataset OSCD --model_framework unet --model_type resnet18 --crop_size 96 --batch_size 16 --loss_type cd
+        --dataset OSCD --model_framework unet --model_type resnet18 --crop_size 96 --batch_size 8 --loss_type cd
         --encoder_finetune_tag {"efix" if state == "frozen" else "etr"} --epochs {settings.epochs}
         --learning_rate 1e-3 --test_batch_size 1 --seed {seed} --save_maps -1 --save_interval 1000
         --name {weights.replace(" ", "_")}_{state}_seed{seed}
