@@ -7,16 +7,19 @@ labels, then change detection on four other cities (the development split of the
 encoder frozen and tuned, for each seed. What is finished is not done again; results go to benchmarks/oscd.csv.
 """
 
-import csv
+import math
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cromss.config import parse, run
+from cromss.config import parse, replace_text, run
 from cromss.downstream_sets import CHANGE_SCORES
 from cromss.settings import FinetuneSettings, SingleModalSettings
+from cromss.settings.bench import ENCODER_TAGS
+from cromss.tables import STATES, tabulate, to_csv, to_markdown
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "data_prepare"
 
@@ -28,7 +31,7 @@ class OscdBenchmark:
     data_path: Path
     """Folder of the raw set."""
     labels_path: Path
-    """Folder of the noisy labels, <city>_<date>.tif with the codes of Dynamic World."""
+    """Folder of the noisy labels, <city>_<1 or 2>.tif with class ids 0..8 of the NoL legend."""
     save_dir: Path = Path("runs/oscd_benchmark")
     """Folder of stores and runs."""
     results: Path = Path("benchmarks/oscd.csv")
@@ -46,28 +49,24 @@ class OscdBenchmark:
 def main(settings: OscdBenchmark) -> None:
     """Write the stores, pretrain, transfer, and tabulate."""
     write_stores(settings)
+    settings.results.parent.mkdir(parents=True, exist_ok=True)
     rows = baselines(settings.save_dir / "change" / "test")
     for seed in settings.seed:
         for weights in settings.weights:
             path = "random" if weights == "random" else pretrained(settings, seed)
-            rows += [transferred(settings, weights, path, state, seed) for state in ("frozen", "tuned")]
-            write_table(rows, settings.results)
-    report(rows)
+            rows += [transferred(settings, weights, path, state, seed) for state in STATES]
+            replace_text(settings.results, to_csv([named_scores(row) for row in rows]))
+    print(report(rows))
 
 
 def write_stores(settings: OscdBenchmark) -> None:
-    """Stores of the change set and of the pretraining set, unless they are there."""
-    scripts = {
-        "change": ["write_oscd_lmdb.py"],
-        "noisy": ["write_oscd_pretrain_lmdb.py", "--labels_path", settings.labels_path],
-    }
-    for name, (script, *flags) in scripts.items():
-        done = settings.save_dir / f"{name}.done"
-        if not done.exists():
-            place = ["--data_path", settings.data_path, "--out", settings.save_dir / name, "--split", "development"]
-            command = [sys.executable, SCRIPTS / script, *place, *flags]
-            subprocess.run([str(part) for part in command], check=True)
-            done.touch()
+    """Stores of the change set and of the pretraining set; the scripts leave finished ones alone."""
+    for name, script, flags in (
+        ("change", "write_oscd_lmdb.py", []),
+        ("noisy", "write_oscd_pretrain_lmdb.py", ["--labels_path", settings.labels_path]),
+    ):
+        place = ["--data_path", settings.data_path, "--out", settings.save_dir / name, "--split", "development"]
+        subprocess.run([str(part) for part in (sys.executable, SCRIPTS / script, *place, *flags)], check=True)
 
 
 def pretrained(settings: OscdBenchmark, seed: int) -> str:
@@ -89,14 +88,14 @@ def transferred(settings: OscdBenchmark, weights: str, path: str, state: str, se
 
     flags = f"""
         --dataset OSCD --model_framework unet --model_type resnet18 --crop_size 96 --batch_size 8 --loss_type cd
-        --encoder_finetune_tag {"efix" if state == "frozen" else "etr"} --epochs {settings.epochs}
+        --encoder_finetune_tag {ENCODER_TAGS[state]} --epochs {settings.epochs}
         --learning_rate 1e-3 --test_batch_size 1 --seed {seed} --save_maps -1 --save_interval 1000
         --name {weights.replace(" ", "_")}_{state}_seed{seed}
     """
     place = ["--data_path", str(settings.save_dir / "change"), "--save_dir", str(settings.save_dir)]
     metrics = finetune(parse(FinetuneSettings, [*flags.split(), *place, "--weight_path", path]))
-    scores = {name: round(100 * metrics[key], 3) for key, name in CHANGE_SCORES.items() if metrics[key] is not None}
-    return {"weights": weights, "encoder": state, "seed": seed, **scores, "seconds": round(metrics["seconds"])}
+    coordinates = {"weights": weights, "encoder": state, "seed": seed}
+    return coordinates | percent(metrics) | {"seconds": round(metrics["seconds"])}
 
 
 def baselines(part: Path) -> list[dict[str, Any]]:
@@ -113,35 +112,32 @@ def baselines(part: Path) -> list[dict[str, Any]]:
         changed, unchanged = changed + np.sum(mask == 1), unchanged + np.sum(mask == 0)
     counts = {"all change": [[0, unchanged], [0, changed]], "no change": [[unchanged, 0], [changed, 0]]}
     return [
-        {"weights": name, "encoder": "", "seed": ""}
-        | {CHANGE_SCORES[key]: round(100 * value, 3) for key, value in change_scores(np.array(confusion)).items()}
+        {"weights": name, "encoder": "", "seed": ""} | percent(change_scores(np.array(confusion)))
         for name, confusion in counts.items()
     ]
 
 
-def write_table(rows: list[dict[str, Any]], path: Path) -> None:
-    """The rows as CSV."""
-    columns = ["weights", "encoder", "seed", *CHANGE_SCORES.values(), "seconds"]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+def percent(scores: Mapping[str, Any]) -> dict[str, float | None]:
+    """Scores of change detection in percent; `None` where they are undefined."""
+    known = {key: scores[key] for key in CHANGE_SCORES if scores[key] is not None and math.isfinite(scores[key])}
+    return {key: round(100 * known[key], 3) if key in known else None for key in CHANGE_SCORES}
 
 
-def report(rows: list[dict[str, Any]]) -> None:
-    """Means and sample standard deviations over the seeds."""
-    from statistics import fmean, stdev
+def named_scores(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with the scores under their names for people."""
+    return {CHANGE_SCORES.get(key, key): value for key, value in row.items()}
 
-    print(f"\n{'weights':14}{'encoder':9}" + "".join(f"{name:>16}" for name in CHANGE_SCORES.values()))
-    for weights, state in dict.fromkeys((row["weights"], row["encoder"]) for row in rows):
-        group = [row for row in rows if (row["weights"], row["encoder"]) == (weights, state)]
-        cells = []
-        for name in CHANGE_SCORES.values():
-            values = [row[name] for row in group if name in row]
-            spread = f" +- {stdev(values):.2f}" if len(values) > 1 else ""
-            cells.append(f"{fmean(values):.2f}{spread}" if values else "-")
-        print(f"{weights:14}{state:9}" + "".join(f"{cell:>16}" for cell in cells))
+
+def report(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown table of the means and sample standard deviations over the seeds; baselines have no encoder."""
+    told = [
+        {**row, "encoder": "", "encoder_state": state, "source": ""}
+        for row in rows
+        for state in ([row["encoder"]] if row["encoder"] else STATES)
+    ]
+    return to_markdown(
+        tabulate("OSCD, development split: percent, mean ± sample standard deviation", told, CHANGE_SCORES)
+    )
 
 
 if __name__ == "__main__":

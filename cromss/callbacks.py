@@ -104,8 +104,9 @@ class StepLimit(L.Callback):
         self.max_steps = max_steps
 
     def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        if trainer.global_step >= self.max_steps:
+        if trainer.global_step > self.max_steps:
             raise ValueError(f"--max_steps {self.max_steps}: the run has done {trainer.global_step} steps already")
+        trainer.should_stop = trainer.global_step == self.max_steps
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         if trainer.global_step >= self.max_steps:

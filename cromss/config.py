@@ -7,7 +7,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -24,12 +24,59 @@ def parse(settings: type[Settings], arguments: Sequence[str] | None = None) -> S
 
     A wrong flag, value, key or file ends the program with status 2 and one line on stderr.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        arguments = _with_config(settings, arguments)
-        return _parse_flags(settings, arguments)
+        return read(settings, sys.argv[1:] if arguments is None else arguments)
     except ValueError as error:
         sys.exit(_fail(error))
+
+
+def read(settings: type[Settings], arguments: Sequence[str]) -> Settings:
+    """Read settings from arguments, as `parse` does.
+
+    Raises:
+        ValueError: A wrong flag, value, key or file, in one line.
+        SystemExit: The help was asked for, and has been printed.
+    """
+    return _parse_flags(settings, _with_config(settings, list(arguments)))
+
+
+def read_yaml(path: Path, flag: str) -> Any:
+    """Plain content of a YAML file; no key may be given twice.
+
+    Args:
+        path: The file.
+        flag: The flag that names it.
+
+    Raises:
+        ValueError: Not readable, not plain YAML, or a key given twice, in one line.
+    """
+    try:
+        return _UniqueKeys(path.read_text()).get_single_data()
+    except OSError as error:
+        raise ValueError(f"--{flag} {path}: {error.strerror}") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1
+        raise ValueError(f"--{flag} {path}: not plain YAML (line {line}: {error.problem})") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"--{flag} {path}: not plain YAML ({' '.join(str(error).split())[:120]})") from None
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Safe loader that refuses a key given twice, of which others keep the last."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node, seen = super().compose_mapping_node(anchor), []
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} is given twice", problem_mark=key.start_mark)
+            seen.append(key.value)
+        return node
+
+
+def suggestion(key: str, known: Iterable[str], otherwise: str = "--help lists them") -> str:
+    """What to say of an unknown key: the known one that it resembles, or `otherwise`."""
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else otherwise
 
 
 def to_flat(settings: Any) -> dict[str, Any]:
@@ -93,19 +140,14 @@ def _with_config(settings: type, arguments: list[str]) -> list[str]:
 
 def _yaml_arguments(settings: type, path: Path) -> list[str]:
     """YAML mapping -> the flags it stands for, so that both are parsed and checked by the same code."""
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ValueError(f"--config {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"--config {path}: not plain YAML ({' '.join(str(error).split())[:120]})") from None
+    content = read_yaml(path, "config")
     if not isinstance(content, dict):
         raise ValueError(f"--config {path}: expected a mapping of settings, got {type(content).__name__}")
     known = _defaults(settings)
     tokens: list[str] = []
     for key, value in content.items():
         if key not in known:
-            raise ValueError(f"--config {path}: unknown key {key!r}{_suggestion(str(key), known)}")
+            raise ValueError(f"--config {path}: unknown key {key!r}; {suggestion(str(key), known)}")
         tokens += _tokens(path, key, value, known[key])
     return tokens
 
@@ -168,11 +210,6 @@ def _first_words(box: str) -> str:
         return f"required: {' '.join(flags)} (see --help)"
     message = " ".join(words.split())
     return re.sub(r"^Error parsing \w+: ", "", message) + " (see --help)"
-
-
-def _suggestion(key: str, known: dict[str, Any]) -> str:
-    close = difflib.get_close_matches(key, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else "; --help lists them"
 
 
 def _fail(error: Exception | str, status: int = 2) -> int:

@@ -1,6 +1,6 @@
 """Splits, samplers and loaders: batch order is a pure function of seed and epoch."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import cycle, islice
 
 import lightning as L
@@ -11,17 +11,27 @@ from torch.utils.data import DataLoader, Sampler
 from cromss.datasets import Draw, SeasonStacks, collate
 
 
-def hold_out(num_locations: int, share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Split locations into training and validation, at least one in each.
+def hold_out(places: Sequence[Hashable], share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Split locations into training and validation by place, at least one place in each.
+
+    Args:
+        places: Place of each location; locations of one place stay together.
+        share: Share of the places to hold out.
+        seed: Seed of the draw.
+
+    Returns:
+        Positions of the locations to train on, and of those held out.
 
     Raises:
-        ValueError: Fewer than two locations.
+        ValueError: Fewer than two places.
     """
-    if num_locations < 2:
-        raise ValueError(f"{num_locations} location(s) cannot be split into training and validation")
-    order = np.random.default_rng([seed, num_locations]).permutation(num_locations).tolist()
-    held = min(max(1, round(share * num_locations)), num_locations - 1)
-    return sorted(order[held:]), sorted(order[:held])
+    distinct = list(dict.fromkeys(places))
+    if len(distinct) < 2:
+        raise ValueError(f"{len(distinct)} location(s) cannot be split into training and validation")
+    order = np.random.default_rng([seed, len(distinct)]).permutation(len(distinct)).tolist()
+    held = {distinct[i] for i in order[: min(max(1, round(share * len(distinct))), len(distinct) - 1)]}
+    positions = range(len(places))
+    return [i for i in positions if places[i] not in held], [i for i in positions if places[i] in held]
 
 
 class EpochSampler(Sampler[Draw]):

@@ -4,7 +4,7 @@ One class serves pretraining (uint8 season stacks with noisy labels) and transfe
 exact masks): values that are not yet uint8 are quantised on the fly, or normalised as told.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -12,9 +12,8 @@ import torch
 from torch.utils.data import Dataset
 
 from cromss.legends import IGNORE_INDEX
-from cromss.sensors import MODALITIES, Modality, canonical_band, quantise
-
-Normalise = Callable[[np.ndarray, Modality, Sequence[str]], np.ndarray]
+from cromss.normalization import Normalization, common
+from cromss.sensors import MODALITIES, canonical_band
 
 
 class Store(Protocol):
@@ -59,8 +58,7 @@ class SeasonStacks(Dataset):
         min_size: Smaller tiles are mirrored out to this side, in pixels; the labels there are ignored.
         seed: With epoch and location, decides the season drawn.
         exact: Store of exact labels to score against, or `None`.
-        normalise: Modality -> function of raw values `(C, H, W)`, modality and band names; without one,
-            uint8 values stay and others are quantised.
+        normalise: Modality -> its normalisation, see `cromss.normalization`; the common one where none is told.
         stack_dates: Yield the images of all dates, one after the other on the band axis, for labels
             that belong to all of them (change detection).
     """
@@ -76,7 +74,7 @@ class SeasonStacks(Dataset):
         min_size: int = 0,
         seed: int = 0,
         exact: Store | None = None,
-        normalise: Mapping[str, Normalise] | None = None,
+        normalise: Mapping[str, Normalization] | None = None,
         stack_dates: bool = False,
     ) -> None:
         stores = {**images, "labels": labels} | ({"exact": exact} if exact else {})
@@ -148,9 +146,7 @@ class SeasonStacks(Dataset):
     def _normalised(self, modality: str, values: np.ndarray) -> np.ndarray:
         if self.bands[modality] is not None:
             values = values[self.bands[modality]]
-        if modality in self.normalise:
-            return self.normalise[modality](values, MODALITIES[modality], self.names[modality])
-        return values if values.dtype == np.uint8 else quantise(values, MODALITIES[modality], self.names[modality])
+        return self.normalise.get(modality, common)(values, MODALITIES[modality], self.names[modality])
 
 
 def check_alignment(stores: Mapping[str, Store], num_checked: int = 64, same_seasons: bool = True) -> None:

@@ -1,8 +1,10 @@
 """The synthetic sets that scripts use when no data path is given: raw GeoTIFFs, then LMDB, made once."""
 
+import fcntl
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -47,8 +49,8 @@ def pretraining_set(folder: Path, names: PretrainData) -> Path:
         metas = {path: _quantised_meta(modality, num_seasons) for modality, path in stores.items()}
         write_stores(metas, locations, partial(_quantised, num_seasons=num_seasons))
 
-    _once(noisy, partial(make, folders={"s1": "s1", "s2": "s2c", "labels": "labels"}))
-    _once(exact, partial(make, folders={"labels": "exact"}))
+    _once(home, noisy, partial(make, folders={"s1": "s1", "s2": "s2c", "labels": "labels"}))
+    _once(home, exact, partial(make, folders={"labels": "exact"}))
     return home / "lmdb"
 
 
@@ -75,7 +77,7 @@ def downstream_set(folder: Path, task: DownstreamSet, num_train: int, num_test: 
 
     for part in ("train", "test"):
         stores = {modality: home / "lmdb" / part / f"{modality}.lmdb" for modality in (*task.modalities, "labels")}
-        _once(stores, partial(make, part=part))
+        _once(home, stores, partial(make, part=part))
     return home / "lmdb"
 
 
@@ -90,16 +92,27 @@ def _downstream_locations(
     return listed, partial(layouts.read_location, num_seasons=1, legend=task.legend)
 
 
-def _once(stores: Mapping[str, Path], make: Callable[[Mapping[str, Path]], None]) -> None:
-    """Make what is missing in the first of several processes; the others wait for it."""
+def _once(home: Path, stores: Mapping[str, Path], make: Callable[[Mapping[str, Path]], None]) -> None:
+    """Make what is missing in the first process of a run; others of it, and of other runs, wait for it."""
     deadline = time.monotonic() + _PATIENCE_S
     while missing := [path for path in stores.values() if not path.exists()]:
         if rank_zero_only.rank == 0:
-            make(stores)
+            with _alone(home):
+                if not all(path.exists() for path in stores.values()):
+                    make(stores)
         elif time.monotonic() > deadline:
             raise ValueError(f"{missing[0]}: the first process has not made it; do all nodes share this folder?")
         else:
             time.sleep(1)
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Wait until no other run is writing into the folder."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / ".lock").open("w") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _quantised_meta(modality: str, num_seasons: int) -> StoreMeta:

@@ -19,8 +19,6 @@ class DownstreamSet:
         name: Word for `--dataset`.
         legend: Classes.
         modalities: Images it has.
-        tile_sizes: Sides of training and of test tiles in pixels; 0 where they vary.
-        num_tiles: Training and test tiles of the published set; cities for OSCD.
         num_dates: Images of each place that belong to one label.
         label_key: Prefix of the label keys in the published LMDB; empty where none was published.
         raw_codes: The published LMDB holds raw label codes, not class ids.
@@ -29,15 +27,13 @@ class DownstreamSet:
     name: str
     legend: Legend
     modalities: tuple[str, ...]
-    tile_sizes: tuple[int, int]
-    num_tiles: tuple[int, int]
     num_dates: int = 1
     label_key: str = ""
     raw_codes: bool = False
 
     @property
     def is_change(self) -> bool:
-        """Two dates and one binary label."""
+        """Two dates and one binary label; the test tiles are whole cities of differing sizes."""
         return self.num_dates == 2
 
     @property
@@ -49,11 +45,11 @@ class DownstreamSet:
 DOWNSTREAM_SETS = {
     entry.name: entry
     for entry in (
-        DownstreamSet("DFC2020", DFC2020, ("s1", "s2"), (256, 256), (986, 5128), label_key="lbl"),
-        DownstreamSet("DW", DW, ("s1", "s2"), (510, 512), (3574, 340), label_key="dw", raw_codes=True),
-        DownstreamSet("OSM", OSM, ("s1", "s2"), (510, 512), (1375, 400), label_key="osm", raw_codes=True),
-        DownstreamSet("OSCD", OSCD, ("s2",), (0, 0), (14, 10), num_dates=2),
-        DownstreamSet("NYC", NYC, ("ortho",), (288, 288), (22000, 4500)),
+        DownstreamSet("DFC2020", DFC2020, ("s1", "s2"), label_key="lbl"),
+        DownstreamSet("DW", DW, ("s1", "s2"), label_key="dw", raw_codes=True),
+        DownstreamSet("OSM", OSM, ("s1", "s2"), label_key="osm", raw_codes=True),
+        DownstreamSet("OSCD", OSCD, ("s2",), num_dates=2),
+        DownstreamSet("NYC", NYC, ("ortho",)),
     )
 }
 """The sets of the papers by name (arXiv 2405.01217, 2402.16164)."""

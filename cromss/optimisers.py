@@ -78,7 +78,7 @@ def schedule(kind: str, values: Sequence[float], epochs: int, learning_rate: flo
     """
     if kind == "cos":
         last, final_rate = (*values, *(round(0.8 * epochs), 1e-5)[len(values) :])
-        floor = final_rate / learning_rate
+        floor = min(final_rate / learning_rate, 1)
         return lambda epoch: floor + (1 - floor) * (1 + math.cos(math.pi * min(epoch / max(last, 1), 1))) / 2
     if kind == "step":
         drops = values or (round(0.6 * epochs), round(0.8 * epochs))

@@ -15,8 +15,8 @@ import numpy as np
 import rasterio
 from rasterio.errors import RasterioError
 
-from cromss.layouts import Location
-from cromss.legends import OSCD, Legend
+from cromss.layouts import Location, check_location
+from cromss.legends import IGNORE_INDEX, OSCD, Legend
 from cromss.scenes import Grid, band_files, read_labels, read_on_grid, scene_grid
 from cromss.sensors import S2, check_values
 
@@ -67,9 +67,10 @@ def split_cities(
         test: Other test cities; for none those of the split.
 
     Raises:
-        ValueError: No folder of images, or a city trains and tests.
+        ValueError: No folder of images, a named city has none, or a city trains and tests.
     """
     images = _image_folder(root)
+    _refuse_unknown(images, {"--train_cities": train, "--test_cities": test})
     official = DEVELOPMENT_CITIES if split == "development" else _named(images / "test.txt", TEST_CITIES)
     tested = tuple(test) or official
     trained = tuple(train) or tuple(city for city in _named(images / "train.txt", TRAIN_CITIES) if city not in tested)
@@ -81,21 +82,21 @@ def split_cities(
 def list_cities(root: Path, cities: Sequence[str] | None = None, labels: Path | None = None) -> list[Location]:
     """Cities of the raw layout `<images>/<city>/{imgs_1,imgs_2}/*_<band>.tif`, `<labels>/<city>/cm/`.
 
-    A scene is named by its B02 file; the other bands lie beside it. Whatever is missing is left to
-    `layouts.check_location` to refuse.
+    A scene is named by its B02 file; the other bands lie beside it. A city is listed even if files are missing, for
+    `read_city` to refuse, so that a run can skip it.
 
     Args:
         root: Folder of the set (see `IMAGE_FOLDERS`, `MASK_FOLDERS`).
         cities: Which; all that have images for `None`.
-        labels: Folder of land-cover labels `<city>_<date 1 or 2>.tif`, to list instead of the masks.
+        labels: Folder of land-cover labels `<city>_<date 1 or 2>.tif`, to list instead of the masks; their codes are
+            those of the legend that `read_city` is told.
 
     Raises:
         ValueError: No folder of images.
     """
     images = _image_folder(root)
-    names = sorted(path.name for path in images.iterdir() if path.is_dir()) if cities is None else cities
     locations = []
-    for city in names:
+    for city in _folders(images) if cities is None else cities:
         dates = [sorted((images / city / f"imgs_{date}").glob("*B02.tif")) for date in (1, 2)]
         masks = _masks(root, city)[:1] if labels is None else _existing([labels / f"{city}_{d}.tif" for d in (1, 2)])
         locations.append(Location(city, {"s2": (*dates[0], *dates[1]), "labels": masks}))
@@ -131,6 +132,11 @@ def cut_cities(cities: Sequence[Location], size: int, stride: int = 0) -> list[T
     return tiles
 
 
+def tiles_text(size: int, stride: int = 0) -> str:
+    """How `cut_cities` cuts, for the description of a store."""
+    return f"tiles of {size} px every {stride or size}"
+
+
 def tile_starts(length: int, size: int, stride: int) -> list[int]:
     """First pixels of the tiles along a side, so that the last one ends with the side."""
     return [*range(0, max(length - size, 0), stride), max(length - size, 0)]
@@ -145,11 +151,12 @@ def read_city(city: Location, legend: Legend = OSCD) -> dict[str, list[np.ndarra
 
     Returns:
         `"s2"`: two images `(13, H, W)` DN, resampled bicubically; `"labels"`: `(H, W)` uint8 class
-        ids, one array for change and two for land cover.
+        ids (255 unknown), one array for change and two for land cover.
 
     Raises:
         ValueError: A band, date or label is missing, unreadable, elsewhere or of another size.
     """
+    check_location(city, {"s2": 2, "labels": 1 if legend is OSCD else 2})
     grid = scene_grid(city.scenes["s2"][0])
     if grid is None:
         raise ValueError(f"{city.scenes['s2'][0]}: has no CRS, or cannot be opened; the native OSCD files are wanted")
@@ -165,30 +172,30 @@ def read_city(city: Location, legend: Legend = OSCD) -> dict[str, list[np.ndarra
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """A mask of change, `(H, W)` uint8: 0 no change, 1 change.
+    """A mask of change, `(H, W)` uint8: 0 no change, 1 change, 255 unknown.
 
-    `<city>-cm.tif` holds codes 1 and 2, `cm.png` grey values. Where both are there, they must agree
-    but for grey values between black and white, which are antialiased.
+    `<city>-cm.tif` holds codes 1 and 2 (255 unknown), `cm.png` grey values. Where both are there, they must agree but
+    for pixels that are unknown, and for grey values between black and white, which are antialiased.
 
     Raises:
         ValueError: Unreadable, codes outside the legend, or two masks that contradict each other.
     """
-    mask = _grey(path) > MASK_THRESHOLD if path.suffix == ".png" else read_labels(path, OSCD) == 1
+    mask = (_grey(path) > MASK_THRESHOLD).astype(np.uint8) if path.suffix == ".png" else read_labels(path, OSCD)
     other = path.with_name("cm.png")
     if path != other and other.is_file():
-        grey = _grey(other)
-        if grey.shape != mask.shape or (contradicting := int((grey == np.where(mask, 0, 255)).sum())):
+        grey, opposite = _grey(other), np.where(mask == 1, 0, 255)
+        if grey.shape != mask.shape or (contradicting := int((grey == opposite)[mask != IGNORE_INDEX].sum())):
             found = f"in {contradicting} pixels" if grey.shape == mask.shape else "in size"
             raise ValueError(f"{path}: differs from cm.png beside it {found}; remove the wrong one")
-    return mask.astype(np.uint8)
+    return mask
 
 
 class CityReader:
-    """Reads tiles from several threads; a city is read once, by the thread that first asks for one of its tiles.
+    """Reads tiles from several threads, several cities at once; each is read by the first that asks for a tile of it.
 
     Args:
         legend: As for `read_city`.
-        kept: Cities held in memory.
+        kept: Cities held in memory, beside those that a thread still works on.
     """
 
     def __init__(self, legend: Legend = OSCD, kept: int = 2) -> None:
@@ -202,19 +209,19 @@ class CityReader:
         Raises:
             ValueError: As `read_city`, for every tile of the city.
         """
+        city, reading = tile.city, Future()
         with self._lock:
-            if tile.city.id not in self._cities:
-                self._read(tile.city)
-            seasons = self._cities[tile.city.id]
-        return {name: [array[(..., *tile.window)] for array in arrays] for name, arrays in seasons.result().items()}
+            outcome = self._cities.setdefault(city.id, reading)
+            while len(self._cities) > self._kept:
+                del self._cities[next(iter(self._cities))]
+        if outcome is reading:
+            self._read(city, outcome)
+        return {name: [array[(..., *tile.window)] for array in arrays] for name, arrays in outcome.result().items()}
 
-    def _read(self, city: Location) -> None:
-        while len(self._cities) >= self._kept:
-            del self._cities[next(iter(self._cities))]
-        outcome = self._cities[city.id] = Future()
+    def _read(self, city: Location, outcome: Future) -> None:
         try:
             outcome.set_result(read_city(city, self._legend))
-        except ValueError as error:
+        except BaseException as error:  # other threads wait; `result` raises it in all of them
             outcome.set_exception(error)
 
 
@@ -223,6 +230,17 @@ def _image_folder(root: Path) -> Path:
         if (root / name).is_dir():
             return root / name
     raise ValueError(f"{root}: no folder {IMAGE_FOLDERS[0]!r} in it; is it the folder of OSCD?")
+
+
+def _folders(images: Path) -> list[str]:
+    return sorted(path.name for path in images.iterdir() if path.is_dir())
+
+
+def _refuse_unknown(images: Path, named: Mapping[str, Sequence[str]]) -> None:
+    there = _folders(images)
+    for flag, cities in named.items():
+        if unknown := [city for city in cities if city not in there]:
+            raise ValueError(f"{flag} {' '.join(unknown)}: not in {images}; it has {' '.join(there) or 'no city'}")
 
 
 def _named(path: Path, otherwise: tuple[str, ...]) -> tuple[str, ...]:

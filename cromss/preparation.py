@@ -7,6 +7,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from cromss.aligned_stores import Prepared, write_stores
 from cromss.layouts import Location, check_location
 from cromss.offset import decide_offset, remove_offset
 from cromss.sensors import MODALITIES, QUANTISED, quantise
-from cromss.store import StoreMeta, partial_path
+from cromss.store import LmdbReader, StoreMeta, partial_path
 
 RAW_TYPES = {"s1": "float32", "s2": "uint16", "ortho": "uint8"}
 """Type of the raw values in a store: Sentinel-1 in dB, Sentinel-2 in DN, orthophotos in grey levels."""
@@ -74,6 +75,16 @@ def image_meta(modality: str, dtype: str, num_seasons: int, source: str) -> Stor
 def label_meta(legend: str, num_seasons: int, source: str) -> StoreMeta:
     """Description of a label store."""
     return StoreMeta("labels", (), "uint8", num_seasons, "class id", legend=legend, source=source)
+
+
+def source_text(*parts: str, limit: int | None = None) -> str:
+    """What a store says of its source: all that would make it another store, see `is_finished`.
+
+    Args:
+        parts: The set and the settings; empty ones are left out.
+        limit: As for `first`.
+    """
+    return ", ".join(part for part in (*parts, "" if limit is None else f"first {limit}") if part)
 
 
 def _as_type(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -148,12 +159,25 @@ def refuse_incomplete(locations: Sequence[Location], num_seasons: int | Mapping[
         )
 
 
-def is_finished(stores: Collection[Path]) -> bool:
-    """All stores are there; said on standard output, for scripts that write several sets."""
-    finished = all(path.exists() for path in stores)
-    if finished:
-        print(f"{next(iter(stores)).parent}: finished already, left as it is")
-    return finished
+def is_finished(stores: Mapping[Path, StoreMeta]) -> bool:
+    """All stores are there, as they are described; said on standard output.
+
+    Args:
+        stores: Path of each store and the description wanted.
+
+    Raises:
+        ValueError: A store that is there says something else of itself, or cannot be read.
+    """
+    there = [path for path in stores if path.exists()]
+    for path in there:
+        found, wanted = LmdbReader(path).meta, stores[path]
+        for name in (field.name for field in fields(StoreMeta)):
+            if getattr(found, name) != getattr(wanted, name):
+                told = f"{name} {getattr(found, name)!r}, not {getattr(wanted, name)!r}"
+                raise ValueError(f"{path}: finished with {told}; remove it, or choose another --out")
+    if len(there) == len(stores):
+        print(f"{there[0].parent}: finished already, left as it is")
+    return len(there) == len(stores)
 
 
 def run(

@@ -14,7 +14,9 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-_TILE = re.compile(r"(.+)_r\d+_c\d+")
+_CITY_TILE = re.compile(r"(.+)_r\d+_c\d+")
+_DEGREES = r"(-?\d+(?:\.\d+)?(?:e-?\d+)?)"
+_DATED_TILE = re.compile(rf"{_DEGREES}_{_DEGREES}-\d{{8}}\w*")
 _SEED = re.compile(r"# seed: (\d{1,18})")
 
 
@@ -85,8 +87,8 @@ def saved_order(path: str | Path, ids: Iterable[str], seed: int, name: str = "")
 def blocked_holdout(ids: Sequence[str], share: float) -> tuple[list[str], list[str]]:
     """Ids to train on and ids held out for validation: the last ones, so that neighbours stay together.
 
-    Tiles `<city>_r<row>_c<column>` of a city are all on one side; held out are then so many of the last cities, at
-    least one, as come closest to the share.
+    Tiles of one place (see `place_of`) are all on one side; held out are then so many of the last places, at least one,
+    as come closest to the share.
 
     Args:
         ids: Ids in the order of the set.
@@ -96,20 +98,28 @@ def blocked_holdout(ids: Sequence[str], share: float) -> tuple[list[str], list[s
         ValueError: Nothing is left to train on.
     """
     wanted, held, size = round(share * len(ids)), set(), 0
-    for group, tiles in Counter(map(_group, reversed(ids))).items():
+    for place, tiles in Counter(map(place_of, reversed(ids))).items():
         if not wanted or (held and size + tiles - wanted >= wanted - size):
             break
-        held.add(group)
+        held.add(place)
         size += tiles
     if size == len(ids):
         raise ValueError(f"--validation {share:g}: leaves none of the {len(ids)} tiles to train on")
-    return [name for name in ids if _group(name) not in held], [name for name in ids if _group(name) in held]
+    return [name for name in ids if place_of(name) not in held], [name for name in ids if place_of(name) in held]
 
 
-def _group(location_id: str) -> str:
-    """The city of a city's tile, or the tile itself."""
-    match = _TILE.fullmatch(location_id)
-    return match[1] if match else location_id
+def place_of(location_id: str) -> str:
+    """The place that a tile shows, as far as its id tells; tiles of one place are no independent samples.
+
+    `<city>_r<row>_c<column>` is of `<city>`, and `<lon>_<lat>-<date>` of `<lon>_<lat>`, whatever the date and however
+    the degrees are written. Any other id is a place of its own.
+    """
+    if match := _CITY_TILE.fullmatch(location_id):
+        return match[1]
+    if match := _DATED_TILE.fullmatch(location_id):
+        longitude, latitude = (float(degrees) + 0.0 for degrees in match.groups())  # -0.0 + 0.0 is 0.0
+        return f"{longitude}_{latitude}"
+    return location_id
 
 
 def _checked(ids: Iterable[str]) -> list[str]:

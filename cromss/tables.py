@@ -12,7 +12,7 @@ from typing import Any
 STATES = ("frozen", "tuned")
 """States of the encoder, in the order of their columns."""
 
-DETAILS = ("head", "encoder", "bands", "normalization", "fraction")
+DETAILS = ("head", "encoder", "bands", "normalization", "fraction", "train_tiles")
 """What tells rows of the same weights apart; a table has a column for those that differ in it."""
 
 _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {

@@ -65,14 +65,14 @@ def main(settings: DownstreamFolders) -> None:
         split: layouts.list_downstream(settings.data_path, task.name, split, order) for split in settings.splits
     }
     told_by_id = offsets_by_id(settings.s2_offset_ids, {place.id for part in locations.values() for place in part})
-    for split, found in locations.items():
-        stores = store_metas(settings, task, split)
-        if len(locations) > 1 and preparation.is_finished(stores):
-            continue
+    for split in settings.splits:
         refuse_changed_offsets(settings.out / split, told_by_id)
+    wanted = {split: store_metas(settings, task, split) for split in settings.splits}
+    unfinished = {split: stores for split, stores in wanted.items() if not preparation.is_finished(stores)}
+    for split, stores in unfinished.items():
         preparation.run(
             stores,
-            preparation.first(found, settings.limit),
+            preparation.first(locations[split], settings.limit),
             partial(prepare_tile, task=task, s2_offset=settings.s2_offset, told_by_id=told_by_id),
             on_error=settings.on_error,
             workers=settings.workers,
@@ -104,12 +104,18 @@ def prepare_tile(
 
 
 def store_metas(settings: DownstreamFolders, task: DownstreamSet, split: str) -> dict[Path, StoreMeta]:
-    """Path of each store of a split and its description; the settings are in it, so that no other run resumes it."""
-    source, out = f"{task.name} {split} split", settings.out / split
-    if task.name in ("DW", "OSM"):
-        source += f", s2_offset {settings.s2_offset}"
-    if settings.band_order:
-        source += f", bands from {' '.join(settings.band_order)}"
+    """Path of each store of a split and its description.
+
+    It names offset, order of bands and limit, so that a run with others neither resumes the stores nor takes them for
+    its own; offsets of single locations are in the ledger beside them.
+    """
+    out = settings.out / split
+    source = preparation.source_text(
+        f"{task.name} {split} split",
+        f"s2_offset {settings.s2_offset}" if task.name in ("DW", "OSM") else "",
+        f"bands from {' '.join(settings.band_order)}" if settings.band_order else "",
+        limit=settings.limit,
+    )
     stores = {
         out / f"{modality}.lmdb": preparation.image_meta(modality, preparation.RAW_TYPES[modality], 1, source)
         for modality in task.modalities

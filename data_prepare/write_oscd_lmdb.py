@@ -4,10 +4,11 @@ python data_prepare/write_oscd_lmdb.py --data_path OSCD --out lmdb/oscd
 python data_prepare/write_oscd_lmdb.py --data_path OSCD --out lmdb/oscd_dev --split development --stride 64
 
 All bands of both dates are put on the grid of date 1's B02 (bicubic); where date 2 ends a pixel or two earlier, its
-edge is repeated. Each store folder holds s2.lmdb (two dates, uint16 DN) and labels.lmdb (0 no change, 1 change).
+edge is repeated. Each store folder holds s2.lmdb (two dates, uint16 DN) and labels.lmdb (0 no change, 1 change, 255
+unknown).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -58,12 +59,11 @@ def main(settings: OscdFolders) -> None:
     cities = oscd.split_cities(settings.data_path, settings.split, settings.train_cities, settings.test_cities)
     if not settings.splits or len(set(settings.splits)) < len(settings.splits):
         raise ValueError(f"--splits {' '.join(settings.splits)}: train, test, or both")
-    for split in settings.splits:
-        tiled, stores = split == "train", store_metas(settings, split)
-        if len(settings.splits) > 1 and preparation.is_finished(stores):
-            continue
+    wanted = {split: store_metas(settings, split, cities[split]) for split in settings.splits}
+    unfinished = {split: stores for split, stores in wanted.items() if not preparation.is_finished(stores)}
+    for split, stores in unfinished.items():
         locations = oscd.list_cities(settings.data_path, cities[split])
-        if tiled:
+        if tiled := split == "train":
             locations = oscd.cut_cities(locations, settings.tile_size, settings.stride)
         preparation.run(
             stores,
@@ -81,11 +81,13 @@ def prepare(location: Location, read: Callable[[Location], dict]) -> Prepared:
     return preparation.to_raw(read(location))
 
 
-def store_metas(settings: OscdFolders, split: str) -> dict[Path, StoreMeta]:
-    """Path of each store of a split and its description; the settings are in it, so that no other run resumes it."""
-    source = f"OSCD, {split} of the {settings.split} split"
-    if split == "train":
-        source += f", tiles of {settings.tile_size} px every {settings.stride or settings.tile_size}"
+def store_metas(settings: OscdFolders, split: str, cities: Sequence[str]) -> dict[Path, StoreMeta]:
+    """Path of each store of a split and its description.
+
+    It names cities, tiles and limit, so that a run with others neither resumes the stores nor takes them for its own.
+    """
+    tiles = oscd.tiles_text(settings.tile_size, settings.stride) if split == "train" else "whole"
+    source = preparation.source_text(f"OSCD {split}", f"cities {' '.join(cities)}", tiles, limit=settings.limit)
     return {
         settings.out / split / "s2.lmdb": preparation.image_meta("s2", preparation.RAW_TYPES["s2"], 2, source),
         settings.out / split / "labels.lmdb": preparation.label_meta(OSCD.name, 1, source),

@@ -5,6 +5,7 @@ python data_prepare/write_oscd_pretrain_lmdb.py --data_path OSCD --labels_path o
 The stores have the names and the quantisation of write_pretrain_lmdb.py; the test cities of the split are left out.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from cromss import oscd, preparation
 from cromss.aligned_stores import Prepared
 from cromss.config import run
 from cromss.legends import NOL
+from cromss.store import StoreMeta
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class OscdPretrainFolders:
     data_path: Path
     """Folder of the raw set, as for write_oscd_lmdb.py; its masks of change are not read."""
     labels_path: Path
-    """Folder of <city>_<1 or 2>.tif, Dynamic World classes 0..8 on the grid of date 1's B02."""
+    """Folder of <city>_<1 or 2>.tif on the grid of date 1's B02: class ids 0..8 of the NoL legend (Dynamic World), 255
+    unknown; not the raw codes 1..9 of the DW set."""
     out: Path
     """Folder for the stores."""
     split: Literal["official", "development"] = "development"
@@ -49,19 +52,17 @@ class OscdPretrainFolders:
 
 
 def main(settings: OscdPretrainFolders) -> None:
-    """List, cut, check, estimate, write, report."""
+    """List, cut, check, estimate, write, report; stores that are finished are left as they are."""
     names = (settings.data_name_s2, settings.data_name_label)
     if len(set(names)) < 2 or not all(names) or any("/" in name for name in names):
         raise ValueError(f"--data_name_s2, _label {' '.join(names)}: two different names in --out are wanted")
     trained = oscd.split_cities(settings.data_path, settings.split, settings.train_cities)["train"]
+    stores = store_metas(settings, trained)
+    if preparation.is_finished(stores):
+        return
     cities = oscd.list_cities(settings.data_path, trained, settings.labels_path)
-    source = f"OSCD, {settings.split} split, tiles of {settings.tile_size} px every "
-    source += f"{settings.stride or settings.tile_size}, labels {settings.labels_path.name}"
     preparation.run(
-        {
-            settings.out / settings.data_name_s2: preparation.image_meta("s2", "uint8", 2, source),
-            settings.out / settings.data_name_label: preparation.label_meta(NOL.name, 2, source),
-        },
+        stores,
         preparation.first(oscd.cut_cities(cities, settings.tile_size, settings.stride), settings.limit),
         partial(prepare_tile, reader=oscd.CityReader(NOL)),
         size=settings.tile_size,
@@ -74,6 +75,20 @@ def main(settings: OscdPretrainFolders) -> None:
 def prepare_tile(tile: oscd.Tile, reader: oscd.CityReader) -> Prepared:
     """Read a tile and quantise it; the scenes of 2015 to 2018 have no DN offset."""
     return preparation.to_pretraining(reader(tile), tile, told=0)
+
+
+def store_metas(settings: OscdPretrainFolders, cities: Sequence[str]) -> dict[Path, StoreMeta]:
+    """Path of each store and its description; it names cities, tiles, labels and limit, see `is_finished`."""
+    source = preparation.source_text(
+        f"OSCD with labels {settings.labels_path.name}",
+        f"cities {' '.join(cities)}",
+        oscd.tiles_text(settings.tile_size, settings.stride),
+        limit=settings.limit,
+    )
+    return {
+        settings.out / settings.data_name_s2: preparation.image_meta("s2", "uint8", 2, source),
+        settings.out / settings.data_name_label: preparation.label_meta(NOL.name, 2, source),
+    }
 
 
 if __name__ == "__main__":

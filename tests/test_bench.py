@@ -11,14 +11,16 @@ import sys
 import time
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
 import yaml
 from conftest import REPOSITORY
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from sets import PART, raw_arrays, write_ours
 
 from cromss.settings.bench import BenchSettings, list_cells, read_grid
-from cromss.training.runs import RunFolder
+from cromss.training.run_folder import RunFolder
 
 SCRIPT = REPOSITORY / "train_scripts" / "bench.py"
 RECIPE = {"dataset": "DFC2020", "model_framework": "pspnet", "model_type": "resnet18", "epochs": 3}
@@ -125,10 +127,32 @@ def test_grid_is_the_product_of_its_axes(write, tmp_path):
         assert re.fullmatch(r"[\w.-]+", runtime.name)
 
 
-def test_recipes_with_few_tiles_give_way_to_fractions(write):
-    grid = write({"fractions": [10, 100]}, recipe={"n_train": 5})
-    found = {(cell.fraction, cell.settings.data.n_train) for cell in list_cells(grid, "home")}
-    assert found == {(10, 0), (100, 5)}
+@pytest.mark.parametrize(
+    ("fractions", "n_train"),
+    [([10, 100], {10: 0, 100: 0}), ([100, 10], {10: 0, 100: 0}), ([100], {100: 5}), ([10], {10: 0})],
+)
+def test_beside_other_fractions_all_tiles_are_those_of_the_set(fractions, n_train, write):
+    grid = write({"fractions": fractions}, recipe={"n_train": 5})
+    assert {cell.fraction: cell.settings.data.n_train for cell in list_cells(grid, "home")} == n_train
+
+
+def test_saved_orders_are_for_the_fractions_that_need_them(write):
+    grid = write({"fractions": [10, 100]}, recipe={"split_file": "order.txt"})
+    found = {cell.fraction: cell.settings.data.split_file for cell in list_cells(grid, "home")}
+    assert found == {10: "order.txt", 100: ""}
+
+
+def test_flags_of_frozen_encoders_spare_tuned_ones(write):
+    cells = list_cells(write({"frozen_flags": "--moving_batchnorm"}), "home")
+    assert {(cell.encoder_state, cell.settings.model.moving_batchnorm) for cell in cells} == {
+        ("frozen", True),
+        ("tuned", False),
+    }
+
+
+def test_shared_flags_may_need_the_weights_of_the_cells(write):
+    grid = write({"weights": {"MoCo": "m.pth"}, "flags": "--weight_source moco"})
+    assert {cell.settings.model.weight_source for cell in list_cells(grid, "home")} == {"moco"}
 
 
 @pytest.mark.parametrize(
@@ -158,6 +182,8 @@ def test_recipes_with_few_tiles_give_way_to_fractions(write):
         ({"normalizations": ["none"]}, "DFC2020, random: .*normalization"),
         ({"flags": "--epoch 3"}, "DFC2020: .*--epoch"),
         ({"flags": "--epochs 'three"}, "flags .*three.*: no closing quotation"),
+        ({"frozen_flags": "--epochs 'three"}, "flags .*three.*: no closing quotation"),
+        ({"flags": "--moving_batchnorm"}, "DFC2020, random: --moving_batchnorm"),
     ],
 )
 def test_wrong_grids_are_refused_before_anything_runs(changes, message, write, start, fake):
@@ -175,6 +201,23 @@ def test_files_that_are_no_grid_are_refused(text, tmp_path):
         read_grid(tmp_path / "grid.yaml")
     with pytest.raises(ValueError, match="nowhere"):
         read_grid(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("twice", "line", "key"),
+    [
+        ("weights: {a: random, a: imagenet}", 2, "a"),
+        ("weights:\n  a: random\n  b: imagenet\n  a: {s2: x}", 5, "a"),
+        ("weights: {a: random}\nweights: {b: random}", 3, "weights"),
+        ("weights: {1: random, '1': imagenet}", 2, "1"),
+        ("weights: {a: {s2: x, flags: '', s2: y}}", 2, "s2"),
+    ],
+)
+def test_names_given_twice_are_refused_with_their_line(twice, line, key, tmp_path):
+    path = tmp_path / "grid.yaml"
+    path.write_text(f"sets: {{DFC2020: {{recipe: recipe.yaml}}}}\n{twice}\n")
+    with pytest.raises(ValueError, match=rf"grid\.yaml: .*\(line {line}: '{key}' is given twice\)$"):
+        read_grid(path)
 
 
 @pytest.mark.parametrize("part", ["0/2", "3/2", "2", "a/b", "1/0", "-1/2"])
@@ -241,7 +284,7 @@ def test_cell_that_fails_does_not_stop_the_others(write, start, fake, tmp_path, 
     assert start(grid) == 1
     assert "5 done, 1 failed, 0 missing" in capsys.readouterr().out
     (failed,) = [row for row in table(tmp_path / "out" / "results.csv") if row["status"] == "failed"]
-    assert failed["reason"] == "weights.pth: not a checkpoint"
+    assert failed["reason"] == "ValueError: weights.pth: not a checkpoint"
     assert (failed["encoder_state"], failed["seed"], failed["miou"]) == ("tuned", "1", "")
     assert "(2)" in (tmp_path / "out" / "tables.md").read_text()
     assert start(grid, tables=True) == 1
@@ -263,9 +306,76 @@ def test_runs_of_other_settings_are_neither_counted_nor_overwritten(write, start
 
 
 def test_longer_recipes_continue_the_runs(write, start, fake):
-    start(write())
-    assert start(write(recipe={"epochs": 5})) == 0
+    constant = {"scheduler_type": "none"}
+    assert start(write(recipe=constant)) == 0
+    assert start(write(recipe=constant | {"epochs": 5})) == 0
     assert len(fake.names) == 12
+
+
+@pytest.mark.parametrize("epochs", [2, 5])
+def test_other_lengths_of_a_cosine_are_other_runs(epochs, write, start, fake, tmp_path):
+    assert start(write()) == 0
+    before = {path: path.read_text() for path in (tmp_path / "out").glob("*/metrics.json")}
+    assert start(write(recipe={"epochs": epochs})) == 1
+    rows = table(tmp_path / "out" / "results.csv")
+    assert {row["status"] for row in rows} == {"failed"}
+    assert all(f"epochs 3 -> {epochs}" in row["reason"] for row in rows)
+    assert {path: path.read_text() for path in (tmp_path / "out").glob("*/metrics.json")} == before
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("DataLoader worker (pid 7) exited\nunexpectedly"),
+        lmdb.Error("s2.lmdb: MDB_CORRUPTED"),
+        MisconfigurationException("no such strategy"),
+        KeyError("state_dict"),
+        ZeroDivisionError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_unforeseen_errors_are_told_and_stop_no_other_cell(error, write, start, fake, tmp_path):
+    def fail(settings):
+        if settings.runtime.seed == (0,):
+            raise error
+
+    fake.before = fail
+    assert start(write({"encoder_states": ["frozen"]})) == 1
+    rows = table(tmp_path / "out" / "results.csv")
+    assert [row["status"] for row in rows] == ["failed", "done", "done"]
+    text = (Path(rows[0]["run"]) / "failure.txt").read_text()
+    reason, rest = text.split("\n\n", 1)
+    assert reason == rows[0]["reason"] == f"{type(error).__name__}: {' '.join(str(error).split())}".strip()
+    assert rest.startswith("Traceback (most recent call last):")
+    assert "raise error" in rest
+
+
+@pytest.mark.parametrize("flags", ["--resume none", "--resume elsewhere.ckpt"])
+def test_benches_end_whatever_their_flags_say_of_resuming(flags, write, start, fake):
+    grid = write({"flags": flags})
+    assert start(grid) == 0
+    assert start(grid) == 0
+    assert len(fake.names) == 6
+
+
+def test_tables_tell_training_tiles_where_they_differ(write, start, fake, tmp_path):
+    def tell(settings):
+        fake.told = {"train_tiles": 246 if settings.data.fraction < 100 else 986}
+        if settings.runtime.seed == (2,) and settings.data.fraction < 100:
+            raise ValueError("no luck")
+
+    fake.before = tell
+    assert start(write({"fractions": [25, 100]})) == 1
+    rows = table(tmp_path / "out" / "results.csv")
+    tiles = {("25", "246"), ("25", ""), ("100", "986")}
+    assert {(f"{float(row['fraction']):g}", row["train_tiles"]) for row in rows} == tiles
+    written = (tmp_path / "out" / "tables.md").read_text()
+    assert re.findall(r"^\| random +\|.*", written, re.MULTILINE)
+    head, *lines = [line.strip("| ").split(" | ") for line in written.splitlines() if "published" not in line][2:]
+    at = head.index("train_tiles")
+    assert [line[at] for line in lines if line[0] == "random"] == ["246", "986"]
+    assert start(write({"fractions": [100]})) == 0
+    assert "train_tiles" not in (tmp_path / "out" / "tables.md").read_text()
 
 
 @pytest.mark.parametrize("parts", [2, 7])

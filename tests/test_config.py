@@ -9,7 +9,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY, load_script
 
-from cromss.config import parse, run, save_yaml, to_flat
+from cromss.config import parse, read, read_yaml, run, save_yaml, suggestion, to_flat
 from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSettings
 
 ALL = [MultiModalSettings, SingleModalSettings, FinetuneSettings]
@@ -133,6 +133,14 @@ def test_short_flags():
             "--model_framework unet --weight_load_tag all",
             "must be encoder with --weight_path random",
         ),
+        (FinetuneSettings, "--weight_source moco", "--weight_source moco: must be auto with --weight_path random"),
+        (FinetuneSettings, "--moving_batchnorm --encoder_finetune_tag etr", "--moving_batchnorm"),
+        (FinetuneSettings, "--split_file a.txt", "--split_file a.txt: must be empty but for --n_train or --fraction"),
+        (FinetuneSettings, "--train_path a --test_path a", "--test_path a: must be another part than --train_path"),
+        (FinetuneSettings, "--scheduler_values 40 1", "a final rate of at most --learning_rate 0.0005"),
+        (FinetuneSettings, "--scheduler_type step --scheduler_values 60", "epochs under --epochs 50"),
+        (FinetuneSettings, "--seed 1 2 --resume a.ckpt", "--seed 1 2: must be a single one with --resume a.ckpt"),
+        (FinetuneSettings, "--cal_tr_acc", "--cal_tr_acc"),
         (FinetuneSettings, "--lr_varying_factor 0", "--lr_varying_factor 0.0"),
         (FinetuneSettings, "--seed 1 1", "--seed 1 1: must be different numbers"),
         (FinetuneSettings, "--seed 1 -1", "--seed 1 -1"),
@@ -178,6 +186,9 @@ def test_bad_flags_end_in_one_line(settings, arguments, message, capsys):
         ("", "expected a mapping"),
         ("a: [", "not plain YAML"),
         ("a: !!python/object/apply:os.system ['echo broken']", "not plain YAML"),
+        ("epochs: 3\nbatch_size: 2\nepochs: 4", "a.yaml: not plain YAML (line 3: 'epochs' is given twice)"),
+        ("{epochs: 3, 'epochs': 4}", "(line 1: 'epochs' is given twice)"),
+        ("epochs: 2024-13-45", "a.yaml: not plain YAML (month must be in 1..12"),
         ("fusion_type: early", "fusion_type"),
     ],
 )
@@ -189,6 +200,33 @@ def test_bad_yaml_ends_in_one_line_that_names_the_file(content, message, tmp_pat
 def test_binary_yaml_is_refused(tmp_path, capsys):
     (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00\x01")
     assert "not plain YAML" in error_of(MultiModalSettings, ["--config", str(tmp_path / "a.yaml")], capsys)
+
+
+def test_keys_may_return_in_other_mappings(tmp_path):
+    text = "a: &first {x: 1, y: [{x: 2}, {x: 3}]}\nb: {<<: *first, x: 4}\nc: [*first, *first]\n"
+    (tmp_path / "a.yaml").write_text(text)
+    assert read_yaml(tmp_path / "a.yaml", "grid") == yaml.safe_load(text)
+
+
+def test_yaml_that_refers_to_itself_ends(tmp_path):
+    (tmp_path / "a.yaml").write_text("a: &a [*a]\n")
+    assert list(read_yaml(tmp_path / "a.yaml", "grid")) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "arguments", ["--nope 3", "--epochs 0", "--epochs three", "--config missing.yaml", "--config", "--fraction 0"]
+)
+def test_reading_says_what_parsing_prints(arguments, capsys):
+    with pytest.raises(ValueError) as caught:
+        read(FinetuneSettings, arguments.split())
+    assert capsys.readouterr() == ("", "")
+    assert error_of(FinetuneSettings, arguments.split(), capsys) == f"error: {caught.value}\n"
+
+
+def test_unknown_keys_are_compared_with_known_ones():
+    assert suggestion("seed", ["seeds", "flags"]) == "did you mean 'seeds'?"
+    assert suggestion("xyz", ["seeds"]) == "--help lists them"
+    assert suggestion("xyz", ["seeds"], "known: seeds") == "known: seeds"
 
 
 def test_settings_are_plain_values():
@@ -302,6 +340,7 @@ DATA_SCRIPTS = (
 SCRIPTS = [
     *(f"train_scripts/{name}.py" for name in ("train_pretrain_mm", "train_pretrain", "finetune", "bench")),
     *(f"data_prepare/{name}.py" for name in DATA_SCRIPTS),
+    *(f"benchmarks/{name}.py" for name in ("oscd", "transfer_scripts")),
 ]
 
 

@@ -13,6 +13,7 @@ from cromss.downstream_sets import DOWNSTREAM_SETS
 from cromss.optimisers import schedule
 from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSettings
 from cromss.settings.bench import BenchSettings, list_cells
+from cromss.tables import read_published
 
 TRAINING = {
     "train_pretrain_mm.py": MultiModalSettings,
@@ -86,6 +87,35 @@ def test_recipes_are_the_published_ones(dataset):
     assert rates == pytest.approx([5e-4, (5e-4 + 1e-5) / 2, 1e-5, 1e-5])
     assert data.n_train == (100 if dataset == "NYC" else 0)
     assert settings.runtime.test_batch_size == (1 if dataset == "OSCD" else 0)
+
+
+def published_cells():
+    """Cells of the grid of the published tables."""
+    return list_cells(CONFIGS / "bench_published.yaml", "runs/bench")
+
+
+def test_published_grid_follows_the_published_protocol():
+    for cell in published_cells():
+        assert cell.settings.absent == "one"
+        assert cell.settings.model.moving_batchnorm == (cell.encoder_state == "frozen")
+        assert (cell.normalization, cell.fraction) == ("common", 100)
+
+
+def test_published_grid_has_a_cell_for_every_published_row():
+    found = {
+        (
+            cell.set,
+            cell.input_type,
+            str(cell.settings.data.n_channels),
+            cell.encoder_state,
+            cell.weights.split(" 9B")[0],
+        )
+        for cell in published_cells()
+    }
+    rows = read_published(REPOSITORY / "train_scripts" / "published_results.csv", ())
+    for row in rows:
+        bands = row["bands"] if row["input"] == "s2" else "13"
+        assert (row["set"], row["input"], bands, row["encoder_state"], row["weights"]) in found
 
 
 @pytest.mark.parametrize("path", re.findall(r"`((?:cromss|data_prepare|train_scripts|tests)/[\w./]*)`", README))

@@ -17,6 +17,7 @@ from rasters import (
     fake_dn,
     write_dfc2020,
     write_dwosm,
+    write_mask,
     write_nyc,
     write_oscd,
     write_ssl4eo,
@@ -293,9 +294,9 @@ def test_dfc2020_keeps_raw_values(tmp_path, capsys):
         np.testing.assert_array_equal(labels.read(1, 0), np.vectorize(RAW_TO_CLASS.get)(raw))
         assert (s1.meta.dtype, s1.meta.unit, s2.meta.unit, labels.meta.legend) == ("float32", "dB", "DN", "DFC2020")
     write_downstream("DFC2020", tmp_path)
-    assert "train: finished already, left as it is" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="finished already; remove them"):
-        write_downstream("DFC2020", tmp_path, splits=("train",))
+    assert capsys.readouterr().out.count("finished already, left as it is") == 2
+    write_downstream("DFC2020", tmp_path, splits=("train",))
+    assert capsys.readouterr().out == f"{out / 'train'}: finished already, left as it is\n"
 
 
 def test_dfc2020_refuses_unknown_codes(tmp_path):
@@ -433,6 +434,43 @@ def test_offsets_are_told_by_location(tmp_path):
 RGBN = ("R", "G", "B", "NIR")
 
 
+def contents(out: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "first", "second", "message"),
+    [
+        (
+            "DW",
+            {},
+            {"s2_offset": "0"},
+            "s1.lmdb: finished with source .*s2_offset auto', not .*s2_offset 0'; remove it",
+        ),
+        (
+            "DW",
+            {"limit": 1},
+            {},
+            "finished with source .*auto, first 1', not .*auto'; remove it, or choose another --o",
+        ),
+        ("DW", {}, {"limit": 1}, "finished with source .*auto', not .*first 1'"),
+        ("DW", {"limit": 1}, {"limit": 2}, "finished with source .*first 1', not .*first 2'"),
+        ("DW", {}, {"s2_offset_ids": (f" {PLACES[0]}=1000",)}, "-3.5_40.25-20190405=1000: written with 0 already"),
+        ("NYC", {"band_order": RGBN}, {}, "finished with source .*bands from R G B NIR', not 'NYC train split'"),
+        ("NYC", {"band_order": RGBN}, {"band_order": RGBN[::-1]}, "bands from R G B NIR', not .*from NIR B G R'"),
+    ],
+)
+@pytest.mark.parametrize("splits", [("train", "test"), ("train",)], ids=["both", "train"])
+def test_finished_splits_of_other_settings_are_refused(tmp_path, dataset, first, second, message, splits):
+    write_experts(tmp_path)
+    write_nyc(tmp_path / "raw", order=RGBN)
+    before = contents(write_downstream(dataset, tmp_path, splits=splits, **first))
+    with pytest.raises(ValueError, match=message) as error:
+        write_downstream(dataset, tmp_path, splits=splits, **second)
+    assert "\n" not in str(error.value)
+    assert contents(tmp_path / "out") == before
+
+
 def test_orthophotos_end_to_end(tmp_path):
     made = write_nyc(tmp_path / "raw", order=RGBN)
     with pytest.raises(ValueError, match="say --band_order R G B NIR or --band_order NIR R G B"):
@@ -525,6 +563,73 @@ def test_a_bad_city_stops_or_is_skipped_and_the_rest_resumed(tmp_path):
     assert len((out / "train" / "skipped.csv").read_text().splitlines()) == 1 + 6
 
 
+def test_a_city_with_one_date_is_skipped(tmp_path):
+    write_oscd(tmp_path / "raw", ["paris", "rennes", "pisa", "rio"])
+    for city in ("rennes", "rio"):
+        shutil.rmtree(next((tmp_path / "raw").glob(f"*Images/{city}/imgs_2")))
+    cities = {"train_cities": ("paris", "rennes"), "test_cities": ("pisa", "rio")}
+    with pytest.raises(
+        ValueError, match="6 of 12 locations are incomplete: location rennes_r0_c0: 1 s2 scenes, wanted 2"
+    ):
+        write_change(tmp_path, **cities)
+    out = write_change(tmp_path, on_error="skip", **cities)
+    assert {name.split("_")[0] for name in LmdbReader(out / "train" / "s2.lmdb").location_ids()} == {"paris"}
+    assert LmdbReader(out / "test" / "labels.lmdb").location_ids() == ["pisa"]
+    header, *rows = (out / "train" / "skipped.csv").read_text().splitlines()
+    assert len(rows) == 6
+    assert rows[0] == 'rennes_r0_c0,"location rennes: 1 s2 scenes, wanted 2"'
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train_cities": ("paris",), "test_cities": ("rennes",)}, "cities paris rennes, .*not .*cities paris, tiles"),
+        ({"train_cities": ("paris",)}, "cities paris rennes, .*not .*cities paris, tiles"),
+        ({"train_cities": ("rennes", "paris")}, "cities paris rennes, .*not .*cities rennes paris, tiles"),
+        (
+            {"train_cities": ("paris", "rennes", "rio"), "test_cities": ("pisa",)},
+            "not .*cities paris rennes rio, tiles",
+        ),
+        (
+            {"test_cities": ("pisa", "rio")},
+            "labels|s2.lmdb: finished with source .*cities pisa, .*not .*cities pisa rio",
+        ),
+        ({"tile_size": 48}, "tiles of 32 px every 32', not .*tiles of 48 px every 48'"),
+        ({"stride": 16}, "tiles of 32 px every 32', not .*tiles of 32 px every 16'"),
+        ({"limit": 1}, "tiles of 32 px every 32', not .*every 32, first 1'"),
+    ],
+)
+def test_finished_change_sets_of_other_settings_are_refused(tmp_path, options, message):
+    """Kept silently, a training part of other cities would hold some that are now tested on."""
+    write_oscd(tmp_path / "raw", ["paris", "rennes", "pisa", "rio"])
+    before = contents(write_change(tmp_path))
+    with pytest.raises(ValueError, match=f"{message}.*; remove it, or choose another --out") as error:
+        write_change(tmp_path, **options)
+    assert "\n" not in str(error.value)
+    assert contents(tmp_path / "out") == before
+
+
+def test_a_finished_part_is_looked_at_before_another_is_written(tmp_path):
+    write_oscd(tmp_path / "raw", ["paris", "rennes", "pisa"])
+    out = write_change(tmp_path, splits=("test",))
+    with pytest.raises(ValueError, match=r"test.s2\.lmdb: finished with source .*cities pisa, whole', not .*rennes"):
+        write_change(tmp_path, train_cities=("paris",), test_cities=("rennes",))
+    assert not (out / "train").exists()
+    write_change(tmp_path)
+    assert (out / "train" / "s2.lmdb").is_dir()
+
+
+def test_unknown_pixels_of_a_mask_are_stored_as_such(tmp_path):
+    masks = write_oscd(tmp_path / "raw", ["paris", "rennes", "pisa"])
+    codes = np.where(masks["pisa"], 2, 1).astype(np.uint8)
+    codes[10:20] = 255
+    write_mask(tmp_path / "raw", "pisa", codes)
+    out = write_change(tmp_path, splits=("test",))
+    expected = masks["pisa"].astype(np.uint8)
+    expected[10:20] = 255
+    np.testing.assert_array_equal(LmdbReader(out / "test" / "labels.lmdb").read(0, 0), expected)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -532,7 +637,8 @@ def test_a_bad_city_stops_or_is_skipped_and_the_rest_resumed(tmp_path):
         ({"stride": 40}, "--stride 40: 1 to --tile_size 32"),
         ({"splits": ()}, "--splits"),
         ({"test_cities": ("paris",)}, "paris would train and test"),
-        ({"test_cities": ("oslo",)}, "1 of 1 locations are incomplete: location oslo: no s2 scenes"),
+        ({"test_cities": ("oslo",)}, "--test_cities oslo: not in .*Images; it has paris pisa rennes"),
+        ({"train_cities": ("pariss",), "on_error": "skip"}, "--train_cities pariss: not in"),
         ({"limit": -1}, "--limit -1"),
     ],
 )
@@ -558,7 +664,7 @@ def write_change_pretraining(root: Path, labels: Path, **options) -> dict[str, L
     return {modality: LmdbReader(root / "out" / NAMES[modality]) for modality in ("s2", "labels")}
 
 
-def test_a_pretraining_set_of_two_dates(tmp_path):
+def test_a_pretraining_set_of_two_dates(tmp_path, capsys):
     write_oscd(tmp_path / "raw", ["paris", "rennes", "pisa"], shape=(60, 40))
     rng, made = np.random.default_rng(0), {}
     for city in ("paris", "rennes"):
@@ -574,6 +680,20 @@ def test_a_pretraining_set_of_two_dates(tmp_path):
         np.testing.assert_array_equal(stores["labels"].read(3, date), made["rennes", date + 1][12:])
         expected = stretched(whole[date][4, 12:].tolist(), S2.mean[4], S2.std[4])
         np.testing.assert_array_equal(stores["s2"].read(3, date)[4], expected)
+    before = contents(tmp_path / "out")
+    capsys.readouterr()
+    write_change_pretraining(tmp_path, tmp_path / "dw")
+    assert capsys.readouterr().out == f"{tmp_path / 'out'}: finished already, left as it is\n"
+    shutil.copytree(tmp_path / "dw", tmp_path / "corrected")
+    for labels, options, message in (
+        ("dw", {"train_cities": ("rennes",)}, "cities paris rennes, .*not .*cities rennes, "),
+        ("dw", {"limit": 2}, "not .*, first 2'"),
+        ("dw", {"stride": 30}, "not .*tiles of 48 px every 30'"),
+        ("corrected", {}, "labels dw, .*not 'OSCD with labels corrected, "),
+    ):
+        with pytest.raises(ValueError, match=f"finished with source .*{message}"):
+            write_change_pretraining(tmp_path, tmp_path / labels, **options)
+    assert contents(tmp_path / "out") == before
 
 
 def test_test_cities_stay_out_of_pretraining(tmp_path):

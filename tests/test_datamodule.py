@@ -7,19 +7,19 @@ from cromss.datamodule import EpochSampler, hold_out
 
 @pytest.mark.parametrize(("count", "share", "held"), [(100, 0.1, 10), (4, 0.01, 1), (2, 0.9, 1), (3, 0.5, 2)])
 def test_hold_out_parts(count, share, held):
-    train, val = hold_out(count, share, seed=0)
+    train, val = hold_out(range(count), share, seed=0)
     assert len(val) == held
     assert sorted(train + val) == list(range(count))
 
 
 def test_hold_out_follows_the_seed():
-    assert hold_out(50, 0.2, 1) == hold_out(50, 0.2, 1)
-    assert hold_out(50, 0.2, 1) != hold_out(50, 0.2, 2)
+    assert hold_out(range(50), 0.2, 1) == hold_out(range(50), 0.2, 1)
+    assert hold_out(range(50), 0.2, 1) != hold_out(range(50), 0.2, 2)
 
 
 def test_one_location_cannot_be_split():
     with pytest.raises(ValueError, match="cannot be split"):
-        hold_out(1, 0.1, 0)
+        hold_out(range(1), 0.1, 0)
 
 
 def test_training_order_is_a_function_of_seed_and_epoch():
@@ -49,3 +49,11 @@ def test_training_shards_are_disjoint_and_of_equal_length():
     shards = [list(EpochSampler(range(10), True, rank=r, num_processes=3)) for r in range(3)]
     assert [len(shard) for shard in shards] == [4, 4, 4]
     assert {draw.index for shard in shards for draw in shard} == set(range(10))
+
+
+def test_tiles_of_a_place_are_held_out_together():
+    places = [f"city{i // 4}" for i in range(20)]
+    train, val = hold_out(places, 0.2, seed=3)
+    assert sorted(train + val) == list(range(20))
+    assert len(val) == 4
+    assert {places[i] for i in val}.isdisjoint({places[i] for i in train})

@@ -1,5 +1,8 @@
 """The synthetic defaults: made once, readable, exact beside noisy, equal to what the raw files hold."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import rasterio
@@ -8,7 +11,7 @@ from cromss import default_sets, synthetic
 from cromss.default_sets import downstream_set, pretraining_set
 from cromss.downstream_sets import DOWNSTREAM_SETS
 from cromss.settings import PretrainData
-from cromss.store import open_store
+from cromss.store import open_part, open_store
 
 TASKS = sorted(DOWNSTREAM_SETS)
 TYPES = {"s1": np.float32, "s2": np.uint16, "ortho": np.uint8, "labels": np.uint8}
@@ -107,9 +110,21 @@ def test_second_call_makes_no_downstream_set(homes, name, monkeypatch):
 def test_other_numbers_and_sizes_are_other_folders(homes, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        default_sets, "_once", lambda stores, make: asked.append(next(iter(stores.values())).parents[2])
+        default_sets, "_once", lambda home, stores, make: asked.append(next(iter(stores.values())).parents[2])
     )
     for settings in ((3, 2, 150), (4, 2, 150), (3, 1, 150), (3, 2, 256)):
         downstream_set(homes["DW"].parents[1], DOWNSTREAM_SETS["DW"], *settings)
     assert len(set(asked)) == 4
     assert homes["DW"].parent in asked
+
+
+def test_two_runs_that_begin_together_make_one_set(tmp_path):
+    call = (
+        "from pathlib import Path; from cromss.default_sets import downstream_set;"
+        "from cromss.downstream_sets import DOWNSTREAM_SETS;"
+        f"downstream_set(Path({str(tmp_path)!r}), DOWNSTREAM_SETS['NYC'], 6, 2, 64)"
+    )
+    runs = [subprocess.Popen([sys.executable, "-c", call], stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [run.communicate(timeout=100)[1].count("Error") for run in runs] == [0, 0]
+    assert [run.returncode for run in runs] == [0, 0]
+    assert len(open_part(next(tmp_path.glob("nyc_*")) / "lmdb" / "train", "labels")) == 6

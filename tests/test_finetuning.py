@@ -17,6 +17,7 @@ from PIL import Image
 from sets import PART, raw_arrays, season_arrays, write_ours, written_labels
 
 from cromss.config import parse
+from cromss.downstream_sets import CHANGE_SCORES
 from cromss.legends import DFC2020, DW, OSCD
 from cromss.models import build_segmenter
 from cromss.models.weights import load_encoder
@@ -53,7 +54,8 @@ def change(tmp_path_factory):
             dates[1] += 900 * changed
             s2.append(dates.astype(np.uint16))
             labels.append(changed[None].astype(np.uint8))
-        write_ours(folder / part, {"s2": s2, "labels": labels}, {"s2": "s2.lmdb", "labels": "labels.lmdb"})
+        ids = [f"{part}_r{i}_c0" if part == "train" else f"city{i}" for i in range(len(shapes))]
+        write_ours(folder / part, {"s2": s2, "labels": labels}, {"s2": "s2.lmdb", "labels": "labels.lmdb"}, ids)
     return folder
 
 
@@ -128,6 +130,14 @@ def test_change_scores_equal_a_naive_count(change, tmp_path, batch):
     assert metrics["iou"] == pytest.approx(hit / union)
     assert metrics["recall"] == pytest.approx(hit / confusion[1].sum())
     assert (tmp_path / "a" / "test_tiles.png").is_file()
+
+
+def test_city_in_both_parts_is_refused(change, tmp_path):
+    shutil.copytree(change, tmp_path / "set")
+    shutil.rmtree(tmp_path / "set" / "train")
+    shutil.copytree(change / "test", tmp_path / "set" / "train")
+    with pytest.raises(ValueError, match="city0, city1, city2: both in train and in test"):
+        finetune_with(tmp_path, tmp_path / "set", "--dataset OSCD --model_framework unet --name a")
 
 
 def test_maps_have_the_size_of_their_city(change, tmp_path):
@@ -288,6 +298,28 @@ def test_late_unfreezing_resumes_like_an_undisturbed_run(downstream, tmp_path):
     assert equal(state_of(tmp_path / "whole"), state_of(tmp_path / "parts"))
 
 
+def test_more_epochs_need_a_schedule_that_does_not_follow_from_their_number(downstream, tmp_path):
+    finetune_with(tmp_path, downstream, "--epochs 1 --name a --save_maps 0")
+    with pytest.raises(ValueError, match=r"other settings .epochs 1 -> 2"):
+        finetune_with(tmp_path, downstream, "--epochs 2 --name a --save_maps 0")
+    for epochs in (1, 2):
+        flags = f"--scheduler_values 5 1e-5 --epochs {epochs} --name b --save_maps 0"
+        assert finetune_with(tmp_path, downstream, flags)["epochs"] == epochs
+
+
+def test_run_killed_before_its_scores_is_scored(downstream, tmp_path):
+    flags = "--max_steps 1 --name a --save_maps 0"
+    first = finetune_with(tmp_path, downstream, flags)
+    (tmp_path / "a" / "metrics.json").unlink()
+    again = finetune_with(tmp_path, downstream, flags)
+    assert {**again, "seconds": 0} == {**first, "seconds": 0}
+
+
+def test_told_split_file_must_be_there(downstream, tmp_path):
+    with pytest.raises(ValueError, match=r"--split_file nowhere\.txt: no such file"):
+        finetune_with(tmp_path, downstream, "--fraction 50 --split_file nowhere.txt")
+
+
 def test_several_seeds_are_summarised(downstream, tmp_path):
     flags = "--epochs 1 --save_maps 0"
     metrics = finetune_with(tmp_path, downstream, f"{flags} --seed 3 1 2")
@@ -297,6 +329,8 @@ def test_several_seeds_are_summarised(downstream, tmp_path):
     assert metrics["miou"] == pytest.approx(np.mean(scores))
     assert metrics["std"]["miou"] == pytest.approx(np.std(scores, ddof=1))
     assert metrics["runs"] == runs
+    (saved,) = tmp_path.glob("*_seeds_3_1_2.json")
+    assert json.loads(saved.read_text()) == metrics
     with pytest.raises(ValueError, match="--seed 1 2: several seeds follow each other"):
         finetune_with(tmp_path, downstream, "--seed 1 2 --devices 2")
 
@@ -336,6 +370,28 @@ def test_native_normalisation_of_foreign_weights(downstream, tmp_path):
     sample = downstream_data(settings, {"s2": "reflectance"}).test[0]["s2"]
     raw = downstream_data(settings).test.images["s2"].read(0, 0)
     np.testing.assert_allclose(sample, np.clip(raw / 10000, 0, 1), rtol=1e-6)
+
+
+def test_stacked_weights_keep_their_bands_and_normalisation(downstream, tmp_path):
+    flags = "--input_type s12 --normalization zscore --n_channels 9 --max_steps 1"
+    finetune_with(tmp_path, downstream, f"{flags} --name a")
+    weights = f"--weight_path {tmp_path / 'a' / 'checkpoints' / 'last.ckpt'} --input_type s12 --max_steps 1"
+    again = finetune_with(tmp_path, downstream, f"{weights} --n_channels 9 --normalization native --name b")
+    assert again["normalization"] == {"s1": "zscore", "s2": "zscore"}
+    with pytest.raises(ValueError, match=r"trained on bands VV VH B2 B3 B4 .* but VV VH B4 B3 B2"):
+        finetune_with(tmp_path, downstream, f"{weights} --n_channels 92 --name c")
+
+
+def test_bare_weights_of_nine_bands_want_their_order_told(downstream, tmp_path):
+    weights = tmp_path / "bare.pth"
+    torch.save(build_segmenter("unet", "resnet18", in_channels=9, num_classes=9).encoder.state_dict(), weights)
+    flags = f"--weight_path {weights} --max_steps 1"
+    for n_channels in (9, 92):
+        with pytest.raises(ValueError, match="two orders"):
+            finetune_with(tmp_path, downstream, f"{flags} --n_channels {n_channels} --name a")
+    with pytest.raises(ValueError, match="trained on bands B4 B3 B2"):
+        finetune_with(tmp_path, downstream, f"{flags} --n_channels 9 --weight_source satlas --name a")
+    finetune_with(tmp_path, downstream, f"{flags} --n_channels 92 --weight_source satlas --name a")
 
 
 def test_quantised_stores_have_no_native_normalisation(downstream, tmp_path):
@@ -399,6 +455,17 @@ def test_two_processes_score_like_one(downstream, tmp_path):
     confusion = naive_confusion(tmp_path / "two" / "maps", DFC2020, written_labels(downstream / "test" / "labels.lmdb"))
     metrics = json.loads((tmp_path / "two" / "metrics.json").read_text())
     assert metrics["oa"] == pytest.approx(np.trace(confusion) / confusion.sum(), rel=1e-6)
+
+
+def test_one_checkpoint_scores_the_same_on_one_and_two_processes(change, tmp_path):
+    """Three cities; metrics.json is taken away, so that the finished run is only scored again."""
+    flags = f"{SMALL} --dataset OSCD --model_framework unet --encoder_finetune_tag etr --name a"
+    arguments = f"{flags} --save_dir {tmp_path} --data_path {change}"
+    alone = finetune(parse(FinetuneSettings, arguments.split()))
+    (tmp_path / "a" / "metrics.json").unlink()
+    script(f"{arguments} --devices 2")
+    together = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    assert {key: together[key] for key in CHANGE_SCORES} == {key: alone[key] for key in CHANGE_SCORES}
 
 
 def test_two_processes_unfreeze_late_and_stay_alike(change, tmp_path):

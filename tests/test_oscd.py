@@ -67,8 +67,13 @@ def test_bad_tiles_are_refused(size, stride, message):
         oscd.cut_cities([], size, stride)
 
 
+def make_folders(root: Path, *cities: str) -> None:
+    for city in cities:
+        (root / "images" / city).mkdir(parents=True)
+
+
 def test_splits_are_those_of_the_paper_and_the_design(tmp_path):
-    (tmp_path / "images").mkdir()
+    make_folders(tmp_path, "a", "b", "c", "paris")
     official, development = (oscd.split_cities(tmp_path, split) for split in ("official", "development"))
     assert (len(official["train"]), len(official["test"])) == (14, 10)
     assert development["test"] == ("bordeaux", "hongkong", "mumbai", "pisa")
@@ -78,6 +83,25 @@ def test_splits_are_those_of_the_paper_and_the_design(tmp_path):
     assert oscd.split_cities(tmp_path, "official", ["a", "b"], ["c"]) == {"train": ("a", "b"), "test": ("c",)}
     with pytest.raises(ValueError, match="b, c would train and test"):
         oscd.split_cities(tmp_path, "official", ["c", "b", "a"], ["b", "c"])
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"train": ["a", "pari"]}, r"^--train_cities pari: not in .*images; it has a paris$"),
+        ({"train": ["a"], "test": ["b", "paris", "c"]}, r"^--test_cities b c: not in .*images; it has a paris$"),
+        ({"test": ["Paris"]}, "^--test_cities Paris: not in"),
+        ({"test": ["train.txt"]}, "^--test_cities train.txt: not in"),
+    ],
+)
+def test_named_cities_must_be_there(tmp_path, named, message):
+    make_folders(tmp_path, "a", "paris")
+    (tmp_path / "images" / "train.txt").write_text("a")
+    with pytest.raises(ValueError, match=message):
+        oscd.split_cities(tmp_path, "official", **named)
+    (tmp_path / "none" / "images").mkdir(parents=True)
+    with pytest.raises(ValueError, match="it has no city$"):
+        oscd.split_cities(tmp_path / "none", "official", **named)
 
 
 def test_a_set_that_names_its_own_cities_is_followed(tmp_path):
@@ -115,8 +139,10 @@ def test_incomplete_cities_are_refused(tmp_path, missing, message):
     (tmp_path / f"Onera Satellite Change Detection dataset - {missing}").rename(tmp_path / "gone")
     images(tmp_path).parent.mkdir(parents=True, exist_ok=True)
     (city,) = oscd.list_cities(tmp_path, ["paris"])
-    with pytest.raises(ValueError, match=f"location paris: {message}"):
-        check_location(city, WANTED)
+    (tile, *_) = oscd.cut_cities([city], 32)
+    for refuse in (lambda: check_location(city, WANTED), lambda: oscd.read_city(city), lambda: oscd.CityReader()(tile)):
+        with pytest.raises(ValueError, match=f"^location paris: {message}$"):
+            refuse()
 
 
 @pytest.mark.parametrize("second", [(60, 66), (59, 65), (57, 70), (62, 61)])
@@ -289,6 +315,33 @@ def test_antialiasing_is_no_contradiction(tmp_path):
     np.testing.assert_array_equal(oscd.read_city(*oscd.list_cities(tmp_path))["labels"][0], mask)
 
 
+@pytest.mark.parametrize("with_png", [True, False])
+def test_unknown_pixels_stay_unknown(tmp_path, with_png):
+    """The PNG cannot say that a pixel is unknown: whatever it has there contradicts nothing."""
+    change = write_oscd(tmp_path, ["paris"])["paris"]
+    unknown = np.random.default_rng(1).random(change.shape) < 0.3
+    path = write_mask(tmp_path, "paris", np.where(unknown, 255, np.where(change, 2, 1)).astype(np.uint8))
+    if not with_png:
+        path.with_name("cm.png").unlink()
+    expected = np.where(unknown, 255, change)
+    assert {0, 1, 255} == set(np.unique(expected))
+    labels = oscd.read_city(*oscd.list_cities(tmp_path))["labels"][0]
+    np.testing.assert_array_equal(labels, expected)
+    assert labels.dtype == np.uint8
+
+
+def test_known_pixels_are_compared_beside_unknown_ones(tmp_path):
+    change = write_oscd(tmp_path, ["paris"])["paris"]
+    codes = np.where(change, 2, 1).astype(np.uint8)
+    codes[:30] = 255
+    path = write_mask(tmp_path, "paris", codes)
+    grey = np.where(change, 255, 0).astype(np.uint8)
+    grey[29:31, 5:9] = 255 - grey[29:31, 5:9]
+    write_grey(tmp_path, "paris", grey)
+    with pytest.raises(ValueError, match="differs from cm.png beside it in 4 pixels"):
+        oscd.read_mask(path)
+
+
 def write_land_cover(folder: Path, shape=(60, 66), box=BOX, cities=("paris",)) -> dict[tuple[str, int], np.ndarray]:
     rng = np.random.default_rng(3)
     made = {(city, date): rng.integers(0, 9, shape, np.uint8) for city in cities for date in (1, 2)}
@@ -306,7 +359,7 @@ def test_land_cover_of_both_dates_instead_of_the_mask(tmp_path):
         np.testing.assert_array_equal(labels[date - 1], made["paris", date])
     (tmp_path / "dw" / "paris_2.tif").unlink()
     with pytest.raises(ValueError, match="paris: 1 labels scenes, wanted 2"):
-        check_location(*oscd.list_cities(tmp_path, labels=tmp_path / "dw"), 2)
+        oscd.read_city(*oscd.list_cities(tmp_path, labels=tmp_path / "dw"), NOL)
 
 
 @pytest.mark.parametrize(
@@ -338,6 +391,68 @@ def test_a_city_is_read_once_by_several_threads(tmp_path, monkeypatch):
     for tile in tiles:
         np.testing.assert_array_equal(found[tile.id]["labels"][0], whole[tile.city.id]["labels"][0][tile.window])
         np.testing.assert_array_equal(found[tile.id]["s2"][1], whole[tile.city.id]["s2"][1][:, *tile.window])
+
+
+def outcomes(reader: oscd.CityReader, tiles: list[oscd.Tile]) -> dict[str, object]:
+    """What each tile gives or raises, all asked for at once; a tile that waits for ever is not in it."""
+    found = {}
+
+    def ask(tile):
+        try:
+            found[tile.id] = reader(tile)
+        except BaseException as error:
+            found[tile.id] = error
+
+    threads = [threading.Thread(target=ask, args=[tile], daemon=True) for tile in tiles]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=3)
+    return found
+
+
+def test_two_cities_are_read_at_once(tmp_path, monkeypatch):
+    write_oscd(tmp_path, ["paris", "rennes"])
+    cities, read, both = oscd.list_cities(tmp_path), [], threading.Barrier(2)
+    whole = {city.id: oscd.read_city(city) for city in cities}
+
+    def read_city(city, _):
+        read.append(city.id)
+        both.wait(timeout=2)
+        return whole[city.id]
+
+    monkeypatch.setattr(oscd, "read_city", read_city)
+    tiles = oscd.cut_cities(cities, 32)
+    found = outcomes(oscd.CityReader(), tiles)
+    assert sorted(read) == ["paris", "rennes"]
+    for tile in tiles:
+        np.testing.assert_array_equal(found[tile.id]["labels"][0], whole[tile.city.id]["labels"][0][tile.window])
+
+
+@pytest.mark.parametrize("error", [MemoryError("full"), OSError("gone"), KeyError("x"), SystemExit(3)])
+def test_whatever_happens_no_tile_waits_for_ever(tmp_path, monkeypatch, error):
+    write_oscd(tmp_path, ["paris"])
+    tiles = oscd.cut_cities(oscd.list_cities(tmp_path), 48)
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(oscd, "read_city", fail)
+    reader = oscd.CityReader()
+    for _ in range(2):
+        assert outcomes(reader, tiles) == {tile.id: error for tile in tiles}
+
+
+@pytest.mark.parametrize("kept", [1, 2])
+def test_few_cities_are_kept(tmp_path, monkeypatch, kept):
+    write_oscd(tmp_path, ["paris", "pisa", "rennes"])
+    cities, read = oscd.list_cities(tmp_path), []
+    whole = {city.id: oscd.read_city(city) for city in cities}
+    monkeypatch.setattr(oscd, "read_city", lambda city, _: read.append(city.id) or whole[city.id])
+    reader, firsts = oscd.CityReader(kept=kept), [oscd.cut_cities([city], 32)[0] for city in cities]
+    for tile in (*firsts, *firsts[::-1]):
+        reader(tile)
+    assert read == ["paris", "pisa", "rennes", *["pisa"][: 2 - kept], "paris"]
 
 
 def test_a_bad_city_fails_for_each_of_its_tiles_and_is_read_once(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """One preparation: what is stored of a location, the disk estimate, and what is refused before reading."""
 
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,66 @@ def test_the_mean_tile_is_told_by_the_headers(tmp_path):
     locations = [Location(path.stem, {"s2": (path,)}) for path in [*files, tmp_path / "torn.tif"]]
     assert preparation.mean_pixels(locations) == (16 + 64) // 2
     assert preparation.mean_pixels(locations[2:]) == 0
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """Path and description of three finished stores."""
+    stores = {tmp_path / "train" / f"{meta.modality}.lmdb": meta for meta in METAS}
+    for path, meta in stores.items():
+        with LmdbWriter(path, meta) as writer:
+            writer.write("a", [np.zeros((*[len(meta.bands)][: len(meta.bands)], 4, 4), meta.dtype)] * 4)
+            writer.finish()
+    return stores
+
+
+def test_finished_stores_are_left(finished, tmp_path, capsys):
+    assert preparation.is_finished(finished)
+    assert capsys.readouterr().out == f"{tmp_path / 'train'}: finished already, left as it is\n"
+    missing = {tmp_path / "train" / "exact.lmdb": METAS[2]}
+    assert not preparation.is_finished(finished | missing)
+    assert not preparation.is_finished(missing)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"source": "test, first 5"},
+        {"num_seasons": 2},
+        {"unit": "x"},
+        {"statistics": {"mean": [0.5]}},
+        {"dtype": "int8"},
+        {"legend": "DW"},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+@pytest.mark.parametrize("whole", [True, False], ids=["all there", "one missing"])
+def test_finished_stores_of_something_else_are_refused(finished, tmp_path, capsys, changed, whole):
+    """A run with other settings would leave them, and its caller believe that they are as asked for."""
+    path = tmp_path / "train" / "labels.lmdb"
+    wanted = finished | {path: replace(METAS[2], **changed)} | ({} if whole else {tmp_path / "train" / "x": METAS[2]})
+    ((name, value),) = changed.items()
+    with pytest.raises(ValueError) as error:
+        preparation.is_finished(wanted)
+    assert str(error.value) == (
+        f"{path}: finished with {name} {getattr(METAS[2], name)!r}, not {value!r}; remove it, or choose another --out"
+    )
+    assert capsys.readouterr().out == ""
+
+
+def test_a_folder_that_is_no_store_is_not_finished(tmp_path):
+    (tmp_path / "s1.lmdb").mkdir()
+    with pytest.raises(ValueError, match=r"s1\.lmdb: no data\.mdb in it"):
+        preparation.is_finished({tmp_path / "s1.lmdb": METAS[0]})
+
+
+@pytest.mark.parametrize(
+    ("parts", "limit", "text"),
+    [(("DW train",), None, "DW train"), (("a", "", "b"), None, "a, b"), (("a", ""), 3, "a, first 3")],
+)
+def test_sources(parts, limit, text):
+    assert preparation.source_text(*parts, limit=limit) == text
 
 
 def test_a_full_disk_is_seen_first(tmp_path, monkeypatch):

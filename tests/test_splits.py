@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from cromss.splits import blocked_holdout, saved_order, take, training_order
+from cromss.splits import blocked_holdout, place_of, saved_order, take, training_order
 
 FRACTIONS = (1, 5, 10, 25, 100)
 IDS = [f"p{number}" for number in range(986)]
@@ -223,6 +223,62 @@ def test_the_last_tiles_are_held_out(share):
     num_held = round(share * 64)
     train, held = blocked_holdout(IDS[:64], share)
     assert (train, held) == (IDS[: 64 - num_held], IDS[64 - num_held : 64])
+
+
+@pytest.mark.parametrize(
+    ("location_id", "place"),
+    [
+        ("beirut_r0_c12", "beirut"),
+        ("saclay_e_r128_c0", "saclay_e"),
+        ("beirut", "beirut"),
+        ("10.5_20.1-20190101", "10.5_20.1"),
+        ("-3.5_40.25-20190405", "-3.5_40.25"),
+        ("-103.99308536_-33.18-20230405", "-103.99308536_-33.18"),
+        ("10_20-20190101T054639", "10.0_20.0"),
+        ("10.50_020.0-20190101", "10.5_20.0"),
+        ("-0.0_0-20190101", "0.0_0.0"),
+        ("1.5e-05_-2e-7-20190101", "1.5e-05_-2e-07"),
+        ("p7", "p7"),
+        ("0000123", "0000123"),
+        ("10.5_20.1", "10.5_20.1"),
+        ("10.5_20.1-2019", "10.5_20.1-2019"),
+        ("tile_20.1-20190101", "tile_20.1-20190101"),
+        ("beirut_r0_c12_x", "beirut_r0_c12_x"),
+        ("_r0_c0", "_r0_c0"),
+        ("", ""),
+    ],
+)
+def test_places(location_id, place):
+    assert place_of(location_id) == place
+    assert place_of(place) == place
+
+
+def dated(*num_dates, sign=-1):
+    """Ids of places, each on so many dates; the dates of a place do not follow each other."""
+    places = [(f"{sign * number}.25_{20 + number}.5", count) for number, count in enumerate(num_dates, 1)]
+    return [f"{place}-{2015 + year}0405" for year in range(9) for place, count in places if year < count]
+
+
+@pytest.mark.parametrize(
+    ("num_dates", "share", "held_places"),
+    [((2, 2, 2), 0.1, {3}), ((2, 2, 2), 0.6, {3, 2}), ((1, 1, 4), 0.1, {3}), ((3, 1, 1), 0.5, {1}), ((2, 2), 0, set())],
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_dates_of_a_place_stay_together(num_dates, share, held_places, sign):
+    ids = dated(*num_dates, sign=sign)
+    train, held = blocked_holdout(ids, share)
+    assert held == [name for name in ids if abs(int(name.partition(".")[0])) in held_places]
+    assert train == [name for name in ids if name not in held]
+
+
+def test_no_place_is_split_however_often_it_was_seen():
+    chance = random.Random(1)
+    for _ in range(200):
+        ids = shuffled(dated(*[chance.randint(1, 4) for _ in range(8)]), chance.random())
+        train, held = blocked_holdout(ids, chance.uniform(0.05, 0.5))
+        assert sorted(train + held) == sorted(ids)
+        assert held
+        assert not {name.rpartition("-")[0] for name in train} & {name.rpartition("-")[0] for name in held}
 
 
 def cities(**num_tiles):

@@ -117,6 +117,14 @@ def test_runs_of_differing_details_never_share_a_cell():
     assert means == [1.0, 3.0]
 
 
+def test_training_tiles_are_told_where_they_differ():
+    rows = [run("a", "frozen", 1.0, train_tiles=tiles) for tiles in (100, 100, 24)]
+    table = tabulate("t", rows, SCORES)
+    assert table.labels == ("weights", "train_tiles")
+    assert [(line.labels[1], line.values[0].count) for line in table.lines] == [("100", 2), ("24", 1)]
+    assert tabulate("t", rows[:2], SCORES).labels == ("weights",)
+
+
 @pytest.mark.parametrize(
     ("text", "escaped"),
     [

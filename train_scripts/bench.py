@@ -1,6 +1,7 @@
 """Results bench: a grid of transfers, run cell by cell, with its tables beside the published ones."""
 
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -33,8 +34,6 @@ def main(settings: BenchSettings) -> int:
 
 def run_cells(cells: Sequence[Cell], after_each: Callable[[], object]) -> None:
     """Run what is not finished, one cell after the other; why one failed is kept in its run folder."""
-    from torch import OutOfMemoryError
-
     from cromss.training import finetune
 
     waiting = [cell for cell in cells if outcome(cell)["status"] != "done"]
@@ -47,11 +46,16 @@ def run_cells(cells: Sequence[Cell], after_each: Callable[[], object]) -> None:
         failure.unlink(missing_ok=True)
         try:
             finetune(cell.settings)
-        except (ValueError, OSError, OutOfMemoryError) as error:
+        except Exception as error:  # whatever it is, the other cells go on
             failure.parent.mkdir(parents=True, exist_ok=True)
-            replace_text(failure, " ".join(str(error).split()))
-            print(f"failed: {failure.read_text()}", flush=True)
+            replace_text(failure, f"{one_line(error)}\n\n{traceback.format_exc()}")
+            print(f"failed: {one_line(error)}", flush=True)
         after_each()
+
+
+def one_line(error: Exception) -> str:
+    """Type and message of an error."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def told_time(seconds: float, num_done: int, num_cells: int) -> str:
@@ -69,10 +73,10 @@ def folder_of(cell: Cell) -> Path:
 def outcome(cell: Cell) -> dict[str, Any]:
     """What there is of a cell: its coordinates, `status` (done, failed, missing), and scores in percent."""
     from cromss.training.downstream import downstream_bands
-    from cromss.training.runs import RunFolder
+    from cromss.training.run_folder import RunFolder
 
     data, failure = cell.settings.data, folder_of(cell) / "failure.txt"
-    metrics, reason = None, failure.read_text() if failure.exists() else ""
+    metrics, reason = None, failure.read_text().partition("\n")[0] if failure.exists() else ""
     try:
         metrics = RunFolder(folder_of(cell)).finished(cell.settings)
     except ValueError as error:
@@ -85,6 +89,7 @@ def outcome(cell: Cell) -> dict[str, Any]:
         "bands": sum(map(len, downstream_bands(data).values())),
         "status": "done" if metrics else "failed" if reason else "missing",
         **{key: None if known.get(key) is None else 100 * known[key] for key in data.task.scores},
+        "train_tiles": known.get("train_tiles"),
         "seconds": known.get("seconds"),
         "run": str(folder_of(cell)),
         "reason": "" if metrics else reason,
@@ -98,7 +103,7 @@ def write_results(cells: Sequence[Cell], home: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def write_tables(rows: Sequence[Mapping[str, Any]], home: Path) -> None:
+def write_tables(rows: Sequence[dict[str, Any]], home: Path) -> None:
     """Write tables.md and tables.tex: one table a set and input."""
     grouped = groupby(rows, key=lambda row: (row["set"], row["input_type"]))
     tables = [table_beside_published(list(group)) for _, group in grouped]
@@ -107,11 +112,17 @@ def write_tables(rows: Sequence[Mapping[str, Any]], home: Path) -> None:
     print("\n" + "\n".join(map(to_markdown, tables)))
 
 
-def table_beside_published(rows: Sequence[Mapping[str, Any]]) -> Table:
+def table_beside_published(rows: Sequence[dict[str, Any]]) -> Table:
     """Table of the cells of one set and input, with what was published for its heads below."""
     first, heads = rows[0], {row["head"] for row in rows}
     scores = DOWNSTREAM_SETS[first["dataset"]].scores
-    ours = [{**row, "source": "", "fraction": f"{row['fraction']:g}"} for row in rows]
+    tiles = {(row["weights"], row["fraction"]): row["train_tiles"] for row in rows if row["train_tiles"]}
+    ours = [
+        row
+        | {"source": "", "fraction": f"{row['fraction']:g}"}
+        | {"train_tiles": row["train_tiles"] or tiles.get((row["weights"], row["fraction"]))}
+        for row in rows
+    ]
     theirs = [
         {**row, "fraction": "100", "normalization": "common"}
         for row in read_published(PUBLISHED, scores)

@@ -6,6 +6,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -62,27 +63,31 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def told_bands(content: object, modality: str | None, in_channels: int) -> tuple[str, ...] | None:
-    """Band names of a modality in order, where the checkpoint tells them: ours on a card, others by `n_channels`."""
+    """Band names of a modality in order, where the checkpoint tells them: ours on a card, others by `n_channels`.
+
+    Those of `"common"` are the modalities' bands one after the other, as they are stacked.
+    """
     if not isinstance(content, Mapping):
         return None
-    names = _on_card(content, "bands", modality)
-    if isinstance(names, list):
+    card = {name: bands for name, bands in _on_card(content, "bands").items() if isinstance(bands, list)}
+    names = [band for name in sorted(card) for band in card[name]] if modality == "common" else card.get(modality)
+    if names and (modality != "common" or len(names) == in_channels):
         return tuple(map(str, names))
     bands = S2_SUBSETS.get(_published_setting(content, "n_channels"), ())
     return bands if modality == S2.name and len(bands) == in_channels else None
 
 
-def told_normalization(content: object, modality: str | None) -> str | None:
-    """Normalisation of a modality, where the checkpoint's card tells it by name (those of transfer do)."""
-    name = _on_card(content, "normalization", modality) if isinstance(content, Mapping) else None
-    return name if isinstance(name, str) else None
+def told_normalization(content: object) -> dict[str, str]:
+    """Modality -> name of its normalisation, where the checkpoint's card tells it (those of transfer do)."""
+    told = _on_card(content, "normalization") if isinstance(content, Mapping) else {}
+    return {modality: name for modality, name in told.items() if isinstance(name, str)}
 
 
-def _on_card(content: Mapping, entry: str, modality: str | None) -> object:
-    """What the card of our own checkpoints says of a modality."""
+def _on_card(content: Mapping, entry: str) -> Mapping[str, Any]:
+    """What the card of our own checkpoints says by modality; nothing where there is no card."""
     card = content.get("cromss")
     values = card.get(entry) if isinstance(card, Mapping) else None
-    return values.get(modality) if isinstance(values, Mapping) else None
+    return values if isinstance(values, Mapping) else {}
 
 
 def _published_setting(content: Mapping, name: str) -> int | None:

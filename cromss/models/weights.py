@@ -58,7 +58,8 @@ class WeightsReport:
             else may be missing.
         parts: Part of the network -> tensors loaded into it.
         bands: Names of that encoder's bands in order, where the checkpoint tells them (ours do).
-        normalization: Of its input, by name, where the checkpoint tells it (ours of transfer do).
+        normalization: Modality -> name, where the checkpoint tells how its input was normalised (ours of
+            transfer do).
     """
 
     path: Path
@@ -74,7 +75,7 @@ class WeightsReport:
     num_expected: int = 0
     parts: Mapping[str, int] = field(default_factory=dict)
     bands: tuple[str, ...] | None = None
-    normalization: str | None = None
+    normalization: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         whose = self.layout if self.layout == self.source else f"{self.source} ({self.layout})"
@@ -206,7 +207,7 @@ def _load(
         num_expected=sum(len(module.state_dict()) for module, _ in parts.values()),
         parts={part: len(tensors) for part, tensors in found.items()},
         bands=told_bands(content, sensor, chosen.shape[1]),
-        normalization=told_normalization(content, sensor),
+        normalization=told_normalization(content),
     )
 
 

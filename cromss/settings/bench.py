@@ -1,9 +1,6 @@
 """Settings of the results bench, and the grid of transfers that it runs."""
 
-import contextlib
 import dataclasses
-import difflib
-import io
 import itertools
 import re
 import shlex
@@ -12,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-import yaml
-
-from cromss.config import parse
+from cromss.config import read, read_yaml, suggestion
 from cromss.settings.common import require
 from cromss.settings.finetuning import FinetuneSettings
 
-_TAGS = {"frozen": "efix", "tuned": "etr"}
+ENCODER_TAGS = {"frozen": "efix", "tuned": "etr"}
+"""State of the encoder -> its word for `--encoder_finetune_tag`."""
 
 
 @dataclass(frozen=True)
@@ -96,17 +92,19 @@ class Grid:
     encoder_states: tuple[str, ...] = ("frozen", "tuned")
     """frozen, tuned, or both."""
     fractions: tuple[float, ...] = (100,)
-    """Percent of the training tiles."""
+    """Percent of all training tiles; only where nothing but 100 is wanted, the recipe's --n_train counts."""
     normalizations: tuple[str, ...] = ("common",)
     """Input as in the published tables (common), as the weights know it (native), or its z-score (zscore)."""
     seeds: tuple[int, ...] = (42,)
     """Seeds."""
     flags: str = ""
     """Further flags of finetune.py for every cell."""
+    frozen_flags: str = ""
+    """Further flags of finetune.py where the encoder is frozen."""
 
     def __post_init__(self) -> None:
         states = self.encoder_states
-        require(set(states) <= set(_TAGS), "encoder_states", states, "frozen, tuned, or both")
+        require(set(states) <= set(ENCODER_TAGS), "encoder_states", states, "frozen, tuned, or both")
 
 
 @dataclass(frozen=True)
@@ -135,13 +133,7 @@ def read_grid(path: Path) -> Grid:
     Raises:
         ValueError: Not readable, unknown or missing keys, or values of a wrong kind.
     """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ValueError(f"--grid {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"--grid {path}: not plain YAML ({' '.join(str(error).split())[:120]})") from None
-    return _typed(Grid, content, f"--grid {path}")
+    return _typed(Grid, read_yaml(path, "grid"), f"--grid {path}")
 
 
 def list_cells(path: Path, save_dir: str) -> list[Cell]:
@@ -169,13 +161,16 @@ def _cells_of_set(grid: Grid, name: str, path: Path, save_dir: str) -> Iterator[
     entry, place = grid.sets[name], f"--grid {path}: sets: {name}"
     flags = ["--config", str(path.parent / entry.recipe), "--devices", "1", *_words(grid.flags, place)]
     flags += [*_words(entry.flags, place), *(["--data_path", entry.data_path] if entry.data_path else [])]
-    recipe = _finetune_settings(flags, place)
+    recipe = _finetune_settings([*flags, "--weight_path", "a file", "--split_file", ""], place)
     inputs, heads = entry.input_types or (recipe.data.input_type,), entry.heads or (recipe.model.model_framework,)
     axes = (inputs, grid.weights, heads, grid.encoder_states, grid.normalizations, grid.fractions, grid.seeds)
     for point in itertools.product(*axes):
         weights = grid.weights[point[1]]
         if weight_path := getattr(weights, point[0], "") or weights.path:
-            own = [*_words(weights.flags, place), "--weight_path", weight_path, "--save_dir", save_dir]
+            own = [*(_words(grid.frozen_flags, place) if point[3] == "frozen" else []), *_words(weights.flags, place)]
+            own += ["--weight_path", weight_path, "--save_dir", save_dir, "--resume", "auto"]
+            if any(fraction < 100 for fraction in grid.fractions):  # 100 % is all tiles, in no order
+                own += ["--n_train", "0", *(["--split_file", ""] if point[5] == 100 else [])]
             yield _cell((name, *point), [*flags, *own], place)
 
 
@@ -183,8 +178,8 @@ def _cell(point: Sequence[Any], flags: Sequence[str], place: str) -> Cell:
     name, input_type, weights, head, encoder_state, normalization, fraction, seed = point
     run = f"{name}_{input_type}_{weights}_{head}_{encoder_state}_{normalization}_{fraction:g}pct_seed{seed}"
     own = ["--name", re.sub(r"[^\w.-]+", "-", run), "--input_type", input_type, "--model_framework", head]
-    own += ["--encoder_finetune_tag", _TAGS[encoder_state], "--normalization", normalization, "--seed", str(seed)]
-    own += ["--fraction", str(fraction), *(["--n_train", "0"] if fraction < 100 else [])]
+    own += ["--encoder_finetune_tag", ENCODER_TAGS[encoder_state], "--normalization", normalization]
+    own += ["--fraction", str(fraction), "--seed", str(seed)]
     return Cell(*point, _finetune_settings([*flags, *own], f"{place}, {weights}"))
 
 
@@ -196,12 +191,10 @@ def _words(flags: str, place: str) -> list[str]:
 
 
 def _finetune_settings(arguments: Sequence[str], place: str) -> FinetuneSettings:
-    said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
-            return parse(FinetuneSettings, arguments)
-    except SystemExit:
-        raise ValueError(f"{place}: {said.getvalue().strip().removeprefix('error: ')}") from None
+        return read(FinetuneSettings, arguments)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
 
 
 def _typed(kind: Any, value: Any, place: str) -> Any:
@@ -226,8 +219,7 @@ def _record(kind: type, content: Any, place: str) -> Any:
     kinds = get_type_hints(kind)
     for key in content:
         if key not in kinds:
-            close = difflib.get_close_matches(str(key), kinds, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(kinds)}"
+            hint = suggestion(str(key), kinds, f"known: {', '.join(kinds)}")
             raise ValueError(f"{place}: unknown key {key!r}; {hint}")
     for entry in dataclasses.fields(kind):
         if entry.default is dataclasses.MISSING and entry.name not in content:

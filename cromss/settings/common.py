@@ -78,16 +78,11 @@ class Runtime:
     """Batches an epoch, for trying things; 0 for all."""
     save_interval: int = 10
     """Epochs between kept checkpoints; last.ckpt is written every five minutes and at the end."""
-    display_interval: int = 10
-    """Epochs between image panels."""
-    cal_tr_acc: bool = False
-    """Score the training batches, too."""
 
     def __post_init__(self) -> None:
         for name in ("num_workers", "devices", "limit_batches", "test_batch_size"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         seeds = self.seed if isinstance(self.seed, tuple) else (self.seed,)
         require(min(seeds) >= 0, "seed", self.seed, "at least 0")
-        for name in ("save_interval", "display_interval"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
+        require(self.save_interval > 0, "save_interval", self.save_interval, "at least 1")
         require(self.max_steps > 0 or self.max_steps == -1, "max_steps", self.max_steps, "at least 1, or -1")

@@ -1,6 +1,7 @@
 """Settings of transfer to sets with exact labels."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
@@ -41,7 +42,7 @@ class DownstreamData:
     split_seed: int = 0
     """Seed of the order from which --n_train and --fraction take the first tiles."""
     split_file: str = ""
-    """File of that order, one tile id a line; made in --save_dir if empty."""
+    """File of that order, one tile id a line; if empty, one is made in --save_dir and used from then on."""
     validation: Annotated[float, tyro.conf.arg(aliases=["-v"])] = 0
     """Share of the training tiles held out for validation, neighbours together; 0 for none, as published."""
     crop_size: int = 256
@@ -77,6 +78,10 @@ class DownstreamData:
         paths = bool(self.train_path), bool(self.test_path)
         require(paths[0] == paths[1], "train_path", self.train_path, "given together with --test_path")
         require(not (paths[0] and self.data_path), "data_path", self.data_path, "empty beside --train_path")
+        same = paths[0] and Path(self.train_path).resolve() == Path(self.test_path).resolve()
+        require(not same, "test_path", self.test_path, "another part than --train_path")
+        some = self.n_train or self.fraction < 100
+        require(some or not self.split_file, "split_file", self.split_file, "empty but for --n_train or --fraction")
 
 
 @dataclass(frozen=True)
@@ -124,8 +129,13 @@ class DownstreamModel:
         require(epoch > 0 if late else epoch == 0, "encoder_finetune_epoch", epoch, wanted)
         only_unet = self.weight_load_tag == "encoder" or self.model_framework == "unet"
         require(only_unet, "weight_load_tag", self.weight_load_tag, "encoder but for --model_framework unet")
-        no_file = self.weight_path in ("random", "imagenet") and self.weight_load_tag != "encoder"
-        require(not no_file, "weight_load_tag", self.weight_load_tag, f"encoder with --weight_path {self.weight_path}")
+        if self.weight_path in ("random", "imagenet"):
+            with_it = f"with --weight_path {self.weight_path}"
+            require(self.weight_load_tag == "encoder", "weight_load_tag", self.weight_load_tag, f"encoder {with_it}")
+            no_other = self.weight_source == "auto" or bool(self.weight_path_s1)
+            require(no_other, "weight_source", self.weight_source, f"auto {with_it}")
+        moving = self.moving_batchnorm and self.encoder_finetune_tag == "etr"
+        require(not moving, "moving_batchnorm", "", "left out where the encoder is trained")
 
 
 @dataclass(frozen=True)
@@ -155,6 +165,12 @@ class DownstreamOptimisation(Optimisation):
             epochs = values[:1] if kind == "cos" else values
             legal = legal and all(value == int(value) and value > 0 for value in epochs)
         require(legal, "scheduler_values", values, wanted)
+        if kind == "cos" and len(values) == 2:
+            rate = self.learning_rate
+            require(values[1] <= rate, "scheduler_values", values, f"a final rate of at most --learning_rate {rate:g}")
+        if kind == "step":
+            late = max(values, default=0) < self.epochs
+            require(late, "scheduler_values", values, f"epochs under --epochs {self.epochs}")
 
 
 @dataclass(frozen=True)
@@ -166,6 +182,8 @@ class DownstreamRuntime(Runtime):
 
     def __post_init__(self) -> None:
         require(len(set(self.seed)) == len(self.seed) > 0, "seed", self.seed, "different numbers")
+        alone = len(self.seed) == 1 or self.resume in ("auto", "none")
+        require(alone, "seed", self.seed, f"a single one with --resume {self.resume}")
         super().__post_init__()
 
 

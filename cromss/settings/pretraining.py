@@ -130,6 +130,20 @@ class PretrainOptimisation(Optimisation):
 
 
 @dataclass(frozen=True)
+class PretrainRuntime(Runtime):
+    """Where and how it runs."""
+
+    display_interval: int = 10
+    """Epochs between image panels."""
+    cal_tr_acc: bool = False
+    """Score the training batches, too."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.display_interval > 0, "display_interval", self.display_interval, "at least 1")
+
+
+@dataclass(frozen=True)
 class PretrainSettings:
     """What every pretraining can be told."""
 
@@ -139,7 +153,7 @@ class PretrainSettings:
     model: PretrainModel = field(default_factory=PretrainModel)
     smoothing: Smoothing = field(default_factory=Smoothing)
     optimisation: PretrainOptimisation = field(default_factory=PretrainOptimisation)
-    runtime: Runtime = field(default_factory=Runtime)
+    runtime: PretrainRuntime = field(default_factory=PretrainRuntime)
     cross: ClassVar[CrossModal] = CrossModal(consist_loss_type="none")
 
     @property

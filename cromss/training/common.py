@@ -12,10 +12,11 @@ from torch import nn
 
 from cromss.legends import LEGENDS
 from cromss.models.segmenter import Segmenter
-from cromss.models.weights import WeightsReport, check_bands, load_encoder, load_segmenter
-from cromss.sensors import MODALITIES, s2_bands
+from cromss.models.weights import WeightsError, WeightsReport, check_bands, load_encoder, load_segmenter
+from cromss.sensors import MODALITIES, S2_SUBSETS, s2_bands
 from cromss.settings import Runtime
-from cromss.training.runs import RunFolder, first_seed, processes
+from cromss.training.run_folder import RunFolder
+from cromss.training.runs import first_seed, processes
 
 Work = Callable[[Any, RunFolder], dict[str, Any]]
 
@@ -100,6 +101,11 @@ def load_weights(
         report = load_encoder(encoder, path, modality, source)
     else:
         report = load_segmenter(segmenter, path, modality, tag, source)
+    if (source, report.source, report.bands) == ("auto", "bare", None) and set(bands) == set(S2_SUBSETS[9]):
+        raise WeightsError(
+            f"{path}: weights of 9 bands come in two orders and this file tells neither; "
+            "say --weight_source satlas (RGB first, --n_channels 92), or bare for the order that is fed"
+        )
     check_bands(report, bands)
     return Origin(report.source, report)
 

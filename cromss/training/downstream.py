@@ -13,7 +13,7 @@ from cromss.legends import IGNORE_INDEX
 from cromss.normalization import NORMALIZATIONS
 from cromss.sensors import MODALITIES, check_values
 from cromss.settings import DownstreamData, FinetuneSettings
-from cromss.splits import blocked_holdout, saved_order, take
+from cromss.splits import blocked_holdout, place_of, saved_order, take
 from cromss.store import open_part
 from cromss.training.common import band_names, refuse_other_legend, synthetic_home
 
@@ -29,15 +29,18 @@ def downstream_data(settings: FinetuneSettings, normalization: Mapping[str, str]
     train_path, test_path = _parts(settings)
     stacks = partial(_stacks, source, normalization=normalization or {})
     train = stacks(train_path, min_size=source.crop_size)
-    chosen, held = _training_tiles(settings, train.labels.location_ids())
+    test, ids = stacks(test_path), train.labels.location_ids()
+    if source.task.is_change:
+        _refuse_shared_places(ids, test.labels.location_ids())
+    chosen, held = _training_tiles(settings, ids)
     return StacksData(
         train=train,
         val=stacks(train_path) if held else None,
-        test=stacks(test_path),
+        test=test,
         train_indices=chosen,
         val_indices=held,
         batch_size=settings.optimisation.batch_size,
-        test_batch_size=runtime.test_batch_size,
+        test_batch_size=runtime.test_batch_size or int(source.task.is_change),
         num_workers=runtime.num_workers,
         seed=runtime.seed[0],
     )
@@ -75,7 +78,7 @@ def _stacks(source: DownstreamData, part: Path, normalization: Mapping[str, str]
         bands,
         task.legend.num_classes,
         min_size=min_size,
-        normalise={modality: NORMALIZATIONS[name] for modality, name in normalization.items() if name != "common"},
+        normalise={modality: NORMALIZATIONS[name] for modality, name in normalization.items()},
         stack_dates=task.is_change,
     )
 
@@ -94,6 +97,13 @@ def _check_units(store: Store, modality: str, num_checked: int = 3) -> None:
             check_values(values, sensor, f"{modality} of {store.location_id(index)}", tuple(store.meta.bands) or None)
 
 
+def _refuse_shared_places(train_ids: Sequence[str], test_ids: Sequence[str]) -> None:
+    """Raise ValueError when a city is in the training and in the test part."""
+    shared = sorted({place_of(name) for name in train_ids} & {place_of(name) for name in test_ids})
+    if shared:
+        raise ValueError(f"{', '.join(shared[:4])}: both in train and in test; write one of the parts anew")
+
+
 def _training_tiles(settings: FinetuneSettings, ids: Sequence[str]) -> tuple[list[int], list[int]]:
     """Positions of the tiles to train on and of those held out."""
     source = settings.data
@@ -101,6 +111,8 @@ def _training_tiles(settings: FinetuneSettings, ids: Sequence[str]) -> tuple[lis
     if source.n_train or source.fraction < 100:
         name = f"{source.dataset}_{len(ids)}_seed{source.split_seed}.txt"
         path = Path(source.split_file or Path(settings.runtime.save_dir) / "splits" / name)
+        if source.split_file and not path.is_file():
+            raise ValueError(f"--split_file {path}: no such file; without this flag one is made")
         among = set(usable)
         order = [name for name in saved_order(path, ids, source.split_seed, source.dataset) if name in among]
         usable = take(order, source.fraction, source.n_train or None)

@@ -1,5 +1,6 @@
 """Transfer to sets with exact labels, from settings to metrics."""
 
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any
 from cromss import __version__
 from cromss.batch_transforms import BatchTransform
 from cromss.callbacks import CheckpointCard, MapWriter, PredictionPanel
-from cromss.config import to_flat
+from cromss.config import replace_text, to_flat
 from cromss.metrics import change_scores, scores
 from cromss.models import build_change_segmenter, build_segmenter, build_twin_segmenter
 from cromss.models.segmenter import Segmenter
@@ -20,7 +21,8 @@ from cromss.settings import FinetuneSettings
 from cromss.tasks import FinetuneTask
 from cromss.training.common import Origin, load_weights, refuse_several_processes, run_once
 from cromss.training.downstream import downstream_bands, downstream_data
-from cromss.training.runs import RunFolder, build_trainer, fit
+from cromss.training.run_folder import RunFolder
+from cromss.training.runs import build_trainer, fit
 
 
 def finetune(settings: FinetuneSettings) -> dict[str, Any]:
@@ -29,12 +31,16 @@ def finetune(settings: FinetuneSettings) -> dict[str, Any]:
     Returns:
         What metrics.json holds: the set's scores (`DownstreamSet.scores`) in [0, 1], scores by class,
         origin of the weights. Of several seeds: means of the scores, their sample standard deviations
-        under `"std"`, and what each seed returned under `"runs"`.
+        under `"std"`, and what each seed returned under `"runs"`; `<name>_seeds_<seeds>.json` holds that.
     """
     if len(settings.runtime.seed) == 1:
-        return run_once(settings, _finetune_name(settings), _finetune)
+        return run_once(settings, f"{_unseeded_name(settings)}_seed{settings.runtime.seed[0]}", _finetune)
     refuse_several_processes(settings.runtime)
-    return summary([finetune(one_seed(settings, seed)) for seed in settings.runtime.seed], settings.data.task.scores)
+    runs = [finetune(one_seed(settings, seed)) for seed in settings.runtime.seed]
+    result = summary(runs, settings.data.task.scores)
+    name = f"{settings.runtime.name or _unseeded_name(settings)}_seeds_{'_'.join(map(str, settings.runtime.seed))}.json"
+    replace_text(Path(settings.runtime.save_dir) / name, json.dumps(result, indent=2) + "\n")
+    return result
 
 
 def one_seed(settings: FinetuneSettings, seed: int) -> FinetuneSettings:
@@ -92,8 +98,8 @@ def normalizations(settings: FinetuneSettings, origins: Mapping[str, Origin]) ->
     asked, names = settings.data.normalization, {}
     for modality in settings.data.modalities:
         origin = origins.get(modality, origins.get("images"))
-        told = origin.report and origin.report.normalization
-        names[modality] = (told or native_normalization(origin.source, modality)) if asked == "native" else asked
+        told = origin.report.normalization.get(modality) if origin.report else None
+        names[modality] = asked if asked != "native" else told or native_normalization(origin.source, modality)
     return names
 
 
@@ -177,7 +183,7 @@ def _weight_path(settings: FinetuneSettings, modality: str) -> str:
     return model.weight_path_s1 or model.weight_path if modality == "s1" else model.weight_path
 
 
-def _finetune_name(settings: FinetuneSettings) -> str:
+def _unseeded_name(settings: FinetuneSettings) -> str:
     model, source = settings.model, settings.data
     path = Path(model.weight_path)
     weights = path.parent.parent.name if path.parent.name == "checkpoints" else path.stem
@@ -187,4 +193,4 @@ def _finetune_name(settings: FinetuneSettings) -> str:
     parts += [source.normalization] if source.normalization != "common" else []
     parts += [f"n{source.n_train}"] if source.n_train else []
     parts += [f"{source.fraction:g}pc"] if source.fraction < 100 else []
-    return "_".join([*parts, f"seed{settings.runtime.seed[0]}"])
+    return "_".join(parts)

@@ -1,5 +1,6 @@
 """Pretraining on noisy labels, from settings to metrics."""
 
+from collections.abc import Hashable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from cromss.objective import CrossModalObjective
 from cromss.optimisers import pretraining_optimiser
 from cromss.sensors import QUANTISED
 from cromss.settings import PretrainSettings
-from cromss.store import open_store
+from cromss.splits import place_of
+from cromss.store import LmdbReader, PublishedReader, open_store
 from cromss.tasks import PretrainTask
 from cromss.training.common import band_names, load_weights, refuse_other_legend, run_once, synthetic_home
-from cromss.training.runs import RunFolder, build_trainer, fit
+from cromss.training.run_folder import RunFolder
+from cromss.training.runs import build_trainer, fit
 
 
 def pretrain(settings: PretrainSettings) -> dict[str, Any]:
@@ -51,7 +54,7 @@ def pretraining_data(settings: PretrainSettings) -> StacksData:
         exact=exact,
         min_size=names.crop_size,
     )
-    train, held = hold_out(len(labels), names.validation, runtime.seed)
+    train, held = hold_out(_places(labels), names.validation, runtime.seed)
     return StacksData(
         train=build(draw_season=True),
         val=build(season=names.test_season),
@@ -104,6 +107,13 @@ def pretraining_task(settings: PretrainSettings) -> PretrainTask:
 def pretraining_bands(settings: PretrainSettings) -> dict[str, tuple[str, ...]]:
     """Modality -> band names."""
     return {modality: band_names(modality, settings.data.n_channels) for modality in settings.modalities}
+
+
+def _places(labels: LmdbReader | PublishedReader) -> Sequence[Hashable]:
+    """Place of each location: tiles cut from one scene share it. Published locations are all apart."""
+    if isinstance(labels, PublishedReader):
+        return range(len(labels))
+    return [place_of(name) for name in labels.location_ids()]
 
 
 def _pretrain(settings: PretrainSettings, folder: RunFolder) -> dict[str, Any]:

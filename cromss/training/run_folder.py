@@ -1,0 +1,159 @@
+"""The run folder: where a run lives, whether it is finished, and from which checkpoint it goes on."""
+
+import json
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch.utilities import rank_zero_only
+
+from cromss.config import replace_text, save_yaml, to_flat
+from cromss.models.weights import open_checkpoint
+
+FREE_TO_CHANGE = frozenset(
+    ("resume", "save_dir", "name", "accelerator", "devices", "slurm", "num_workers")
+    + ("epochs", "max_steps", "save_interval", "display_interval", "save_maps")
+)
+"""Settings in which a run may differ from the one that it continues."""
+
+
+def free_to_change(flat: Mapping[str, Any]) -> frozenset[str]:
+    """`FREE_TO_CHANGE` for given settings: not the epochs, where the learning rates follow from their number."""
+    follow = flat.get("scheduler_type") in ("cos", "step") and not flat.get("scheduler_values")
+    return FREE_TO_CHANGE - {"epochs"} if follow else FREE_TO_CHANGE
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`<save_dir>/<name>/`: config.yaml, checkpoints/, metrics.csv, metrics.json, panels/, TensorBoard files."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def last(self) -> Path:
+        """Checkpoint of the end of the run; until then at most five minutes and an epoch behind."""
+        return self.checkpoints / "last.ckpt"
+
+    def newest(self) -> Path | None:
+        """Newest checkpoint that a run can go on from, or `None`; says which it had to pass over."""
+        there = [path for path in (self.last, *self.checkpoints.glob("epoch=*.ckpt")) if path.exists()]
+        for path in sorted(there, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+            try:
+                return whole_checkpoint(path)
+            except ValueError as error:
+                print(f"{error}; passing it over")
+        return None
+
+    def finished(self, settings: Any) -> dict[str, Any] | None:
+        """Metrics of a finished run with these settings, or `None`.
+
+        Raises:
+            ValueError: The folder holds a longer run, or one with other settings.
+        """
+        runtime, optimisation = settings.runtime, settings.optimisation
+        if runtime.resume != "auto" or not (self.path / "metrics.json").exists():
+            return None
+        self.refuse_other_settings(settings)
+        metrics = _read(self.path / "metrics.json", json.loads, ("epochs", "max_steps"))
+        if metrics["epochs"] > optimisation.epochs:
+            raise ValueError(
+                f"--epochs {optimisation.epochs}: {self.path} has finished {metrics['epochs']} epochs already"
+            )
+        same_length = (metrics["epochs"], metrics["max_steps"]) == (optimisation.epochs, runtime.max_steps)
+        return metrics if same_length else None
+
+    def open(self, settings: Any) -> Path | None:
+        """Make the folder, write config.yaml, and say from which checkpoint to go on.
+
+        Only the first of several processes touches the folder.
+
+        `--resume auto` continues what is there, `none` moves it aside, a path continues that file.
+
+        Raises:
+            ValueError: The folder holds a run with other settings, or the path is no checkpoint.
+        """
+        resume, checkpoint = settings.runtime.resume, None
+        if resume == "none":
+            if rank_zero_only.rank == 0:
+                self._move_aside()
+        elif resume == "auto":
+            self.refuse_other_settings(settings)
+            checkpoint = self.newest()
+        else:
+            checkpoint = whole_checkpoint(Path(resume))
+        done = open_checkpoint(checkpoint)["epoch"] + 1 if checkpoint else 0
+        if done > settings.optimisation.epochs:
+            raise ValueError(f"--epochs {settings.optimisation.epochs}: {checkpoint} has done {done} epochs already")
+        if rank_zero_only.rank == 0:
+            self.path.mkdir(parents=True, exist_ok=True)
+            save_yaml(settings, self.path / "config.yaml")
+        return checkpoint
+
+    def close(self, settings: Any, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """Write metrics.json, which marks the run as finished."""
+        length = {"epochs": settings.optimisation.epochs, "max_steps": settings.runtime.max_steps}
+        content = _without_nan({**length, **metrics})
+        if rank_zero_only.rank == 0:
+            replace_text(self.path / "metrics.json", json.dumps(content, indent=2) + "\n")
+        return content
+
+    def refuse_other_settings(self, settings: Any) -> None:
+        """Raise ValueError when the folder holds a run that was started with other settings."""
+        file = self.path / "config.yaml"
+        if not file.exists():
+            return
+        before, now = _read(file, yaml.safe_load), to_flat(settings)
+        free = free_to_change(now)
+        changed = [k for k in now if k not in free and before.get(k) != now[k]]
+        if changed:
+            shown = ", ".join(f"{key} {before.get(key)} -> {now[key]}" for key in changed[:4])
+            raise ValueError(
+                f"{self.path} holds a run with other settings ({shown}); choose another --name, or --resume none"
+            )
+
+    def _move_aside(self) -> None:
+        if self.path.exists():
+            count = 1
+            while (aside := self.path.with_name(f"{self.path.name}.{count}")).exists():
+                count += 1
+            self.path.rename(aside)
+
+
+def _without_nan(value: Any) -> Any:
+    """NaN (a score of a class that is nowhere) is no JSON; it becomes `None`."""
+    if isinstance(value, Mapping):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _read(file: Path, parse: Callable[[str], Any], keys: Collection[str] = ()) -> dict[str, Any]:
+    """A mapping from a file of the run folder, or a ValueError that names it."""
+    try:
+        content = parse(file.read_text())
+    except (ValueError, yaml.YAMLError):
+        content = None
+    if not isinstance(content, dict) or not set(keys) <= content.keys():
+        raise ValueError(f"{file}: damaged; delete it, or start afresh with --resume none")
+    return content
+
+
+def whole_checkpoint(path: Path) -> Path:
+    """The path, if a training checkpoint can be read from it.
+
+    Raises:
+        ValueError: Missing, damaged, holding code, or weights alone.
+    """
+    if not path.is_file():
+        raise ValueError(f"--resume {path}: no such checkpoint; auto and none are the other choices")
+    content = open_checkpoint(path)
+    if not isinstance(content, dict) or not {"state_dict", "optimizer_states", "loops"} <= content.keys():
+        raise ValueError(f"--resume {path}: weights without training state; they go to --weight_path or --init_s1")
+    return path
