@@ -128,7 +128,7 @@ def refuse_changed_offsets(out: Path, told_by_id: Mapping[str, int]) -> None:
         if name in told_by_id and told_by_id[name] != int(offset):
             raise ValueError(
                 f"--s2_offset_ids {name}={told_by_id[name]}: written with {offset} already (see {path}); "
-                "remove the unfinished stores to start anew"
+                "remove the stores to start anew"
             )
 
 

@@ -370,8 +370,7 @@ def test_tables_tell_training_tiles_where_they_differ(write, start, fake, tmp_pa
     tiles = {("25", "246"), ("25", ""), ("100", "986")}
     assert {(f"{float(row['fraction']):g}", row["train_tiles"]) for row in rows} == tiles
     written = (tmp_path / "out" / "tables.md").read_text()
-    assert re.findall(r"^\| random +\|.*", written, re.MULTILINE)
-    head, *lines = [line.strip("| ").split(" | ") for line in written.splitlines() if "published" not in line][2:]
+    head, *lines = [line.strip("| ").split(" | ") for line in written.splitlines() if line.startswith("| ")]
     at = head.index("train_tiles")
     assert [line[at] for line in lines if line[0] == "random"] == ["246", "986"]
     assert start(write({"fractions": [100]})) == 0

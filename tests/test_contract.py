@@ -89,19 +89,20 @@ def test_recipes_are_the_published_ones(dataset):
     assert settings.runtime.test_batch_size == (1 if dataset == "OSCD" else 0)
 
 
+@pytest.fixture(scope="module")
 def published_cells():
     """Cells of the grid of the published tables."""
     return list_cells(CONFIGS / "bench_published.yaml", "runs/bench")
 
 
-def test_published_grid_follows_the_published_protocol():
-    for cell in published_cells():
+def test_published_grid_follows_the_published_protocol(published_cells):
+    for cell in published_cells:
         assert cell.settings.absent == "one"
         assert cell.settings.model.moving_batchnorm == (cell.encoder_state == "frozen")
         assert (cell.normalization, cell.fraction) == ("common", 100)
 
 
-def test_published_grid_has_a_cell_for_every_published_row():
+def test_published_grid_has_a_cell_for_every_published_row(published_cells):
     found = {
         (
             cell.set,
@@ -110,7 +111,7 @@ def test_published_grid_has_a_cell_for_every_published_row():
             cell.encoder_state,
             cell.weights.split(" 9B")[0],
         )
-        for cell in published_cells()
+        for cell in published_cells
     }
     rows = read_published(REPOSITORY / "train_scripts" / "published_results.csv", ())
     for row in rows:

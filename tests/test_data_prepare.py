@@ -441,18 +441,8 @@ def contents(out: Path) -> dict[Path, bytes]:
 @pytest.mark.parametrize(
     ("dataset", "first", "second", "message"),
     [
-        (
-            "DW",
-            {},
-            {"s2_offset": "0"},
-            "s1.lmdb: finished with source .*s2_offset auto', not .*s2_offset 0'; remove it",
-        ),
-        (
-            "DW",
-            {"limit": 1},
-            {},
-            "finished with source .*auto, first 1', not .*auto'; remove it, or choose another --o",
-        ),
+        ("DW", {}, {"s2_offset": "0"}, r"s1\.lmdb: finished with source .*s2_offset auto', not .*s2_offset 0'"),
+        ("DW", {"limit": 1}, {}, "finished with source .*auto, first 1', not .*auto'; remove it, or choose"),
         ("DW", {}, {"limit": 1}, "finished with source .*auto', not .*first 1'"),
         ("DW", {"limit": 1}, {"limit": 2}, "finished with source .*first 1', not .*first 2'"),
         ("DW", {}, {"s2_offset_ids": (f" {PLACES[0]}=1000",)}, "-3.5_40.25-20190405=1000: written with 0 already"),
@@ -568,14 +558,12 @@ def test_a_city_with_one_date_is_skipped(tmp_path):
     for city in ("rennes", "rio"):
         shutil.rmtree(next((tmp_path / "raw").glob(f"*Images/{city}/imgs_2")))
     cities = {"train_cities": ("paris", "rennes"), "test_cities": ("pisa", "rio")}
-    with pytest.raises(
-        ValueError, match="6 of 12 locations are incomplete: location rennes_r0_c0: 1 s2 scenes, wanted 2"
-    ):
+    with pytest.raises(ValueError, match=r"6 of 12 .* incomplete: location rennes_r0_c0: 1 s2 scenes, wanted 2"):
         write_change(tmp_path, **cities)
     out = write_change(tmp_path, on_error="skip", **cities)
     assert {name.split("_")[0] for name in LmdbReader(out / "train" / "s2.lmdb").location_ids()} == {"paris"}
     assert LmdbReader(out / "test" / "labels.lmdb").location_ids() == ["pisa"]
-    header, *rows = (out / "train" / "skipped.csv").read_text().splitlines()
+    rows = (out / "train" / "skipped.csv").read_text().splitlines()[1:]
     assert len(rows) == 6
     assert rows[0] == 'rennes_r0_c0,"location rennes: 1 s2 scenes, wanted 2"'
 
@@ -586,14 +574,8 @@ def test_a_city_with_one_date_is_skipped(tmp_path):
         ({"train_cities": ("paris",), "test_cities": ("rennes",)}, "cities paris rennes, .*not .*cities paris, tiles"),
         ({"train_cities": ("paris",)}, "cities paris rennes, .*not .*cities paris, tiles"),
         ({"train_cities": ("rennes", "paris")}, "cities paris rennes, .*not .*cities rennes paris, tiles"),
-        (
-            {"train_cities": ("paris", "rennes", "rio"), "test_cities": ("pisa",)},
-            "not .*cities paris rennes rio, tiles",
-        ),
-        (
-            {"test_cities": ("pisa", "rio")},
-            "labels|s2.lmdb: finished with source .*cities pisa, .*not .*cities pisa rio",
-        ),
+        ({"train_cities": ("paris", "rennes", "rio")}, "cities paris rennes, .*not .*cities paris rennes rio, tiles"),
+        ({"test_cities": ("pisa", "rio")}, r"test.s2\.lmdb: finished with source .*cities pisa, .*not .*pisa rio, "),
         ({"tile_size": 48}, "tiles of 32 px every 32', not .*tiles of 48 px every 48'"),
         ({"stride": 16}, "tiles of 32 px every 32', not .*tiles of 32 px every 16'"),
         ({"limit": 1}, "tiles of 32 px every 32', not .*every 32, first 1'"),

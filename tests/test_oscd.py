@@ -100,7 +100,7 @@ def test_named_cities_must_be_there(tmp_path, named, message):
     with pytest.raises(ValueError, match=message):
         oscd.split_cities(tmp_path, "official", **named)
     (tmp_path / "none" / "images").mkdir(parents=True)
-    with pytest.raises(ValueError, match="it has no city$"):
+    with pytest.raises(ValueError, match=r"it has no city$"):
         oscd.split_cities(tmp_path / "none", "official", **named)
 
 
@@ -338,7 +338,7 @@ def test_known_pixels_are_compared_beside_unknown_ones(tmp_path):
     grey = np.where(change, 255, 0).astype(np.uint8)
     grey[29:31, 5:9] = 255 - grey[29:31, 5:9]
     write_grey(tmp_path, "paris", grey)
-    with pytest.raises(ValueError, match="differs from cm.png beside it in 4 pixels"):
+    with pytest.raises(ValueError, match=r"differs from cm\.png beside it in 4 pixels"):
         oscd.read_mask(path)
 
 

@@ -135,8 +135,9 @@ def finished(tmp_path):
     """Path and description of three finished stores."""
     stores = {tmp_path / "train" / f"{meta.modality}.lmdb": meta for meta in METAS}
     for path, meta in stores.items():
+        shape = (len(meta.bands), 4, 4) if meta.bands else (4, 4)
         with LmdbWriter(path, meta) as writer:
-            writer.write("a", [np.zeros((*[len(meta.bands)][: len(meta.bands)], 4, 4), meta.dtype)] * 4)
+            writer.write("a", [np.zeros(shape, meta.dtype)] * 4)
             writer.finish()
     return stores
 
