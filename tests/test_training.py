@@ -214,7 +214,7 @@ def test_resume_from_another_model_or_weights_alone_is_refused(twins, sets, tmp_
     checkpoints = twins[0] / "a" / "checkpoints"
     with pytest.raises(ValueError, match="weights of another model"):
         pretrain_with(tmp_path, sets / "ours", f"--resume {checkpoints / 'last.ckpt'} --fusion_type late --epochs 3")
-    with pytest.raises(ValueError, match="holds no training state"):
+    with pytest.raises(ValueError, match="weights without training state"):
         pretrain_with(tmp_path, sets / "ours", f"--resume {checkpoints / 'best.ckpt'} --epochs 3")
 
 
