@@ -26,7 +26,7 @@ environment_flags() {
   if [[ -n ${SMALL:-} ]]; then # a minute or less on two CPU cores
     flags+=(--model_type resnet18 --synthetic_tiles 24 16 --synthetic_size 128 --n_train 0 --crop_size 96)
     flags+=(--epochs 20 --batch_size 8 --learning_rate 1e-3)
-    [[ $set != oscd ]] || flags+=(--synthetic_tiles 12 4) # cities, which make some tiles each
+    [[ $set != oscd ]] || flags+=(--synthetic_tiles 12 4) # cities, of about two tiles each
   fi
   [[ -z ${ENCODER:-} ]] || flags+=(--model_type "$ENCODER")
   [[ -z ${FRACTION:-} ]] || flags+=(--n_train 0 --fraction "$FRACTION")
