@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -210,7 +211,7 @@ class PredictionPanel(L.Callback):
 
     def __init__(self, path: Path, bands: Mapping[str, Sequence[str]], num_rows: int = 4) -> None:
         self.path, self.bands, self.num_rows = path, bands, num_rows
-        self.rows: list[dict[str, np.ndarray]] = []
+        self.rows: dict[str, dict[str, np.ndarray]] = {}
 
     def on_test_batch_end(
         self, trainer: L.Trainer, task: FinetuneTask, outputs: Tensor, batch: dict[str, Any], batch_idx: int
@@ -225,11 +226,12 @@ class PredictionPanel(L.Callback):
                 row |= self._pictures(modality, images[i, :, :height, :width])
             maps = {"exact label": ready["labels"][i], "prediction": outputs[i]}
             row |= {title: class_map(_array(ids)[:height, :width], task.legend) for title, ids in maps.items()}
-            self.rows.append(row)
+            self.rows[batch["id"][i]] = row
 
     def on_test_epoch_end(self, trainer: L.Trainer, task: FinetuneTask) -> None:
         if self.rows:
-            image = panel(self.rows, task.legend, "test tiles")
+            title = f"{task.legend.name} test tiles\n{self.path.parent.name}"
+            image = panel(list(self.rows.values()), task.legend, title, list(self.rows))
             save_png(image, self.path)
             if trainer.logger is not None:
                 trainer.logger.experiment.add_image("test", image, trainer.global_step, dataformats="HWC")
@@ -255,6 +257,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
+        except RuntimeError as error:  # what torch makes of a short write
+            free = shutil.disk_usage(path.parent).free
+            raise OSError(f"{path}: cannot be written, {free / 1e6:.0f} MB are free on its disk") from error
         finally:
             temporary.unlink(missing_ok=True)
         folder = os.open(path.parent, os.O_RDONLY)

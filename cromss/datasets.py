@@ -100,7 +100,8 @@ class SeasonStacks(Dataset):
             `"size"`: rows and columns before any padding.
 
         Raises:
-            ValueError: The location differs between stores in id or size, or has unknown labels.
+            ValueError: The location differs between stores in id or size, has unknown labels, or values that are
+                not finite.
         """
         epoch, index, counted = draw if isinstance(draw, tuple) else Draw(0, draw)
         season, location = self._season(epoch, index), self.labels.location_id(index)
@@ -140,8 +141,15 @@ class SeasonStacks(Dataset):
     def _image(self, modality: str, index: int, season: int) -> np.ndarray:
         store = self.images[modality]
         dates = range(store.num_seasons) if self.stack_dates else (season,)
-        images = [self._normalised(modality, store.read(index, date)) for date in dates]
+        images = [self._normalised(modality, self._finite(modality, index, store.read(index, date))) for date in dates]
         return images[0] if len(images) == 1 else np.concatenate(images)
+
+    def _finite(self, modality: str, index: int, values: np.ndarray) -> np.ndarray:
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ValueError(
+                f"location {self.labels.location_id(index)}: {modality} holds NaN or infinity; leave it out"
+            )
+        return values
 
     def _normalised(self, modality: str, values: np.ndarray) -> np.ndarray:
         if self.bands[modality] is not None:

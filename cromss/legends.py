@@ -60,8 +60,8 @@ class Legend:
         return ids
 
     def palette(self) -> np.ndarray:
-        """`(256, 3)` uint8 RGB by class id; grey for whatever is not a class."""
-        table = np.full((256, 3), 64, np.uint8)
+        """`(256, 3)` uint8 RGB by class id; white, which no legend uses, for whatever is not a class."""
+        table = np.full((256, 3), 255, np.uint8)
         table[: self.num_classes] = [[int(c[i : i + 2], 16) for i in (0, 2, 4)] for c in self.colours]
         return table
 

@@ -1,7 +1,8 @@
 """DN offset of Sentinel-2 scenes: +1000 since baseline 04.00, told, declared, seen in the pixels, or dated."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,12 @@ OFFSET_DATE = "20220125"
 
 
 def decide_offset(
-    image: np.ndarray, source: Path, location_id: str, told: int | None = None, by_date: bool = False
+    image: np.ndarray,
+    source: Path,
+    location_id: str,
+    told: int | None = None,
+    by_date: bool = False,
+    told_by_id: Mapping[str, int] | None = None,
 ) -> tuple[int, str]:
     """DN offset to subtract from a Sentinel-2 scene, and what decided it.
 
@@ -26,16 +32,26 @@ def decide_offset(
         image: `(13, H, W)` DN.
         source: Folder or file of the scene, for its metadata.
         location_id: Named in the error.
-        told: 0 or 1000 if the user said so; `None` follows the metadata, else the pixels.
+        told: 0 or 1000 if the user said so of all scenes; `None` follows the metadata, else the pixels.
         by_date: Where neither tells, a date before `OFFSET_DATE` in the scene's name does.
+        told_by_id: What the user said of single locations, right or wrong (see `offsets_by_id`).
 
     Returns:
         The offset (0 or 1000) and `"told"`, `"metadata"`, `"pixels"` or `"date"`.
 
     Raises:
-        ValueError: Nothing tells, or the pixels contradict metadata or date; the line names the flag.
+        ValueError: Nothing tells, the pixels contradict metadata or date, or 1000 told of all scenes
+            would clip dark pixels; the line names the flag.
     """
+    told_of_this = (told_by_id or {}).get(location_id)
+    if told_of_this is not None:
+        return told_of_this, "told"
     if told is not None:
+        if told and shown_offset(image) == 0:
+            raise ValueError(
+                f"{source} of {location_id}: the pixels show no DN offset, --s2_offset {told} would clip the dark "
+                f"ones at 0; say --s2_offset auto, or --s2_offset_ids {location_id}={told} if it is true"
+            )
         return told, "told"
     declared, early = metadata_offset(source), by_date and (scene_time(source.stem) or OFFSET_DATE) < OFFSET_DATE
     where, advice = f"{source} of {location_id}", f"say --s2_offset_ids {location_id}=0 or {location_id}=1000"
@@ -52,6 +68,25 @@ def decide_offset(
     if declared is None and early and seen:
         raise ValueError(f"{where}: the pixels show a DN offset of {seen}, its date is before {OFFSET_DATE}; {advice}")
     return (seen, "pixels") if declared is None else (declared, "metadata")
+
+
+def shown_offset(image: np.ndarray) -> int | None:
+    """DN offset that the pixels `(13, H, W)` show, 0 or 1000; `None` where they cannot tell."""
+    with suppress(UndecidableOffset):
+        return detect_offset(image)
+    return None
+
+
+def refuse_offset(image: np.ndarray, where: str) -> None:
+    """Refuse a scene of a set older than the offset, `(13, H, W)` DN, whose pixels show it all the same.
+
+    Raises:
+        ValueError: They do; where they cannot tell, the scene passes.
+    """
+    if shown_offset(image):
+        raise ValueError(
+            f"{where}: the pixels show a DN offset of {S2_OFFSET}, but these data predate it; subtract {S2_OFFSET}"
+        )
 
 
 def metadata_offset(source: Path) -> int | None:

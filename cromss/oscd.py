@@ -17,6 +17,7 @@ from rasterio.errors import RasterioError
 
 from cromss.layouts import Location, check_location
 from cromss.legends import IGNORE_INDEX, OSCD, Legend
+from cromss.offset import refuse_offset
 from cromss.scenes import Grid, band_files, read_labels, read_on_grid, scene_grid
 from cromss.sensors import S2, check_values
 
@@ -67,7 +68,7 @@ def split_cities(
         test: Other test cities; for none those of the split.
 
     Raises:
-        ValueError: No folder of images, a named city has none, or a city trains and tests.
+        ValueError: No folder of images, a named city has none, or a city trains and tests or is named twice.
     """
     images = _image_folder(root)
     _refuse_unknown(images, {"--train_cities": train, "--test_cities": test})
@@ -76,6 +77,9 @@ def split_cities(
     trained = tuple(train) or tuple(city for city in _named(images / "train.txt", TRAIN_CITIES) if city not in tested)
     if both := set(trained) & set(tested):
         raise ValueError(f"--train_cities, --test_cities: {', '.join(sorted(both))} would train and test; choose one")
+    for part, cities in (("train", trained), ("test", tested)):
+        if twice := sorted({city for city in cities if cities.count(city) > 1}):
+            raise ValueError(f"--{part}_cities (or {part}.txt): {', '.join(twice)} named twice; name every city once")
     return {"train": trained, "test": tested}
 
 
@@ -178,9 +182,9 @@ def read_mask(path: Path) -> np.ndarray:
     for pixels that are unknown, and for grey values between black and white, which are antialiased.
 
     Raises:
-        ValueError: Unreadable, codes outside the legend, or two masks that contradict each other.
+        ValueError: Unreadable, codes outside the legend or grey values 0 and 1, or two masks that contradict each other.
     """
-    mask = (_grey(path) > MASK_THRESHOLD).astype(np.uint8) if path.suffix == ".png" else read_labels(path, OSCD)
+    mask = _change(path) if path.suffix == ".png" else read_labels(path, OSCD)
     other = path.with_name("cm.png")
     if path != other and other.is_file():
         grey, opposite = _grey(other), np.where(mask == 1, 0, 255)
@@ -251,6 +255,7 @@ def _named(path: Path, otherwise: tuple[str, ...]) -> tuple[str, ...]:
 def _read_date(folder: Path, grid: Grid) -> np.ndarray:
     image = np.stack([read_on_grid(path, grid) for path in band_files(folder, S2).values()])
     check_values(image, S2, str(folder))
+    refuse_offset(image, str(folder))
     return image
 
 
@@ -262,6 +267,13 @@ def _masks(root: Path, city: str) -> tuple[Path, ...]:
 
 def _existing(paths: Sequence[Path]) -> tuple[Path, ...]:
     return tuple(path for path in paths if path.is_file())
+
+
+def _change(path: Path) -> np.ndarray:
+    grey = _grey(path)
+    if grey.max() == 1:
+        raise ValueError(f"{path}: grey values 0 and 1, wanted are 0 (no change) and 255 (change); multiply by 255")
+    return (grey > MASK_THRESHOLD).astype(np.uint8)
 
 
 def _grey(path: Path) -> np.ndarray:

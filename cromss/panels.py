@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from cromss.legends import Legend
+from cromss.legends import IGNORE_INDEX, Legend
 from cromss.sensors import canonical_band
 
 
@@ -35,13 +35,17 @@ def class_map(ids: np.ndarray, legend: Legend) -> np.ndarray:
     return legend.palette()[ids]
 
 
-def panel(rows: Sequence[Mapping[str, np.ndarray]], legend: Legend, title: str = "") -> np.ndarray:
+def panel(
+    rows: Sequence[Mapping[str, np.ndarray]], legend: Legend, title: str = "", names: Sequence[str] = ()
+) -> np.ndarray:
     """Grid of pictures with column titles and the legend below.
 
     Args:
-        rows: One mapping a row, column title -> `(H, W, 3)` picture or `(H, W)` weights in [0, 1].
-        legend: Classes and colours to explain.
-        title: Line above the grid.
+        rows: One mapping a row, column title -> `(H, W, 3)` picture (uint8 if from `class_map`), or
+            `(H, W)` weights in [0, 1].
+        legend: Classes and colours to explain; "unknown" joins them where a class map has ignored pixels.
+        title: Above the grid.
+        names: Of the rows, to stand at their left.
 
     Returns:
         `(H, W, 3)` uint8.
@@ -53,14 +57,28 @@ def panel(rows: Sequence[Mapping[str, np.ndarray]], legend: Legend, title: str =
     for row, row_axes in zip(rows, axes):
         for column, ax in zip(columns, row_axes):
             ax.imshow(row[column], vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
-            ax.set_axis_off()
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set(color=_FRAME, linewidth=0.5)
     for column, ax in zip(columns, axes[0]):
         ax.set_title(column, fontsize=9)
-    handles = [Patch(color=f"#{colour}", label=name) for name, colour in zip(legend.classes, legend.colours)]
+    for name, ax in zip(names, axes[:, 0]):
+        ax.set_ylabel(name, fontsize=7)
+    handles = _legend_patches(legend, any(map(_has_ignored, (image for row in rows for image in row.values()))))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=10)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _legend_patches(legend: Legend, unknown: bool) -> list[Patch]:
+    colours = legend.palette() / 255
+    shown = dict(zip(legend.classes, colours)) | ({"unknown": colours[IGNORE_INDEX]} if unknown else {})
+    return [Patch(facecolor=colour, edgecolor=_FRAME, linewidth=0.5, label=name) for name, colour in shown.items()]
+
+
+def _has_ignored(image: np.ndarray) -> bool:
+    """Whether a class map (uint8 RGB, other than pictures and weights) has white pixels."""
+    return image.dtype == np.uint8 and bool((image == 255).all(axis=-1).any())
 
 
 def _stretch(image: np.ndarray) -> np.ndarray:
@@ -68,4 +86,5 @@ def _stretch(image: np.ndarray) -> np.ndarray:
     return np.clip((image - low) / np.maximum(high - low, 1e-6), 0, 1)
 
 
+_FRAME = "#909090"
 _NATURAL = (("B4", "B3", "B2"), ("R", "G", "B"))

@@ -26,15 +26,21 @@ RAW_TYPES = {"s1": "float32", "s2": "uint16", "ortho": "uint8"}
 _PAGE = 4096
 
 
-def to_pretraining(seasons: Mapping[str, Sequence[np.ndarray]], location: Location, told: int | None) -> Prepared:
+def to_pretraining(
+    seasons: Mapping[str, Sequence[np.ndarray]],
+    location: Location,
+    told: int | None,
+    told_by_id: Mapping[str, int] | None = None,
+) -> Prepared:
     """Raw seasons -> uint8: offset taken off, clipped to mean +- 2 std, scaled to 0..255.
 
     Args:
         seasons: What `layouts.read_location` returns.
         location: Where they come from.
         told: Sentinel-2 offset the user said (0 or 1000), or `None` to decide by scene.
+        told_by_id: The same of single locations, which goes before.
     """
-    prepared = without_offset(seasons, location, told)
+    prepared = without_offset(seasons, location, told, told_by_id=told_by_id)
     result = dict(prepared.seasons)
     for modality in MODALITIES.keys() & result.keys():
         result[modality] = [quantise(image, MODALITIES[modality]) for image in result[modality]]
@@ -50,7 +56,11 @@ def to_raw(seasons: Mapping[str, Sequence[np.ndarray]]) -> Prepared:
 
 
 def without_offset(
-    seasons: Mapping[str, Sequence[np.ndarray]], location: Location, told: int | None, by_date: bool = False
+    seasons: Mapping[str, Sequence[np.ndarray]],
+    location: Location,
+    told: int | None,
+    by_date: bool = False,
+    told_by_id: Mapping[str, int] | None = None,
 ) -> Prepared:
     """Raw seasons with the DN offset of Sentinel-2 taken off, and what decided it.
 
@@ -58,7 +68,7 @@ def without_offset(
     """
     images, rows = [], []
     for season, (image, source) in enumerate(zip(seasons.get("s2", ()), location.scenes.get("s2", ()))):
-        offset, by = decide_offset(image, source, location.id, told, by_date)
+        offset, by = decide_offset(image, source, location.id, told, by_date, told_by_id)
         images.append(remove_offset(image, offset))
         rows.append((season, source.name, offset, by))
     return Prepared({**seasons, "s2": images} if images else dict(seasons), tuple(rows))
@@ -159,6 +169,18 @@ def refuse_incomplete(locations: Sequence[Location], num_seasons: int | Mapping[
         )
 
 
+def check_listing(stores: Mapping[Path, StoreMeta], locations: Sequence[Location], on_error: str) -> None:
+    """Refuse a listing before anything is read, as `run` does; for a set of several parts, all before the first is run.
+
+    Raises:
+        ValueError: No location, or as `refuse_incomplete` (`"stop"`).
+    """
+    if not locations:
+        raise ValueError(f"{next(iter(stores)).parent}: no location to write into it")
+    if on_error == "stop":
+        refuse_incomplete(locations, {meta.modality: meta.num_seasons for meta in stores.values()})
+
+
 def is_finished(stores: Mapping[Path, StoreMeta]) -> bool:
     """All stores are there, as they are described; said on standard output.
 
@@ -201,14 +223,13 @@ def run(
         dry_run: End after the check and the disk estimate.
 
     Raises:
-        ValueError: As `refuse_incomplete` (`"stop"`), `check_space`, `write_stores`.
+        ValueError: As `check_listing`, `check_space`, `write_stores`.
     """
     out = next(iter(stores)).parent
     num_seasons = {meta.modality: meta.num_seasons for meta in stores.values()}
     if workers < 1:
         raise ValueError(f"--workers {workers}: at least 1")
-    if on_error == "stop":
-        refuse_incomplete(locations, num_seasons)
+    check_listing(stores, locations, on_error)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         wanted = estimate_bytes(len(locations), stores.values(), size * size if size else mean_pixels(locations))

@@ -43,6 +43,11 @@ class Grid:
     transform: Affine
     shape: tuple[int, int]
 
+    def is_north_up(self) -> bool:
+        """Columns run east and rows south, without rotation."""
+        place = self.transform
+        return place.a > 0 > place.e and place.b == place.d == 0
+
     def starts_at(self, other: "Grid") -> bool:
         """The upper left corners are the same to a pixel of `other`."""
         shift = max(abs(self.transform.c - other.transform.c), abs(self.transform.f - other.transform.f))
@@ -83,6 +88,16 @@ def read_image(
     return image
 
 
+def check_bands(source: Path, modality: Modality, bands: Sequence[str] | None = None) -> None:
+    """Refuse a multi-band GeoTIFF by its header; the arguments are those of `read_image`.
+
+    Raises:
+        ValueError: Unreadable, or of other bands or in another order.
+    """
+    with _opened(source, bands or modality.bands, told=bands is not None):
+        pass
+
+
 def read_labels(source: Path, legend: Legend, size: int | None = None, second_band: bool = False) -> np.ndarray:
     """One label file as `(H, W)` uint8 class ids (255 ignored), nearest where `size` differs.
 
@@ -107,12 +122,14 @@ def read_on_grid(source: Path, grid: Grid) -> np.ndarray:
     Where the grid reaches beyond the file, by up to `MAX_OVERHANG` pixels, its edge is repeated.
 
     Raises:
-        ValueError: The file is missing or unreadable, has no CRS or another one, nodata pixels, or
-            covers the grid in part only.
+        ValueError: The file is missing or unreadable, has no CRS or another one, a rotated grid, nodata
+            pixels, or covers the grid in part only.
     """
     with _opened(source, ("image",)) as dataset:
         native, pixels = _grid(dataset), dataset.read(1)
         _refuse_holes(pixels, dataset.nodata, source)
+    if native and not native.is_north_up():
+        raise ValueError(f"{source}: geotransform {native.transform.to_gdal()} is rotated or empty; warp it north up")
     if native == grid:
         return pixels
     if native is None or native.crs != grid.crs:

@@ -112,6 +112,13 @@ S2_SUBSETS = {
 """Band subsets by the published word for them; 92 is the subset of 9 in RGB-first order."""
 
 
+_ALIKE = (("B1", "B2", "B3", "B4", "B5"), ("B6", "B7", "B8", "B8A"))
+"""Sentinel-2 bands whose bright pixels are alike, wherever there is light at all (`_BRIGHT` DN)."""
+
+_BRIGHT, _UNLIKE = 500, 12
+"""A band whose 99 percentile is `_UNLIKE` times below the median of those like it is in another unit."""
+
+
 class UndecidableOffset(ValueError):
     """The pixels alone cannot tell whether the +1000 DN offset is in them."""
 
@@ -184,8 +191,8 @@ def check_values(values: np.ndarray, modality: Modality, where: str, bands: tupl
         bands: Names of the bands; all bands of the sensor for `None`.
 
     Raises:
-        ValueError: Wrong band count, NaN or infinity, dB against linear against DN, or an image
-            without data; the line says which and what to do.
+        ValueError: Wrong band count, NaN or infinity, dB against linear against DN, an image or a
+            band without data, or one band in another unit; the line says which and what to do.
     """
     values = _as_float(values, modality, bands, where)
     bad = int(values.size - np.isfinite(values).sum())
@@ -194,6 +201,8 @@ def check_values(values: np.ndarray, modality: Modality, where: str, bands: tupl
     if np.ptp(values) == 0:
         raise ValueError(f"{where}: every pixel is {values.flat[0]:g}, so this is nodata; leave the location out")
     _UNIT_CHECKS[modality.unit](values, modality.title, where)
+    if modality.unit != "8 bit":  # over dark water a band of an orthophoto may well be all 0
+        _check_each_band(values, [canonical_band(band) for band in bands or modality.bands], modality, where)
 
 
 def detect_offset(dn: np.ndarray, bands: tuple[str, ...] = S2.bands, where: str = "image") -> int:
@@ -265,6 +274,25 @@ def _check_digital_numbers(values: np.ndarray, title: str, where: str) -> None:
         raise ValueError(f"{where}: {title} looks like 8-bit values (up to {values.max():g}), but DN is wanted")
     if values.max() > 65535:
         raise ValueError(f"{where}: {title} has values up to {values.max():g}, beyond 16-bit DN")
+
+
+def _check_each_band(values: np.ndarray, names: list[str], modality: Modality, where: str) -> None:
+    """Refuse a single band that is constant (cirrus B10 may be), or in another unit than the bands like it."""
+    spread, peak = np.ptp(values, axis=(1, 2)), values.max(axis=(1, 2))
+    for name, width, most in zip(names, spread, peak):
+        if width == 0 and name != "B10":
+            raise ValueError(f"{where}: every pixel of band {name} is {most:g}, so this is nodata; leave it out")
+        if modality.unit == "DN" and most <= 2.55 and name != "B10":
+            raise ValueError(f"{where}: band {name} looks like reflectance in 0..1, but DN is wanted; multiply by 10000")
+    for alike in _ALIKE if modality.unit == "DN" else ():
+        there = [names.index(band) for band in alike if band in names]
+        bright = np.percentile(values[there], 99, axis=(1, 2)) if there else np.zeros(1)
+        usual = float(np.median(bright))
+        if usual >= _BRIGHT and bright.min() * _UNLIKE < usual:
+            name = names[there[int(bright.argmin())]]
+            raise ValueError(
+                f"{where}: band {name} reaches {bright.min():g} where the bands like it reach {usual:g}; is it in DN?"
+            )
 
 
 def _check_8_bit(values: np.ndarray, title: str, where: str) -> None:

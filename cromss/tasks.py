@@ -101,8 +101,10 @@ class PretrainTask(L.LightningModule):
             self.train_scores.update(logits, labels)
         return terms["loss"]
 
-    def on_train_epoch_end(self) -> None:
+    def on_train_epoch_start(self) -> None:
         self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_train_epoch_end(self) -> None:
         if self.train_scores is not None:
             self._log_scores("train", self.train_scores)
 
@@ -167,6 +169,7 @@ class FinetuneTask(L.LightningModule):
         self.unfreeze_epoch, self.moving_batchnorm = unfreeze_epoch, moving_batchnorm
         self.board = Scoreboard(["test"], legend.num_classes, score)
         self.test_result: dict[str, Any] = {}
+        self.has_labels = False
 
     def configure_optimizers(self) -> Any:
         return self.optimiser(self.model.stages())
@@ -177,6 +180,7 @@ class FinetuneTask(L.LightningModule):
         return as_two_classes(logits) if logits.shape[1] == 1 else logits
 
     def on_train_epoch_start(self) -> None:
+        self.log("lr", max(group["lr"] for group in self.trainer.optimizers[0].param_groups))
         if not self.unfreeze_epoch:
             return
         if self.current_epoch < self.unfreeze_epoch:
@@ -186,6 +190,7 @@ class FinetuneTask(L.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         ready = self.train_transform(batch)
+        self.has_labels = self.has_labels or bool((ready["labels"] != IGNORE_INDEX).any())
         loss = segmentation_loss(self.loss_type, self.logits(ready["images"]), ready["labels"])
         refuse_non_finite({"loss": loss}, batch["id"])
         options = {"on_step": True, "on_epoch": True, "prog_bar": True, "sync_dist": True}
@@ -193,7 +198,8 @@ class FinetuneTask(L.LightningModule):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        self.log("lr", max(group["lr"] for group in self.trainer.optimizers[0].param_groups))
+        if not self.has_labels:
+            raise ValueError("not one training pixel has a label; look at the labels with inspect_lmdb.py")
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         ready = self.eval_transform(batch)

@@ -17,7 +17,8 @@ from cromss import layouts, preparation
 from cromss.aligned_stores import Prepared, refuse_changed_offsets
 from cromss.config import run
 from cromss.downstream_sets import DOWNSTREAM_SETS, DownstreamSet
-from cromss.offset import offsets_by_id
+from cromss.offset import offsets_by_id, refuse_offset
+from cromss.scenes import check_bands
 from cromss.sensors import ORTHO
 from cromss.store import StoreMeta
 
@@ -69,10 +70,14 @@ def main(settings: DownstreamFolders) -> None:
         refuse_changed_offsets(settings.out / split, told_by_id)
     wanted = {split: store_metas(settings, task, split) for split in settings.splits}
     unfinished = {split: stores for split, stores in wanted.items() if not preparation.is_finished(stores)}
+    chosen = {split: preparation.first(locations[split], settings.limit) for split in unfinished}
+    for split, stores in unfinished.items():
+        preparation.check_listing(stores, chosen[split], settings.on_error)
+        refuse_other_bands(chosen[split][0], settings.on_error)
     for split, stores in unfinished.items():
         preparation.run(
             stores,
-            preparation.first(locations[split], settings.limit),
+            chosen[split],
             partial(prepare_tile, task=task, s2_offset=settings.s2_offset, told_by_id=told_by_id),
             on_error=settings.on_error,
             workers=settings.workers,
@@ -91,15 +96,23 @@ def refuse_contradictions(settings: DownstreamFolders) -> None:
         raise ValueError(f"--s2_offset, --s2_offset_ids: nothing to subtract with --dataset {name}; leave them out")
 
 
+def refuse_other_bands(first: layouts.Location, on_error: str) -> None:
+    """Raise ValueError where the first orthophoto contradicts the order of the bands, unless it may be skipped."""
+    for path in first.scenes.get("ortho", ()) if on_error == "stop" else ():
+        check_bands(path, ORTHO, first.bands.get("ortho"))
+
+
 def prepare_tile(
     location: layouts.Location, task: DownstreamSet, s2_offset: str, told_by_id: dict[str, int]
 ) -> Prepared:
     """Read a tile; raw values stay but for the offset of DW and OSM, labels become class ids."""
     seasons = layouts.read_location(location, 1, task.legend)
     if task.name not in ("DW", "OSM"):
+        for image, source in zip(seasons.get("s2", ()), location.scenes.get("s2", ())):
+            refuse_offset(image, str(source))
         return preparation.to_raw(seasons)
-    told = told_by_id.get(location.id, None if s2_offset == "auto" else int(s2_offset))
-    decided = preparation.without_offset(seasons, location, told, by_date=True)
+    told = None if s2_offset == "auto" else int(s2_offset)
+    decided = preparation.without_offset(seasons, location, told, by_date=True, told_by_id=told_by_id)
     return Prepared(preparation.to_raw(decided.seasons).seasons, decided.offsets)
 
 

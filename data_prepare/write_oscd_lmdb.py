@@ -61,19 +61,27 @@ def main(settings: OscdFolders) -> None:
         raise ValueError(f"--splits {' '.join(settings.splits)}: train, test, or both")
     wanted = {split: store_metas(settings, split, cities[split]) for split in settings.splits}
     unfinished = {split: stores for split, stores in wanted.items() if not preparation.is_finished(stores)}
+    chosen = {split: list_locations(settings, split, cities[split]) for split in unfinished}
     for split, stores in unfinished.items():
-        locations = oscd.list_cities(settings.data_path, cities[split])
-        if tiled := split == "train":
-            locations = oscd.cut_cities(locations, settings.tile_size, settings.stride)
+        preparation.check_listing(stores, chosen[split], settings.on_error)
+    for split, stores in unfinished.items():
         preparation.run(
             stores,
-            preparation.first(locations, settings.limit),
-            partial(prepare, read=oscd.CityReader() if tiled else oscd.read_city),
-            size=settings.tile_size if tiled else None,
+            chosen[split],
+            partial(prepare, read=oscd.CityReader() if split == "train" else oscd.read_city),
+            size=settings.tile_size if split == "train" else None,
             on_error=settings.on_error,
             workers=settings.workers,
             dry_run=settings.dry_run,
         )
+
+
+def list_locations(settings: OscdFolders, split: str, cities: Sequence[str]) -> Sequence[Location]:
+    """Tiles of the training cities, test cities whole."""
+    locations = oscd.list_cities(settings.data_path, cities)
+    if split == "train":
+        locations = oscd.cut_cities(locations, settings.tile_size, settings.stride)
+    return preparation.first(locations, settings.limit)
 
 
 def prepare(location: Location, read: Callable[[Location], dict]) -> Prepared:

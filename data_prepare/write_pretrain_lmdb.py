@@ -128,7 +128,7 @@ def prepare_location(
 ) -> Prepared:
     """Read a location and convert it to what is stored."""
     seasons = layouts.read_location(location, num_seasons, LEGENDS[label_codes], size)
-    return preparation.to_pretraining(seasons, location, told_by_id.get(location.id, told))
+    return preparation.to_pretraining(seasons, location, told, told_by_id)
 
 
 def store_metas(settings: PretrainSet, num_seasons: int) -> dict[Path, StoreMeta]:

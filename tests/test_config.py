@@ -137,6 +137,8 @@ def test_short_flags():
         (FinetuneSettings, "--moving_batchnorm --encoder_finetune_tag etr", "--moving_batchnorm"),
         (FinetuneSettings, "--split_file a.txt", "--split_file a.txt: must be empty but for --n_train or --fraction"),
         (FinetuneSettings, "--train_path a --test_path a", "--test_path a: must be another part than --train_path"),
+        (FinetuneSettings, "--scheduler_type step --scheduler_values inf", "the epochs at which"),
+        (FinetuneSettings, "--seed 4294967296", "--seed 4294967296: must be at least 0 and under"),
         (FinetuneSettings, "--scheduler_values 40 1", "a final rate of at most --learning_rate 0.0005"),
         (FinetuneSettings, "--scheduler_type step --scheduler_values 60", "epochs under --epochs 50"),
         (FinetuneSettings, "--seed 1 2 --resume a.ckpt", "--seed 1 2: must be a single one with --resume a.ckpt"),

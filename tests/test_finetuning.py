@@ -197,7 +197,8 @@ def published_and_ours(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("dw"), np.random.default_rng(4)
     for part, count in COUNTS.items():
         arrays = raw_arrays(count, rng, num_classes=9)
-        ids = [f"{i}.5_-{i}.25-20200{i + 1}01" for i in range(count)]
+        side = "-" if part == "train" else ""
+        ids = [f"{i}.5_{side}{i}.25-20200{i + 1}01" for i in range(count)]
         write_ours(folder / "ours" / part, arrays, PART, ids)
         codes = np.where(arrays["labels"] == 255, 10, arrays["labels"] + 1).astype(np.uint8)
         values = {"s1": arrays["s1"][:, 0], "s2": arrays["s2"][:, 0], "dw": codes[:, 0]}
@@ -313,6 +314,57 @@ def test_run_killed_before_its_scores_is_scored(downstream, tmp_path):
     (tmp_path / "a" / "metrics.json").unlink()
     again = finetune_with(tmp_path, downstream, flags)
     assert {**again, "seconds": 0} == {**first, "seconds": 0}
+
+
+def test_learning_rates_stand_in_their_own_epoch(downstream, tmp_path):
+    flags = "--scheduler_type step --scheduler_values 1 2 --learning_rate 1e-3 --epochs 3 --name a --save_maps 0"
+    finetune_with(tmp_path, downstream, flags)
+    with (tmp_path / "a" / "metrics.csv").open() as file:
+        assert [float(row["lr"]) for row in csv.DictReader(file)] == pytest.approx([1e-3, 1e-4, 1e-5])
+
+
+def test_refused_start_does_not_bind_its_folder(downstream, tmp_path):
+    flags = "--model_framework deeplabv3plus --n_train 1 --max_steps 1 --name a --save_maps 0"
+    with pytest.raises(ValueError, match="a batch of one tile"):
+        finetune_with(tmp_path, downstream, f"{flags} --crop_size 16 --batch_size 1")
+    finetune_with(tmp_path, downstream, f"{flags} --n_train 2 --batch_size 2")
+
+
+@pytest.mark.parametrize("content", ["null", '{"epochs": "2", "max_steps": -1}', "[]", "{"])
+def test_damaged_metrics_are_named(downstream, tmp_path, content):
+    finetune_with(tmp_path, downstream, "--max_steps 1 --name a --save_maps 0")
+    (tmp_path / "a" / "metrics.json").write_text(content)
+    with pytest.raises(ValueError, match=r"metrics\.json: damaged"):
+        finetune_with(tmp_path, downstream, "--max_steps 1 --name a --save_maps 0")
+
+
+def test_labels_that_are_all_ignored_are_refused(downstream, tmp_path):
+    arrays = raw_arrays(2, np.random.default_rng(0))
+    write_ours(tmp_path / "set" / "train", arrays | {"labels": np.full_like(arrays["labels"], 255)}, PART)
+    shutil.copytree(downstream / "test", tmp_path / "set" / "test")
+    with pytest.raises(ValueError, match="not one training pixel has a label"):
+        finetune_with(tmp_path, tmp_path / "set", "--name a")
+
+
+def test_nan_of_a_single_tile_is_refused(downstream, tmp_path):
+    arrays = raw_arrays(9, np.random.default_rng(0))
+    arrays["s1"][5, 0, 0, 3, 4] = np.nan
+    write_ours(tmp_path / "set" / "train", arrays, PART)
+    shutil.copytree(downstream / "test", tmp_path / "set" / "test")
+    with pytest.raises(ValueError, match="location 0000005: s1 holds NaN"):
+        finetune_with(tmp_path, tmp_path / "set", "--name a --input_type s1 --batch_size 9")
+
+
+def test_tile_in_both_parts_is_refused(published_and_ours, tmp_path):
+    shutil.copytree(published_and_ours / "ours" / "train", tmp_path / "copy")
+    paths = f"--train_path {published_and_ours / 'ours' / 'train'} --test_path {tmp_path / 'copy'}"
+    with pytest.raises(ValueError, match="both in train and in test"):
+        finetune_with(tmp_path, "", f"--dataset DW --model_framework fpn {paths} --name a")
+
+
+def test_validation_of_nothing_is_refused(downstream, tmp_path):
+    with pytest.raises(ValueError, match="--validation 0.01: holds out none of 6 tiles"):
+        finetune_with(tmp_path, downstream, "--validation 0.01 --name a")
 
 
 def test_told_split_file_must_be_there(downstream, tmp_path):

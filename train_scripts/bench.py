@@ -1,5 +1,6 @@
 """Results bench: a grid of transfers, run cell by cell, with its tables beside the published ones."""
 
+import re
 import time
 import traceback
 from collections import Counter
@@ -22,14 +23,30 @@ def main(settings: BenchSettings) -> int:
     cells, home = list_cells(Path(settings.grid), settings.save_dir), Path(settings.save_dir)
     mine = settings.mine(cells)
     if settings.dry_run:
-        for cell in mine:
-            print(f"{outcome(cell)['status']:8}{cell.settings.runtime.name}")
+        print("\n".join(map(listed, map(outcome, mine))))
         return 0
+    refuse_other_settings([outcome(cell) for cell in cells], home)
     home.mkdir(parents=True, exist_ok=True)
     if not settings.tables:
         run_cells(mine, lambda: write_results(cells, home))
-    write_tables(write_results(cells, home), home)
+    print(f"\n{write_results(cells, home)}")
+    print("written:", ", ".join(str(home / name) for name in ("results.csv", "tables.md", "tables.tex")))
     return report([outcome(cell) for cell in mine])
+
+
+def listed(row: Mapping[str, Any]) -> str:
+    """Status, name, and what is wrong with a cell, in one line."""
+    line = f"{row['status']:8}{Path(row['run']).name}"
+    return f"{line}: {row['reason']}" if row["reason"] else line
+
+
+def refuse_other_settings(rows: Sequence[Mapping[str, Any]], home: Path) -> None:
+    """Raise ValueError where run folders hold cells of another grid, before their results are overwritten."""
+    found = [row["reason"] for row in rows if row["status"] == "other"]
+    if found:
+        more = " ..." if len(set(found)) > 1 else ""
+        cells = "1 cell in {} was" if len(found) == 1 else f"{len(found)} cells in {{}} were"
+        raise ValueError(f"{cells.format(home)} run with other settings ({found[0]}{more}); choose another --save_dir")
 
 
 def run_cells(cells: Sequence[Cell], after_each: Callable[[], object]) -> None:
@@ -45,12 +62,18 @@ def run_cells(cells: Sequence[Cell], after_each: Callable[[], object]) -> None:
         failure = folder_of(cell) / "failure.txt"
         failure.unlink(missing_ok=True)
         try:
-            finetune(cell.settings)
+            print(told_scores(finetune(cell.settings), cell.settings.data.task.scores), flush=True)
         except Exception as error:  # whatever it is, the other cells go on
             failure.parent.mkdir(parents=True, exist_ok=True)
             replace_text(failure, f"{one_line(error)}\n\n{traceback.format_exc()}")
             print(f"failed: {one_line(error)}", flush=True)
         after_each()
+
+
+def told_scores(metrics: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """Scores in one line of percent; a dash where one is not defined."""
+    known = {name: metrics[key] for key, name in names.items()}
+    return "  ".join(f"{name} -" if score is None else f"{name} {100 * score:.2f} %" for name, score in known.items())
 
 
 def one_line(error: Exception) -> str:
@@ -71,49 +94,59 @@ def folder_of(cell: Cell) -> Path:
 
 
 def outcome(cell: Cell) -> dict[str, Any]:
-    """What there is of a cell: its coordinates, `status` (done, failed, missing), and scores in percent."""
+    """What there is of a cell: its coordinates, `status`, and scores in percent.
+
+    The status is done, failed, missing, or other, where its folder holds a run with other settings.
+    """
     from cromss.training.downstream import downstream_bands
     from cromss.training.run_folder import RunFolder
 
-    data, failure = cell.settings.data, folder_of(cell) / "failure.txt"
+    data, folder, failure = cell.settings.data, RunFolder(folder_of(cell)), folder_of(cell) / "failure.txt"
     metrics, reason = None, failure.read_text().partition("\n")[0] if failure.exists() else ""
     try:
-        metrics = RunFolder(folder_of(cell)).finished(cell.settings)
+        folder.refuse_other_settings(cell.settings)
+        metrics = folder.finished(cell.settings)
     except ValueError as error:
         reason = str(error)
-    known = metrics or {}
+    other, known = other_settings(reason), metrics or {}
     return cell.coordinates | {
         "dataset": data.dataset,
         "data_path": data.data_path or data.test_path,
         "encoder": cell.settings.model.model_type,
         "bands": sum(map(len, downstream_bands(data).values())),
-        "status": "done" if metrics else "failed" if reason else "missing",
+        "status": "done" if metrics else "other" if other else "failed" if reason else "missing",
         **{key: None if known.get(key) is None else 100 * known[key] for key in data.task.scores},
         "train_tiles": known.get("train_tiles"),
         "seconds": known.get("seconds"),
         "run": str(folder_of(cell)),
-        "reason": "" if metrics else reason,
+        "reason": "" if metrics else other or reason,
     }
 
 
-def write_results(cells: Sequence[Cell], home: Path) -> list[dict[str, Any]]:
-    """Write results.csv, one row a cell, from what the run folders hold: any process may do so."""
+def other_settings(reason: str) -> str:
+    """What differs between a cell and the run in its folder, from the reason of its refusal; empty if nothing."""
+    differing = re.search(r"holds a run with other settings \((.*)\)", reason)
+    longer = re.match(r"--epochs (\d+): .* has finished (\d+) epochs already", reason)
+    return differing[1] if differing else f"epochs {longer[2]} -> {longer[1]}" if longer else ""
+
+
+def write_results(cells: Sequence[Cell], home: Path) -> str:
+    """Write results.csv (a row a cell), tables.md and tables.tex (a table a set and input); returns tables.md.
+
+    They come from what the run folders hold, so that any process may write them.
+    """
     rows = [outcome(cell) for cell in cells]
     replace_text(home / "results.csv", to_csv(rows))
-    return rows
-
-
-def write_tables(rows: Sequence[dict[str, Any]], home: Path) -> None:
-    """Write tables.md and tables.tex: one table a set and input."""
     grouped = groupby(rows, key=lambda row: (row["set"], row["input_type"]))
     tables = [table_beside_published(list(group)) for _, group in grouped]
-    replace_text(home / "tables.md", "\n".join(map(to_markdown, tables)))
+    text = "\n".join(map(to_markdown, tables))
+    replace_text(home / "tables.md", text)
     replace_text(home / "tables.tex", "\n".join(map(to_latex, tables)))
-    print("\n" + "\n".join(map(to_markdown, tables)))
+    return text
 
 
 def table_beside_published(rows: Sequence[dict[str, Any]]) -> Table:
-    """Table of the cells of one set and input, with what was published for its heads below."""
+    """Table of the cells of one set and input; of real tiles, with what was published for its heads below."""
     first, heads = rows[0], {row["head"] for row in rows}
     scores = DOWNSTREAM_SETS[first["dataset"]].scores
     tiles = {(row["weights"], row["fraction"]): row["train_tiles"] for row in rows if row["train_tiles"]}
@@ -123,12 +156,13 @@ def table_beside_published(rows: Sequence[dict[str, Any]]) -> Table:
         | {"train_tiles": row["train_tiles"] or tiles.get((row["weights"], row["fraction"]))}
         for row in rows
     ]
+    is_real = bool(first["data_path"])
     theirs = [
         {**row, "fraction": "100", "normalization": "common"}
-        for row in read_published(PUBLISHED, scores)
+        for row in (read_published(PUBLISHED, scores) if is_real else ())
         if (row["set"], row["input"]) == (first["dataset"], first["input_type"]) and row["head"] in (*heads, "")
     ]
-    where = "" if first["data_path"] else " (synthetic tiles, not comparable with published rows)"
+    where = "" if is_real else " (synthetic tiles, not comparable with published results)"
     title = f"{first['set']}, {first['input_type']}{where}: percent, mean ± sample standard deviation over seeds"
     return tabulate(title, ours + theirs, scores)
 

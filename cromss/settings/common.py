@@ -83,6 +83,6 @@ class Runtime:
         for name in ("num_workers", "devices", "limit_batches", "test_batch_size"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         seeds = self.seed if isinstance(self.seed, tuple) else (self.seed,)
-        require(min(seeds) >= 0, "seed", self.seed, "at least 0")
+        require(min(seeds) >= 0 and max(seeds) < 1 << 32, "seed", self.seed, "at least 0 and under 4294967296")
         require(self.save_interval > 0, "save_interval", self.save_interval, "at least 1")
         require(self.max_steps > 0 or self.max_steps == -1, "max_steps", self.max_steps, "at least 1, or -1")

@@ -158,7 +158,7 @@ class DownstreamOptimisation(Optimisation):
         values, kind = self.scheduler_values, self.scheduler_type
         (least, most), meaning = _SCHEDULE_VALUES[kind]
         wanted = f"{meaning or 'empty'} with --scheduler_type {kind}"
-        legal = least <= len(values) <= most and all(value >= 0 for value in values)
+        legal = least <= len(values) <= most and all(0 <= value < float("inf") for value in values)
         if kind == "exp":
             legal = legal and all(0 < value <= 1 for value in values)
         elif kind in ("cos", "step"):

@@ -54,7 +54,9 @@ def run_once(settings: Any, default_name: str, work: Work) -> dict[str, Any]:
     L.seed_everything(first_seed(settings.runtime), verbose=False)
     start = time.monotonic()
     metrics = work(settings, folder)
-    return folder.close(settings, metrics | {"seconds": time.monotonic() - start})
+    metrics = folder.close(settings, metrics | {"seconds": time.monotonic() - start})
+    print(f"results: {folder.path}")
+    return metrics
 
 
 def refuse_several_processes(runtime: Runtime) -> None:
@@ -97,6 +99,8 @@ def load_weights(
     """
     if path in ("random", "imagenet"):
         return Origin(path)
+    if not Path(path).is_file():
+        raise WeightsError(f"{path or 'empty path'}: no such file; random, imagenet, or a checkpoint file is wanted")
     if tag == "encoder" or segmenter is None:
         report = load_encoder(encoder, path, modality, source)
     else:

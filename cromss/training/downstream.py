@@ -30,8 +30,7 @@ def downstream_data(settings: FinetuneSettings, normalization: Mapping[str, str]
     stacks = partial(_stacks, source, normalization=normalization or {})
     train = stacks(train_path, min_size=source.crop_size)
     test, ids = stacks(test_path), train.labels.location_ids()
-    if source.task.is_change:
-        _refuse_shared_places(ids, test.labels.location_ids())
+    _refuse_leaks(ids, test.labels.location_ids(), by_place=source.task.is_change)
     chosen, held = _training_tiles(settings, ids)
     return StacksData(
         train=train,
@@ -97,10 +96,16 @@ def _check_units(store: Store, modality: str, num_checked: int = 3) -> None:
             check_values(values, sensor, f"{modality} of {store.location_id(index)}", tuple(store.meta.bands) or None)
 
 
-def _refuse_shared_places(train_ids: Sequence[str], test_ids: Sequence[str]) -> None:
-    """Raise ValueError when a city is in the training and in the test part."""
-    shared = sorted({place_of(name) for name in train_ids} & {place_of(name) for name in test_ids})
-    if shared:
+def _refuse_leaks(train_ids: Sequence[str], test_ids: Sequence[str], by_place: bool) -> None:
+    """Raise ValueError when a place, or otherwise a tile whose id tells its place, is in training and test.
+
+    Ids that are mere numbers begin anew in each part, and tell nothing.
+    """
+    train, test = (
+        {place_of(name) for name in ids} if by_place else {name for name in ids if place_of(name) != name}
+        for ids in (train_ids, test_ids)
+    )
+    if shared := sorted(train & test):
         raise ValueError(f"{', '.join(shared[:4])}: both in train and in test; write one of the parts anew")
 
 
@@ -108,6 +113,10 @@ def _training_tiles(settings: FinetuneSettings, ids: Sequence[str]) -> tuple[lis
     """Positions of the tiles to train on and of those held out."""
     source = settings.data
     usable, held = blocked_holdout(ids, source.validation)
+    if source.validation and not held:
+        raise ValueError(
+            f"--validation {source.validation:g}: holds out none of {len(ids)} tiles; a larger share is wanted"
+        )
     if source.n_train or source.fraction < 100:
         name = f"{source.dataset}_{len(ids)}_seed{source.split_seed}.txt"
         path = Path(source.split_file or Path(settings.runtime.save_dir) / "splits" / name)

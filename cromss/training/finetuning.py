@@ -39,7 +39,9 @@ def finetune(settings: FinetuneSettings) -> dict[str, Any]:
     runs = [finetune(one_seed(settings, seed)) for seed in settings.runtime.seed]
     result = summary(runs, settings.data.task.scores)
     name = f"{settings.runtime.name or _unseeded_name(settings)}_seeds_{'_'.join(map(str, settings.runtime.seed))}.json"
-    replace_text(Path(settings.runtime.save_dir) / name, json.dumps(result, indent=2) + "\n")
+    path = Path(settings.runtime.save_dir) / name
+    replace_text(path, json.dumps(result, indent=2) + "\n")
+    print(f"results of all seeds: {path}")
     return result
 
 

@@ -108,8 +108,12 @@ class RunFolder:
     def refuse_other_settings(self, settings: Any) -> None:
         """Raise ValueError when the folder holds a run that was started with other settings."""
         file = self.path / "config.yaml"
+        if not (self.path / "metrics.json").exists() and not any(self.checkpoints.glob("*.ckpt")):
+            return  # nothing to go on from: a start that was refused, say
         if not file.exists():
-            return
+            raise ValueError(
+                f"{file}: missing, so that the run's settings are unknown; start afresh with --resume none"
+            )
         before, now = _read(file, yaml.safe_load), to_flat(settings)
         free = free_to_change(now)
         changed = [k for k in now if k not in free and before.get(k) != now[k]]
@@ -135,12 +139,12 @@ def _without_nan(value: Any) -> Any:
 
 
 def _read(file: Path, parse: Callable[[str], Any], keys: Collection[str] = ()) -> dict[str, Any]:
-    """A mapping from a file of the run folder, or a ValueError that names it."""
+    """A mapping with integers under `keys` from a file of the run folder, or a ValueError that names it."""
     try:
         content = parse(file.read_text())
     except (ValueError, yaml.YAMLError):
         content = None
-    if not isinstance(content, dict) or not set(keys) <= content.keys():
+    if not isinstance(content, dict) or not all(type(content.get(key)) is int for key in keys):
         raise ValueError(f"{file}: damaged; delete it, or start afresh with --resume none")
     return content
 

@@ -79,7 +79,7 @@ def build_trainer(
         log_every_n_steps=1,
         use_distributed_sampler=False,
         enable_model_summary=False,
-        logger=TensorBoardLogger(folder.path, name="", version=""),
+        logger=TensorBoardLogger(folder.path, name="", version="", flush_secs=5),
         callbacks=[
             StepSeed(first_seed(runtime)),
             SameBuffers(),
