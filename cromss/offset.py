@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import rasterio
 
 from cromss.scene_names import scene_time
-from cromss.sensors import S2, S2_OFFSET, UndecidableOffset, detect_offset
+from cromss.sensors import S2, S2_OFFSET, UndecidableOffset, detect_offset, shown_offset
 
 OFFSET_BASELINE = 4.0
 """First Sentinel-2 processing baseline whose DN carry the offset (04.00)."""
@@ -68,25 +67,6 @@ def decide_offset(
     if declared is None and early and seen:
         raise ValueError(f"{where}: the pixels show a DN offset of {seen}, its date is before {OFFSET_DATE}; {advice}")
     return (seen, "pixels") if declared is None else (declared, "metadata")
-
-
-def shown_offset(image: np.ndarray) -> int | None:
-    """DN offset that the pixels `(13, H, W)` show, 0 or 1000; `None` where they cannot tell."""
-    with suppress(UndecidableOffset):
-        return detect_offset(image)
-    return None
-
-
-def refuse_offset(image: np.ndarray, where: str) -> None:
-    """Refuse a scene of a set older than the offset, `(13, H, W)` DN, whose pixels show it all the same.
-
-    Raises:
-        ValueError: They do; where they cannot tell, the scene passes.
-    """
-    if shown_offset(image):
-        raise ValueError(
-            f"{where}: the pixels show a DN offset of {S2_OFFSET}, but these data predate it; subtract {S2_OFFSET}"
-        )
 
 
 def metadata_offset(source: Path) -> int | None:

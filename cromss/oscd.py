@@ -17,9 +17,8 @@ from rasterio.errors import RasterioError
 
 from cromss.layouts import Location, check_location
 from cromss.legends import IGNORE_INDEX, OSCD, Legend
-from cromss.offset import refuse_offset
 from cromss.scenes import Grid, band_files, read_labels, read_on_grid, scene_grid
-from cromss.sensors import S2, check_values
+from cromss.sensors import S2, check_values, refuse_offset
 
 TRAIN_CITIES = (
     *("aguasclaras", "bercy", "bordeaux", "nantes", "paris", "rennes", "saclay_e"),
@@ -182,7 +181,7 @@ def read_mask(path: Path) -> np.ndarray:
     for pixels that are unknown, and for grey values between black and white, which are antialiased.
 
     Raises:
-        ValueError: Unreadable, codes outside the legend or grey values 0 and 1, or two masks that contradict each other.
+        ValueError: Unreadable, codes outside the legend, grey values 0 and 1, or two masks that contradict each other.
     """
     mask = _change(path) if path.suffix == ".png" else read_labels(path, OSCD)
     other = path.with_name("cm.png")

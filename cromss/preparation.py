@@ -173,10 +173,13 @@ def check_listing(stores: Mapping[Path, StoreMeta], locations: Sequence[Location
     """Refuse a listing before anything is read, as `run` does; for a set of several parts, all before the first is run.
 
     Raises:
-        ValueError: No location, or as `refuse_incomplete` (`"stop"`).
+        ValueError: No location, an id that no file of splits can hold, or as `refuse_incomplete` (`"stop"`).
     """
     if not locations:
         raise ValueError(f"{next(iter(stores)).parent}: no location to write into it")
+    for name in (location.id for location in locations):
+        if not name.isprintable() or name != name.strip() or not name or name.startswith("#"):
+            raise ValueError(f"location {name!r}: an id is printable, has no blanks around it, begins with no #; rename it")
     if on_error == "stop":
         refuse_incomplete(locations, {meta.modality: meta.num_seasons for meta in stores.values()})
 

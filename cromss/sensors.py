@@ -3,6 +3,7 @@
 Every fact about Sentinel-1, Sentinel-2 and orthophotos lives here and is asked for by band *name*.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -239,6 +240,25 @@ def detect_offset(dn: np.ndarray, bands: tuple[str, ...] = S2.bands, where: str 
     )
 
 
+def shown_offset(image: np.ndarray) -> int | None:
+    """DN offset that the pixels `(13, H, W)` show, 0 or 1000; `None` where they cannot tell."""
+    with suppress(UndecidableOffset):
+        return detect_offset(image)
+    return None
+
+
+def refuse_offset(image: np.ndarray, where: str) -> None:
+    """Refuse a scene of a set older than the offset, `(13, H, W)` DN, whose pixels show it all the same.
+
+    Raises:
+        ValueError: They do; where they cannot tell, the scene passes.
+    """
+    if shown_offset(image):
+        raise ValueError(
+            f"{where}: the pixels show a DN offset of {S2_OFFSET}, but these data predate it; subtract {S2_OFFSET}"
+        )
+
+
 def _as_float(
     values: np.ndarray, modality: Modality, bands: tuple[str, ...] | None, where: str = "image"
 ) -> np.ndarray:
@@ -283,7 +303,7 @@ def _check_each_band(values: np.ndarray, names: list[str], modality: Modality, w
         if width == 0 and name != "B10":
             raise ValueError(f"{where}: every pixel of band {name} is {most:g}, so this is nodata; leave it out")
         if modality.unit == "DN" and most <= 2.55 and name != "B10":
-            raise ValueError(f"{where}: band {name} looks like reflectance in 0..1, but DN is wanted; multiply by 10000")
+            raise ValueError(f"{where}: band {name} looks like reflectance in 0..1, wanted is DN; multiply by 10000")
     for alike in _ALIKE if modality.unit == "DN" else ():
         there = [names.index(band) for band in alike if band in names]
         bright = np.percentile(values[there], 99, axis=(1, 2)) if there else np.zeros(1)

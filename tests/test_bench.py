@@ -75,8 +75,8 @@ def fake(monkeypatch):
 @pytest.fixture
 def start(bench, tmp_path):
     """Run the bench on a grid; returns its exit status."""
-    return lambda grid, **settings: bench.main(
-        BenchSettings(grid=str(grid), save_dir=str(tmp_path / "out"), **settings)
+    return lambda grid, save_dir="out", **settings: bench.main(
+        BenchSettings(grid=str(grid), save_dir=str(tmp_path / save_dir), **settings)
     )
 
 
@@ -246,8 +246,33 @@ def test_results_and_tables_are_those_of_the_run_folders(write, start, fake, tmp
             cell = f"{np.mean(group):.2f}[*}}]* ± {np.std(group, ddof=1):.2f}"
             assert re.search(cell, written)
             assert re.search(cell, latex)
+
+
+def test_published_rows_stand_beside_real_tiles_alone(write, start, fake, tmp_path):
+    assert start(write()) == 0
+    written = (tmp_path / "out" / "tables.md").read_text()
+    assert "not comparable with published results" in written
+    assert "arXiv" not in written
+    assert "| weights | frozen OA |" in written
+    assert start(write({"sets": {"DFC2020": {"recipe": "recipe.yaml", "data_path": "dfc"}}}), save_dir="real") == 0
+    written = (tmp_path / "real" / "tables.md").read_text()
     assert "| CromSS-mid (published, arXiv 2405.01217) | resnet50 | 69.56 | 54.61 | 42.52 | 54.12 | 70.41 |" in written
-    assert "not comparable with published rows" in written
+    assert "not comparable" not in written
+
+
+def test_scores_are_told_as_cells_end_and_files_at_the_end(bench, write, start, fake, tmp_path, capsys):
+    seen = []
+
+    def look(settings):
+        seen.append([(tmp_path / "out" / name).exists() for name in ("results.csv", "tables.md", "tables.tex")])
+
+    fake.before, fake.told = look, {"oa": 0.12345, "miou": None}
+    assert start(write()) == 0
+    assert seen == [[False] * 3] + [[True] * 3] * 5
+    said = capsys.readouterr().out
+    assert len(re.findall(r"^OA 12\.35 %  AA \d+\.\d\d %  mIoU -  mF1 \d+\.\d\d %$", said, re.MULTILINE)) == 6
+    home = tmp_path / "out"
+    assert f"written: {home}/results.csv, {home}/tables.md, {home}/tables.tex\n" in said
 
 
 def test_finished_cells_are_not_done_again(write, start, fake):
@@ -288,21 +313,46 @@ def test_cell_that_fails_does_not_stop_the_others(write, start, fake, tmp_path, 
     assert (failed["encoder_state"], failed["seed"], failed["miou"]) == ("tuned", "1", "")
     assert "(2)" in (tmp_path / "out" / "tables.md").read_text()
     assert start(grid, tables=True) == 1
+    capsys.readouterr()
+    start(grid, dry_run=True)
+    assert f"failed  {Path(failed['run']).name}: ValueError: weights.pth: not a checkpoint\n" in capsys.readouterr().out
     fake.before = lambda settings: None
     assert start(grid) == 0
     assert len(fake.names) == 6
     assert {row["status"] for row in table(tmp_path / "out" / "results.csv")} == {"done"}
 
 
-def test_runs_of_other_settings_are_neither_counted_nor_overwritten(write, start, fake, tmp_path):
-    assert start(write()) == 0
-    before = {path: path.read_text() for path in (tmp_path / "out").glob("*/metrics.json")}
-    grid = write({"flags": "--learning_rate 0.1"})
-    assert start(grid) == 1
-    rows = table(tmp_path / "out" / "results.csv")
-    assert {row["status"] for row in rows} == {"failed"}
-    assert "learning_rate 0.0005 -> 0.1" in rows[0]["reason"]
-    assert {path: path.read_text() for path in (tmp_path / "out").glob("*/metrics.json")} == before
+def contents(folder):
+    """File -> its bytes, of a folder."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "now", "told"),
+    [
+        ({}, {"learning_rate": 0.1}, "learning_rate 0.0005 -> 0.1"),
+        ({}, {"epochs": 2}, "epochs 3 -> 2"),
+        ({}, {"epochs": 5}, "epochs 3 -> 5"),
+        ({"scheduler_type": "none"}, {"scheduler_type": "none", "epochs": 2}, "epochs 3 -> 2"),
+    ],
+)
+@pytest.mark.parametrize("tables", [False, True])
+def test_other_settings_are_refused_before_anything_is_overwritten(
+    recipe, now, told, tables, write, start, fake, tmp_path, capsys
+):
+    home = tmp_path / "out"
+    assert start(write(recipe=recipe)) == 0
+    before, grid = contents(home), write({"seeds": [0, 1, 2, 3]}, recipe=now)
+    with pytest.raises(ValueError, match="other settings") as caught:
+        start(grid, tables=tables)
+    assert str(caught.value) == (f"6 cells in {home} were run with other settings ({told}); choose another --save_dir")
+    assert contents(home) == before
+    assert len(fake.names) == 6
+    capsys.readouterr()
+    assert start(grid, dry_run=True) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == (["other"] * 3 + ["missing"]) * 2
+    assert lines[0] == f"other   {fake.names[0]}: {told}"
 
 
 def test_longer_recipes_continue_the_runs(write, start, fake):
@@ -310,17 +360,6 @@ def test_longer_recipes_continue_the_runs(write, start, fake):
     assert start(write(recipe=constant)) == 0
     assert start(write(recipe=constant | {"epochs": 5})) == 0
     assert len(fake.names) == 12
-
-
-@pytest.mark.parametrize("epochs", [2, 5])
-def test_other_lengths_of_a_cosine_are_other_runs(epochs, write, start, fake, tmp_path):
-    assert start(write()) == 0
-    before = {path: path.read_text() for path in (tmp_path / "out").glob("*/metrics.json")}
-    assert start(write(recipe={"epochs": epochs})) == 1
-    rows = table(tmp_path / "out" / "results.csv")
-    assert {row["status"] for row in rows} == {"failed"}
-    assert all(f"epochs 3 -> {epochs}" in row["reason"] for row in rows)
-    assert {path: path.read_text() for path in (tmp_path / "out").glob("*/metrics.json")} == before
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,32 @@ def test_transfer_scripts_explain_themselves(script, arguments, tmp_path):
     assert not result.stdout
 
 
+@pytest.mark.parametrize(
+    ("script", "arguments", "environment", "message"),
+    [
+        ("ft_nyc.sh", ["random"], {}, "'random' is no input (ortho)"),
+        ("ft_dw.sh", ["s3"], {}, "'s3' is no input (s2, s1, s12)"),
+        ("ft_dw.sh", ["s2", "random", "Tuned"], {}, "'Tuned' is neither frozen nor tuned"),
+        ("ft_dw.sh", ["s2", "--epochs", "1"], {}, "'--epochs': flags follow after frozen|tuned"),
+        ("ft_dw.sh", ["s2", "random", "--epochs", "1"], {}, "'--epochs': flags follow after frozen|tuned"),
+        ("ft_osm.sh", [], {"SEED": "0,1"}, "SEED='0,1': separate seeds, whole numbers, by blanks"),
+    ],
+)
+def test_transfer_scripts_say_which_word_is_wrong(script, arguments, environment, message, tmp_path):
+    result = run_script(script, arguments, tmp_path, **environment)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: {message}\nusage: bash ft_scripts/{script} [")
+    assert not result.stdout
+
+
+@pytest.mark.parametrize("python", ["nowhere/python", "false"])
+def test_interpreters_without_the_packages_are_refused_in_a_line(python, tmp_path):
+    result = run_script("ft_dw.sh", [], tmp_path, PYTHON=python)
+    assert result.returncode == 1
+    assert result.stderr == f"error: {python} lacks the packages; run make .venv/ready, or set PYTHON\n"
+    assert not result.stdout
+
+
 def test_change_detection_takes_sentinel_2_alone(tmp_path):
     assert run_script("ft_oscd.sh", ["s1"], tmp_path).returncode == 2
 

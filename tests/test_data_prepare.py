@@ -11,6 +11,7 @@ import rasterio
 from conftest import REPOSITORY, load_script
 from rasters import (
     BOX,
+    OSCD_FOLDERS,
     S1_SCENES,
     S2_SCENES,
     fake_db,
@@ -467,9 +468,7 @@ def test_orthophotos_end_to_end(tmp_path):
         write_downstream("NYC", tmp_path)
     out = tmp_path / "out"
     assert not finished(out)
-    with pytest.raises(ValueError, match="begun with source"):
-        write_downstream("NYC", tmp_path, band_order=RGBN)
-    shutil.rmtree(out)
+    assert not out.exists()
     write_downstream("NYC", tmp_path, band_order=RGBN)
     for split in ("train", "test"):
         ortho, labels = (LmdbReader(out / split / f"{name}.lmdb") for name in ("ortho", "labels"))
@@ -508,6 +507,42 @@ def test_bad_flags_of_downstream_sets_write_nothing(tmp_path, dataset, options, 
     with pytest.raises(ValueError, match=message):
         write_downstream(dataset, tmp_path, **options)
     assert not (tmp_path / "out").exists()
+
+
+def describe_otherwise(root):
+    for path in (root / "test" / "image").iterdir():
+        with rasterio.open(path) as dataset:
+            write_tiff(path, dataset.read(), RGBN)
+
+
+def lose_image(root):
+    next((root / "test" / "image").iterdir()).unlink()
+
+
+@pytest.mark.parametrize(("spoil", "message"), [(describe_otherwise, "bands are R G B NIR"), (lose_image, "1 of 2")])
+def test_all_parts_are_looked_at_before_the_first_is_written(tmp_path, spoil, message):
+    write_nyc(tmp_path / "raw")
+    spoil(tmp_path / "raw")
+    with pytest.raises(ValueError, match=message):
+        write_downstream("NYC", tmp_path, band_order=("NIR", "R", "G", "B"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_dfc2020_has_no_offset(tmp_path):
+    made = write_dfc2020(tmp_path / "raw")
+    path = tmp_path / "raw" / "test" / "s2_test" / "ROIs0000_test_s2_0_p10.tif"
+    write_tiff(path, made["test", 10][1] + np.uint16(1000))
+    with pytest.raises(ValueError, match=r"s2_0_p10\.tif: the pixels show a DN offset of 1000, .*; subtract 1000"):
+        write_downstream("DFC2020", tmp_path)
+
+
+def test_an_offset_of_all_scenes_must_be_in_all(tmp_path):
+    write_experts(tmp_path)
+    with pytest.raises(ValueError, match=f"of {PLACES[0]}: the pixels show no DN offset"):
+        write_downstream("DW", tmp_path, s2_offset="1000")
+    shutil.rmtree(tmp_path / "out")
+    out = write_downstream("DW", tmp_path, s2_offset="1000", s2_offset_ids=(f" {PLACES[0]}=0",))
+    assert len(LmdbReader(out / "test" / "s2.lmdb")) == 2
 
 
 CITIES = {"train_cities": ("paris", "rennes"), "test_cities": ("pisa",)}
@@ -551,6 +586,22 @@ def test_a_bad_city_stops_or_is_skipped_and_the_rest_resumed(tmp_path):
     out = write_change(tmp_path, on_error="skip")
     assert {name.split("_")[0] for name in LmdbReader(out / "train" / "s2.lmdb").location_ids()} == {"paris"}
     assert len((out / "train" / "skipped.csv").read_text().splitlines()) == 1 + 6
+
+
+def test_all_cities_are_looked_at_before_the_first_is_written(tmp_path):
+    write_oscd(tmp_path / "raw", ["paris", "rennes", "pisa"])
+    shutil.rmtree(next((tmp_path / "raw").glob("*Images/pisa/imgs_2")))
+    with pytest.raises(ValueError, match="1 of 1 .* incomplete: location pisa: 1 s2 scenes, wanted 2"):
+        write_change(tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_part_without_a_city_is_refused_before_the_other_is_written(tmp_path):
+    write_oscd(tmp_path / "raw", ["paris"])
+    (tmp_path / "raw" / OSCD_FOLDERS["images"] / "test.txt").write_text("\n")
+    with pytest.raises(ValueError, match="test: no location to write into it"):
+        write_change(tmp_path, train_cities=("paris",), test_cities=())
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_city_with_one_date_is_skipped(tmp_path):
@@ -619,6 +670,7 @@ def test_unknown_pixels_of_a_mask_are_stored_as_such(tmp_path):
         ({"stride": 40}, "--stride 40: 1 to --tile_size 32"),
         ({"splits": ()}, "--splits"),
         ({"test_cities": ("paris",)}, "paris would train and test"),
+        ({"train_cities": ("paris", "paris")}, "--train_cities .*: paris named twice"),
         ({"test_cities": ("oslo",)}, "--test_cities oslo: not in .*Images; it has paris pisa rennes"),
         ({"train_cities": ("pariss",), "on_error": "skip"}, "--train_cities pariss: not in"),
         ({"limit": -1}, "--limit -1"),

@@ -363,7 +363,7 @@ def test_tile_in_both_parts_is_refused(published_and_ours, tmp_path):
 
 
 def test_validation_of_nothing_is_refused(downstream, tmp_path):
-    with pytest.raises(ValueError, match="--validation 0.01: holds out none of 6 tiles"):
+    with pytest.raises(ValueError, match=r"--validation 0\.01: holds out none of 6 tiles"):
         finetune_with(tmp_path, downstream, "--validation 0.01 --name a")
 
 

@@ -33,6 +33,8 @@ def test_legends_are_complete(legend):
     assert len(set(legend.colours)) == legend.num_classes
     assert legend.palette().shape == (256, 3)
     assert legend.palette()[0].tolist() == [int(legend.colours[0][i : i + 2], 16) for i in (0, 2, 4)]
+    ignored = legend.palette()[IGNORE_INDEX].astype(int)
+    assert abs(legend.palette()[: legend.num_classes] - ignored).max(axis=1).min() > 90
 
 
 def test_published_legends_by_hand():

@@ -26,6 +26,8 @@ def scene(folder: Path, offset: int, bright: int = 0, metadata=None, **tags) -> 
         ({"offset": 0}, None, (0, "pixels")),
         ({"offset": 1000}, None, (1000, "pixels")),
         ({"offset": 1000}, 0, (0, "told")),
+        ({"offset": 1000}, 1000, (1000, "told")),
+        ({"offset": 0, "bright": 8000}, 1000, (1000, "told")),
         ({"offset": 1000, "PROCESSING_BASELINE": "04.00"}, None, (1000, "metadata")),
         ({"offset": 1000, "metadata": {"properties": {"PROCESSING_BASELINE": "05.10"}}}, None, (1000, "metadata")),
         ({"offset": 0, "metadata": {"properties": {"PROCESSING_BASELINE": "02.06"}}}, None, (0, "metadata")),
@@ -55,6 +57,14 @@ def test_the_offset_follows_the_user_the_metadata_the_pixels(tmp_path, made, tol
 def test_an_offset_in_doubt_is_refused(tmp_path, made, message):
     with pytest.raises(ValueError, match=message):
         offset.decide_offset(*scene(tmp_path / "p1", **made), "p1")
+
+
+def test_an_offset_that_would_clip_dark_pixels_must_be_told_of_that_location(tmp_path):
+    made = scene(tmp_path / "p1", 0)
+    with pytest.raises(ValueError, match=r"of p1: the pixels show no DN offset, .* or --s2_offset_ids p1=1000 if"):
+        offset.decide_offset(*made, "p1", told=1000)
+    assert offset.decide_offset(*made, "p1", told=0, told_by_id={"p1": 1000}) == (1000, "told")
+    assert offset.decide_offset(*made, "p1", told=0, told_by_id={"p2": 1000}) == (0, "told")
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32])

@@ -81,6 +81,8 @@ def test_splits_are_those_of_the_paper_and_the_design(tmp_path):
     chosen = oscd.split_cities(tmp_path, "official", test=["paris"])
     assert (chosen["test"], len(chosen["train"])) == (("paris",), 13)
     assert oscd.split_cities(tmp_path, "official", ["a", "b"], ["c"]) == {"train": ("a", "b"), "test": ("c",)}
+    with pytest.raises(ValueError, match=r"--train_cities .*: a named twice"):
+        oscd.split_cities(tmp_path, "official", ["a", "b", "a"], ["c"])
     with pytest.raises(ValueError, match="b, c would train and test"):
         oscd.split_cities(tmp_path, "official", ["c", "b", "a"], ["b", "c"])
 
@@ -270,6 +272,36 @@ def break_png(root):
     (root / OSCD_FOLDERS["train"] / "paris" / "cm" / "cm.png").write_bytes(b"\x89PNG\r\n")
 
 
+def rotate(root):
+    with rasterio.open(band(root, "B05"), "r+") as dataset:
+        dataset.transform *= rasterio.Affine.rotation(5)
+
+
+def empty_place(root):
+    with rasterio.open(band(root, "B05"), "r+") as dataset:
+        dataset.transform = rasterio.Affine(0, 1e-4, BOX[0], -1e-4, 0, BOX[3])
+
+
+def rotate_first(root):
+    for path in images(root).glob("*.tif"):
+        with rasterio.open(path, "r+") as dataset:
+            dataset.transform *= rasterio.Affine.rotation(5)
+
+
+def add_offset(root):
+    for path in images(root, date=2).glob("*.tif"):
+        write_tiff(path, pixels(path) + np.uint16(1000), box=BOX)
+
+
+def make_black_band(root):
+    write_tiff(band(root, "B04", 2), np.zeros_like(pixels(band(root, "B04", 2))), box=BOX)
+
+
+def make_png_of_zero_and_one(root):
+    write_grey(root, "paris", (np.arange(60 * 66).reshape(60, 66) % 2).astype(np.uint8))
+    (root / OSCD_FOLDERS["train"] / "paris" / "cm" / "paris-cm.tif").unlink()
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -290,6 +322,12 @@ def break_png(root):
         (make_masks_of_two_sizes, r"paris-cm\.tif: differs from cm\.png beside it in size"),
         (make_masks_contradict, r"paris-cm\.tif: differs from cm\.png beside it in \d+ pixels"),
         (break_png, r"cm\.png: cannot be read"),
+        (rotate, r"_B05\.tif: geotransform .* is rotated or empty"),
+        (empty_place, r"_B05\.tif: geotransform .* is rotated or empty"),
+        (rotate_first, r"_B01\.tif: geotransform .* is rotated or empty"),
+        (add_offset, "imgs_2: the pixels show a DN offset of 1000, but these data predate it"),
+        (make_black_band, "imgs_2: every pixel of band B4 is 0"),
+        (make_png_of_zero_and_one, r"cm\.png: grey values 0 and 1, wanted are 0 .* and 255"),
     ],
     ids=lambda case: getattr(case, "__name__", None),
 )

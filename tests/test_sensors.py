@@ -5,6 +5,7 @@ import pytest
 import rasterio
 
 from cromss.sensors import (
+    ORTHO,
     S1,
     S2,
     S2_SUBSETS,
@@ -14,6 +15,7 @@ from cromss.sensors import (
     percentile_zscore,
     quantise,
     reflectance,
+    refuse_offset,
     s2_bands,
     zscore,
 )
@@ -130,6 +132,70 @@ def test_bad_values_are_refused_in_one_line_that_names_the_file(values, sensor, 
         check_values(values, sensor, "tile_7.tif")
     assert "tile_7.tif" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def with_band(name: str, change) -> np.ndarray:
+    image = digital_numbers().astype(np.float64)
+    image[S2.index(name)] = change(image[S2.index(name)])
+    return image
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("B4", np.zeros_like, "every pixel of band B4 is 0"),
+        ("B12", lambda band: np.full_like(band, 700), "every pixel of band B12 is 700"),
+        ("B9", lambda band: band / 10000, "band B9 looks like reflectance"),
+        ("B4", lambda band: band / 40, r"band B4 reaches [\d.]+ where the bands like it reach [\d.]+; is it in DN"),
+        ("B8A", lambda band: band / 40, "band B8A reaches"),
+    ],
+)
+def test_one_bad_band_is_refused_by_name(name, change, message):
+    with pytest.raises(ValueError, match=f"^tile_7.tif: {message}"):
+        check_values(with_band(name, change), S2, "tile_7.tif")
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [("B10", np.zeros_like), ("B10", lambda band: band / 10000), ("B4", lambda band: band / 4), ("B12", np.sqrt)],
+)
+def test_a_dark_band_is_no_bad_band(name, change):
+    check_values(with_band(name, change), S2, "tile_7.tif")
+
+
+def test_bands_in_any_order_are_checked_by_name():
+    names = ("B04", "B08", "B02")
+    with pytest.raises(ValueError, match="every pixel of band B8 is 0"):
+        check_values(with_band("B8", np.zeros_like)[S2.indices(names)], S2, "a.tif", names)
+
+
+def test_one_constant_polarisation_is_refused():
+    image = decibels()
+    image[1] = -20
+    with pytest.raises(ValueError, match="band VH is -20"):
+        check_values(image, S1, "a.tif")
+
+
+def test_an_orthophoto_of_dark_water_passes():
+    image = np.random.default_rng(0).integers(0, 90, (4, 8, 8))
+    image[0] = 0
+    check_values(image, ORTHO, "a.tif")
+
+
+def test_real_tiles_pass_in_any_part(real):
+    for path in sorted((real / "s12_tiles").glob("*/S2L1C*.tif")):
+        with rasterio.open(path) as source:
+            image = source.read()
+        for row, column in np.ndindex(3, 3):
+            check_values(image[:, 64 * row :, 64 * column :][:, :64, :64], S2, str(path))
+
+
+def test_data_that_predate_the_offset_are_refused_with_it():
+    image = digital_numbers(low=5)
+    refuse_offset(image, "imgs_2")
+    refuse_offset(digital_numbers(low=6000, high=9000), "imgs_2")
+    with pytest.raises(ValueError, match=r"^imgs_2: the pixels show a DN offset of 1000, .* predate it; subtract 1000$"):
+        refuse_offset(image + 1000, "imgs_2")
 
 
 def test_offset_is_seen_in_dark_pixels():
