@@ -179,7 +179,9 @@ def check_listing(stores: Mapping[Path, StoreMeta], locations: Sequence[Location
         raise ValueError(f"{next(iter(stores)).parent}: no location to write into it")
     for name in (location.id for location in locations):
         if not name.isprintable() or name != name.strip() or not name or name.startswith("#"):
-            raise ValueError(f"location {name!r}: an id is printable, has no blanks around it, begins with no #; rename it")
+            raise ValueError(
+                f"location {name!r}: an id is printable, has no blanks around it, begins with no #; rename it"
+            )
     if on_error == "stop":
         refuse_incomplete(locations, {meta.modality: meta.num_seasons for meta in stores.values()})
 

@@ -148,6 +148,21 @@ def to_latex(table: Table) -> str:
     )
 
 
+def in_words(metrics: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """Scores of a run or of several in one line of percent, `OA 81.20 +- 0.31 %`; a dash where one is not defined.
+
+    Args:
+        metrics: Fractions in [0, 1] by key, and under `"std"` their spread, if there are several runs.
+        names: Key -> name for people.
+    """
+    words = []
+    for key, name in names.items():
+        score, spread = metrics[key], metrics.get("std", {}).get(key)
+        spread_text = "" if spread is None else f" +- {100 * spread:.2f}"
+        words.append(f"{name} -" if score is None else f"{name} {100 * score:.2f}{spread_text} %")
+    return "  ".join(words)
+
+
 def escape_latex(text: str) -> str:
     """Text as LaTeX prints it."""
     return "".join(_LATEX.get(character, character) for character in text)

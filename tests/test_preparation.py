@@ -213,3 +213,21 @@ def test_incomplete_locations_are_counted_and_the_first_named():
     with pytest.raises(ValueError, match=r"5 of 7 locations are incomplete: location b: .* location e: .*; \.\.\. \("):
         preparation.refuse_incomplete(locations, 2)
     preparation.refuse_incomplete([locations[0], locations[2]], 2)
+
+
+@pytest.mark.parametrize("name", ["#1", "a\nb", " a", "a\t", ""])
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_ids_that_no_file_of_splits_can_hold_are_refused(tmp_path, name, on_error):
+    location, stores = Location(name, {"s2": (Path("a.tif"),) * 4}), {tmp_path / "out" / "s2.lmdb": METAS[1]}
+    with pytest.raises(
+        ValueError, match=r"^location '.*': an id is printable, .* begins with no #; rename it$"
+    ) as error:
+        preparation.run(stores, [location], prepare=None, on_error=on_error)
+    assert str(error.value).isprintable()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_an_empty_listing_is_refused(tmp_path, on_error):
+    with pytest.raises(ValueError, match=r"out: no location to write into it$"):
+        preparation.run({tmp_path / "out" / "s2.lmdb": METAS[1]}, [], prepare=None, on_error=on_error)

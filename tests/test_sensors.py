@@ -194,7 +194,9 @@ def test_data_that_predate_the_offset_are_refused_with_it():
     image = digital_numbers(low=5)
     refuse_offset(image, "imgs_2")
     refuse_offset(digital_numbers(low=6000, high=9000), "imgs_2")
-    with pytest.raises(ValueError, match=r"^imgs_2: the pixels show a DN offset of 1000, .* predate it; subtract 1000$"):
+    with pytest.raises(
+        ValueError, match=r"^imgs_2: the pixels show a DN offset of 1000, .* predate it; subtract 1000$"
+    ):
         refuse_offset(image + 1000, "imgs_2")
 
 

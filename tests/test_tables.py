@@ -11,7 +11,7 @@ from conftest import REPOSITORY
 
 from cromss.downstream_sets import CHANGE_SCORES, CLASS_SCORES, DOWNSTREAM_SETS
 from cromss.settings.finetuning import FinetuneSettings
-from cromss.tables import escape_latex, read_published, summarise, tabulate, to_csv, to_latex, to_markdown
+from cromss.tables import escape_latex, in_words, read_published, summarise, tabulate, to_csv, to_latex, to_markdown
 
 PUBLISHED = REPOSITORY / "train_scripts" / "published_results.csv"
 SCORES = {"oa": "OA", "miou": "mIoU"}
@@ -200,3 +200,10 @@ def test_published_scores_must_be_percentages(value, tmp_path):
     path.write_text(f'weights,oa\nrandom,"{value}"\n')
     with pytest.raises(ValueError, match=r"p\.csv, line 2: oa .* is no percentage"):
         read_published(path, ["oa"])
+
+
+def test_scores_in_words():
+    names = {"oa": "OA", "iou": "IoU"}
+    assert in_words({"oa": 0.9123456, "iou": None}, names) == "OA 91.23 %  IoU -"
+    several = {"oa": 0.5, "iou": 0.25, "std": {"oa": 0.01, "iou": None}}
+    assert in_words(several, names) == "OA 50.00 +- 1.00 %  IoU 25.00 %"

@@ -1,6 +1,5 @@
 """Results bench: a grid of transfers, run cell by cell, with its tables beside the published ones."""
 
-import re
 import time
 import traceback
 from collections import Counter
@@ -13,7 +12,7 @@ from typing import Any
 from cromss.config import replace_text, run
 from cromss.downstream_sets import DOWNSTREAM_SETS
 from cromss.settings.bench import BenchSettings, Cell, list_cells
-from cromss.tables import Table, read_published, tabulate, to_csv, to_latex, to_markdown
+from cromss.tables import Table, in_words, read_published, tabulate, to_csv, to_latex, to_markdown
 
 PUBLISHED = Path(__file__).with_name("published_results.csv")
 
@@ -62,18 +61,12 @@ def run_cells(cells: Sequence[Cell], after_each: Callable[[], object]) -> None:
         failure = folder_of(cell) / "failure.txt"
         failure.unlink(missing_ok=True)
         try:
-            print(told_scores(finetune(cell.settings), cell.settings.data.task.scores), flush=True)
+            print(in_words(finetune(cell.settings), cell.settings.data.task.scores), flush=True)
         except Exception as error:  # whatever it is, the other cells go on
             failure.parent.mkdir(parents=True, exist_ok=True)
             replace_text(failure, f"{one_line(error)}\n\n{traceback.format_exc()}")
             print(f"failed: {one_line(error)}", flush=True)
         after_each()
-
-
-def told_scores(metrics: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    """Scores in one line of percent; a dash where one is not defined."""
-    known = {name: metrics[key] for key, name in names.items()}
-    return "  ".join(f"{name} -" if score is None else f"{name} {100 * score:.2f} %" for name, score in known.items())
 
 
 def one_line(error: Exception) -> str:
@@ -99,35 +92,31 @@ def outcome(cell: Cell) -> dict[str, Any]:
     The status is done, failed, missing, or other, where its folder holds a run with other settings.
     """
     from cromss.training.downstream import downstream_bands
-    from cromss.training.run_folder import RunFolder
+    from cromss.training.run_folder import OtherSettings, RunFolder
 
     data, folder, failure = cell.settings.data, RunFolder(folder_of(cell)), folder_of(cell) / "failure.txt"
-    metrics, reason = None, failure.read_text().partition("\n")[0] if failure.exists() else ""
+    reason = failure.read_text().partition("\n")[0] if failure.exists() else ""
+    status, metrics = "failed" if reason else "missing", None
     try:
         folder.refuse_other_settings(cell.settings)
         metrics = folder.finished(cell.settings)
+    except OtherSettings as error:
+        status, reason = "other", error.changes
     except ValueError as error:
-        reason = str(error)
-    other, known = other_settings(reason), metrics or {}
+        status, reason = "failed", str(error)
+    known = metrics or {}
     return cell.coordinates | {
         "dataset": data.dataset,
         "data_path": data.data_path or data.test_path,
         "encoder": cell.settings.model.model_type,
         "bands": sum(map(len, downstream_bands(data).values())),
-        "status": "done" if metrics else "other" if other else "failed" if reason else "missing",
+        "status": "done" if metrics else status,
         **{key: None if known.get(key) is None else 100 * known[key] for key in data.task.scores},
         "train_tiles": known.get("train_tiles"),
         "seconds": known.get("seconds"),
         "run": str(folder_of(cell)),
-        "reason": "" if metrics else other or reason,
+        "reason": "" if metrics else reason,
     }
-
-
-def other_settings(reason: str) -> str:
-    """What differs between a cell and the run in its folder, from the reason of its refusal; empty if nothing."""
-    differing = re.search(r"holds a run with other settings \((.*)\)", reason)
-    longer = re.match(r"--epochs (\d+): .* has finished (\d+) epochs already", reason)
-    return differing[1] if differing else f"epochs {longer[2]} -> {longer[1]}" if longer else ""
 
 
 def write_results(cells: Sequence[Cell], home: Path) -> str:

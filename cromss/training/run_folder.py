@@ -26,6 +26,20 @@ def free_to_change(flat: Mapping[str, Any]) -> frozenset[str]:
     return FREE_TO_CHANGE - {"epochs"} if follow else FREE_TO_CHANGE
 
 
+class OtherSettings(ValueError):
+    """The folder holds a run with other settings.
+
+    Attributes:
+        changes: What differs, as `epochs 8 -> 7`.
+    """
+
+    def __init__(self, folder: Path, changes: str) -> None:
+        super().__init__(
+            f"{folder} holds a run with other settings ({changes}); choose another --name, or --resume none"
+        )
+        self.changes = changes
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """`<save_dir>/<name>/`: config.yaml, checkpoints/, metrics.csv, metrics.json, panels/, TensorBoard files."""
@@ -56,7 +70,8 @@ class RunFolder:
         """Metrics of a finished run with these settings, or `None`.
 
         Raises:
-            ValueError: The folder holds a longer run, or one with other settings.
+            OtherSettings: The folder holds a longer run, or one with other settings.
+            ValueError: Its files are damaged.
         """
         runtime, optimisation = settings.runtime, settings.optimisation
         if runtime.resume != "auto" or not (self.path / "metrics.json").exists():
@@ -64,9 +79,7 @@ class RunFolder:
         self.refuse_other_settings(settings)
         metrics = _read(self.path / "metrics.json", json.loads, ("epochs", "max_steps"))
         if metrics["epochs"] > optimisation.epochs:
-            raise ValueError(
-                f"--epochs {optimisation.epochs}: {self.path} has finished {metrics['epochs']} epochs already"
-            )
+            raise OtherSettings(self.path, f"epochs {metrics['epochs']} -> {optimisation.epochs}")
         same_length = (metrics["epochs"], metrics["max_steps"]) == (optimisation.epochs, runtime.max_steps)
         return metrics if same_length else None
 
@@ -106,7 +119,7 @@ class RunFolder:
         return content
 
     def refuse_other_settings(self, settings: Any) -> None:
-        """Raise ValueError when the folder holds a run that was started with other settings."""
+        """Raise OtherSettings when the folder holds a run that was started with other settings."""
         file = self.path / "config.yaml"
         if not (self.path / "metrics.json").exists() and not any(self.checkpoints.glob("*.ckpt")):
             return  # nothing to go on from: a start that was refused, say
@@ -119,9 +132,7 @@ class RunFolder:
         changed = [k for k in now if k not in free and before.get(k) != now[k]]
         if changed:
             shown = ", ".join(f"{key} {before.get(key)} -> {now[key]}" for key in changed[:4])
-            raise ValueError(
-                f"{self.path} holds a run with other settings ({shown}); choose another --name, or --resume none"
-            )
+            raise OtherSettings(self.path, shown)
 
     def _move_aside(self) -> None:
         if self.path.exists():
