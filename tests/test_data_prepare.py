@@ -591,7 +591,7 @@ def test_a_bad_city_stops_or_is_skipped_and_the_rest_resumed(tmp_path):
 def test_all_cities_are_looked_at_before_the_first_is_written(tmp_path):
     write_oscd(tmp_path / "raw", ["paris", "rennes", "pisa"])
     shutil.rmtree(next((tmp_path / "raw").glob("*Images/pisa/imgs_2")))
-    with pytest.raises(ValueError, match="1 of 1 .* incomplete: location pisa: 1 s2 scenes, wanted 2"):
+    with pytest.raises(ValueError, match=r"1 of 1 .* incomplete: location pisa: 1 s2 scenes, wanted 2"):
         write_change(tmp_path)
     assert not (tmp_path / "out").exists()
 
