@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import rasterio
 
+from cromss.input_checks import UndecidableOffset, detect_offset, shown_offset
 from cromss.scene_names import scene_time
-from cromss.sensors import S2, S2_OFFSET, UndecidableOffset, detect_offset, shown_offset
+from cromss.sensors import S2, S2_OFFSET
 
 OFFSET_BASELINE = 4.0
 """First Sentinel-2 processing baseline whose DN carry the offset (04.00)."""

@@ -15,10 +15,11 @@ import numpy as np
 import rasterio
 from rasterio.errors import RasterioError
 
+from cromss.input_checks import check_values, refuse_offset
 from cromss.layouts import Location, check_location
 from cromss.legends import IGNORE_INDEX, OSCD, Legend
 from cromss.scenes import Grid, band_files, read_labels, read_on_grid, scene_grid
-from cromss.sensors import S2, check_values, refuse_offset
+from cromss.sensors import S2
 
 TRAIN_CITIES = (
     *("aguasclaras", "bercy", "bordeaux", "nantes", "paris", "rennes", "saclay_e"),

@@ -15,8 +15,9 @@ from rasterio.errors import RasterioError
 from rasterio.transform import array_bounds
 from rasterio.warp import reproject
 
+from cromss.input_checks import check_values
 from cromss.legends import Legend
-from cromss.sensors import MODALITIES, ORTHO, Modality, canonical_band, check_values
+from cromss.sensors import MODALITIES, ORTHO, Modality, canonical_band
 
 MAX_VALUES = 1 << 28
 """Values in one file of a scene, beyond which it is no tile."""

@@ -17,9 +17,10 @@ from cromss import layouts, preparation
 from cromss.aligned_stores import Prepared, refuse_changed_offsets
 from cromss.config import run
 from cromss.downstream_sets import DOWNSTREAM_SETS, DownstreamSet
+from cromss.input_checks import refuse_offset
 from cromss.offset import offsets_by_id
 from cromss.scenes import check_bands
-from cromss.sensors import ORTHO, refuse_offset
+from cromss.sensors import ORTHO
 from cromss.store import StoreMeta
 
 

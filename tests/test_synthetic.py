@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from cromss.input_checks import check_values, detect_offset
 from cromss.legends import NOL
-from cromss.sensors import S1, S2, check_values, detect_offset
+from cromss.sensors import S1, S2
 from cromss.synthetic import (
     Ground,
     NoiseModel,

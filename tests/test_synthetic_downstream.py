@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import rasterio
 
+from cromss.input_checks import check_values
 from cromss.legends import DW, NYC, OSM
-from cromss.sensors import ORTHO, S1, S2, check_values
+from cromss.sensors import ORTHO, S1, S2
 from cromss.synthetic import city_names, write_dw, write_nyc, write_oscd, write_osm
 from cromss.synthetic.change import town_pair
 from cromss.synthetic.experts import clouded, left_out

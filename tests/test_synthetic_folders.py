@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import rasterio
 
+from cromss.input_checks import check_values
 from cromss.legends import DFC2020
-from cromss.sensors import S1, S2, check_values
+from cromss.sensors import S1, S2
 from cromss.synthetic import NoiseModel, landscape, write_dfc2020, write_nol
 
 COARSE = {2: ("B5", "B6", "B7", "B8A", "B11", "B12"), 6: ("B1", "B9", "B10")}

@@ -9,9 +9,10 @@ import numpy as np
 from cromss import default_sets
 from cromss.datamodule import StacksData
 from cromss.datasets import SeasonStacks, Store
+from cromss.input_checks import check_values
 from cromss.legends import IGNORE_INDEX
 from cromss.normalization import NORMALIZATIONS
-from cromss.sensors import MODALITIES, check_values
+from cromss.sensors import MODALITIES
 from cromss.settings import DownstreamData, FinetuneSettings
 from cromss.splits import blocked_holdout, place_of, saved_order, take
 from cromss.store import open_part
