@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -39,3 +40,12 @@ def reference(shared: Path) -> Path:
 def real(shared: Path) -> Path:
     """Small real tiles."""
     return shared / "real"
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Small tensors: more threads only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -10,7 +10,7 @@ from published import reference_model
 
 from cromss.models import build_pretrainer, encoders
 
-torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @cache

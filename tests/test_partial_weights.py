@@ -10,7 +10,7 @@ from cromss.models import build_change_segmenter, build_pretrainer, build_segmen
 from cromss.models.published_names import to_published
 from cromss.models.weights import WeightsError, load_segmenter
 
-torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CLASSES = 5
 BLOCKS = [f"decoder.blocks.{i}." for i in range(5)]

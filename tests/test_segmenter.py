@@ -10,7 +10,7 @@ from cromss.models import build_change_segmenter, build_segmenter, build_twin_se
 from cromss.models.encoders import ARCHITECTURES
 from cromss.models.segmenter import Segmenter
 
-torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def step(model: torch.nn.Module, images: torch.Tensor) -> None:

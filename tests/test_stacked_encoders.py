@@ -6,7 +6,7 @@ import torch
 from cromss.models import build_change_segmenter, build_segmenter, build_twin_segmenter
 from cromss.models.stacked_encoders import SiameseEncoder, TwinEncoder
 
-torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 BANDS = {"s1": 2, "s2": 4}
 

@@ -12,7 +12,7 @@ from cromss.models.weight_files import WeightsError, read_state_dict, told_bands
 from cromss.models.weights import inspect, load_encoder
 from cromss.sensors import S2, S2_SUBSETS
 
-torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("container", ["state_dict", "model_state_dict", "model", "teacher", "student"])

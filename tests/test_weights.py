@@ -26,7 +26,7 @@ from cromss.models import build_pretrainer
 from cromss.models.weights import WeightsError, check_bands, inspect, load_encoder
 from cromss.sensors import S1, S2, S2_SUBSETS
 
-torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 # file: how it is made, bands of its Sentinel-2 encoder | asked for: bands, source | found: layout, prefix, modality
 FOREIGN = {
@@ -249,3 +249,9 @@ def test_the_modality_asked_for_stands_where_the_file_tells_none(tmp_path):
     with pytest.raises(WeightsError, match="trained on bands B2 B3 B4, but B4 B3 B2 are fed"):
         check_bands(report, S2_SUBSETS[3])
     assert load_encoder(encoder(3), path).modality is None
+
+
+def test_whole_numbers_are_no_weights(tmp_path):
+    state = {name: (100 * value).to(torch.int8) for name, value in tensors().items()}
+    with pytest.raises(WeightsError, match=r"is torch\.int8, not torch\.float32"):
+        load_encoder(encoder(), save(state, tmp_path / "w.pt"))

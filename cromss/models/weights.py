@@ -267,7 +267,7 @@ def _misfit(name: str, own: torch.Tensor, found: torch.Tensor | None) -> str | N
         return None if _is_counter(name) else f"{name} is missing"
     if found.shape != own.shape:
         return f"{name} is {tuple(found.shape)}, not {tuple(own.shape)}"
-    if own.is_floating_point() != found.is_floating_point():
+    if own.is_floating_point() and not found.is_floating_point():
         return f"{name} is {found.dtype}, not {own.dtype}"
     return None if torch.isfinite(found).all() else f"{name} holds NaN or infinity"
 
