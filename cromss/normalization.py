@@ -5,6 +5,7 @@ Every function takes raw values `(C, H, W)` in the modality's unit, the modality
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
@@ -34,6 +35,48 @@ STANDARD = MappingProxyType(
     }
 )
 """Modality -> mean and standard deviation of all its bands (SSL4EO-S12, as torchgeo records them with the weights)."""
+
+FMOW_SENTINEL = replace(
+    S2,
+    mean=(
+        *(1370.19151926, 1184.3824625, 1120.77120066, 1136.26026392, 1263.73947144, 1645.40315151, 1846.87040806),
+        *(1762.59530783, 1972.62420416, 582.72633433, 14.77112979, 1732.16362238, 1247.91870117),
+    ),
+    std=(
+        *(633.15169573, 650.2842772, 712.12507725, 965.23119807, 948.9819932, 1108.06650639, 1258.36394548),
+        *(1233.1492281, 1364.38688993, 472.37967789, 14.3114637, 1310.36996126, 1087.6020813),
+    ),
+    source="fMoW-Sentinel, as recorded in the code of SatMAE (arXiv 2207.08051)",
+)
+"""Sentinel-2 with the statistics of fMoW-Sentinel."""
+
+DOFA = MappingProxyType(
+    {
+        S1.name: {"VV": (166.36275909, 64.83126309), "VH": (88.45542715, 43.07350145)},
+        S2.name: {
+            "B4": (114.1099739, 77.84352553),
+            "B3": (114.81779093, 69.96844919),
+            "B2": (126.63977424, 67.42465279),
+            "B5": (84.33539309, 64.57022983),
+            "B6": (97.84789168, 61.72545487),
+            "B7": (103.94461911, 61.34187099),
+            "B8": (101.435633, 60.29744676),
+            "B11": (72.32804172, 47.88519516),
+            "B12": (56.66528851, 42.55886798),
+        },
+    }
+)
+"""Modality -> band -> mean and standard deviation of SatlasPretrain's 8-bit images (zhu-xlab/DOFA, README).
+
+The README calls the bands of Sentinel-1 "vh, vv", but reads VV first; VV is the brighter one.
+"""
+
+S1_GAIN = 600
+"""Sentinel-1's 8-bit amplitude over the root of sigma0, where images are made as SatlasPretrain's.
+
+These hold the amplitudes of ESA's uncalibrated products, cut at 255 (allenai/satlas, issue 49), whose gain
+changes across the swath. The value is our estimate: it brings real images near the statistics `DOFA`.
+"""
 
 _RGB = {S2.name: S2_SUBSETS[3], ORTHO.name: ("R", "G", "B")}
 
@@ -95,14 +138,8 @@ def satlas(values: np.ndarray, modality: Modality, bands: Bands = None) -> np.nd
     """
     _check_offered("satlas", modality, (S2.name,))
     names = _check_raw(values, modality, bands)
-    unknown = [name for name in names if name not in S2_SUBSETS[92]]
-    if unknown:
-        raise ValueError(
-            f"satlas normalization: {' '.join(unknown)} are not among its bands {' '.join(S2_SUBSETS[92])}; "
-            "choose --n_channels 92"
-        )
-    top = np.float32([TRUE_COLOUR_DN if name in S2_SUBSETS[3] else SATLAS_DN for name in names])
-    return np.clip(np.asarray(values, np.float32) / top[:, None, None], 0, 1)
+    _check_satlas_bands("satlas", names)
+    return _as_satlas(values, names)
 
 
 def imagenet(values: np.ndarray, modality: Modality, bands: Bands = None) -> np.ndarray:
@@ -124,6 +161,37 @@ def imagenet(values: np.ndarray, modality: Modality, bands: Bands = None) -> np.
     return (unit - mean) / std
 
 
+def satmae(values: np.ndarray, modality: Modality, bands: Bands = None) -> np.ndarray:
+    """uint8 of mean +- 2 std of fMoW-Sentinel, truncating: SatMAE and SatMAE++ (arXiv 2207.08051, 2403.05419).
+
+    Raises:
+        ValueError: Another sensor, values that are quantised already, or other bands than named.
+    """
+    _check_offered("satmae", modality, (S2.name,))
+    _check_raw(values, modality, bands)
+    return quantise(values, FMOW_SENTINEL, bands)
+
+
+def dofa(values: np.ndarray, modality: Modality, bands: Bands = None) -> np.ndarray:
+    """The z-score of images in 0..255 as of SatlasPretrain, with the statistics `DOFA` (arXiv 2403.15356).
+
+    Sentinel-2 is brought there as in `satlas`, Sentinel-1 by `S1_GAIN`. The rounding to 8 bits is left out.
+
+    Raises:
+        ValueError: An orthophoto, a band without statistics, values that are quantised already, or other
+            bands than named.
+    """
+    _check_offered("dofa", modality, DOFA)
+    names = _check_raw(values, modality, bands)
+    if modality.name == S1.name:
+        image = np.minimum(S1_GAIN * 10 ** (np.asarray(values, np.float32) / 20), 255)
+    else:
+        _check_satlas_bands("dofa", names)
+        image = 255 * _as_satlas(values, names)
+    mean, std = np.float32([DOFA[modality.name][name] for name in names]).T[..., None, None]
+    return (image - mean) / std
+
+
 NORMALIZATIONS: MappingProxyType[str, Normalization] = MappingProxyType(
     {
         "common": common,
@@ -132,6 +200,8 @@ NORMALIZATIONS: MappingProxyType[str, Normalization] = MappingProxyType(
         "standard": standard,
         "satlas": satlas,
         "imagenet": imagenet,
+        "satmae": satmae,
+        "dofa": dofa,
     }
 )
 """Name -> function `(values, modality, bands) -> values`."""
@@ -140,6 +210,21 @@ NORMALIZATIONS: MappingProxyType[str, Normalization] = MappingProxyType(
 def _check_offered(name: str, modality: Modality, offered: object) -> None:
     if modality.name not in offered:
         raise ValueError(f"{name} normalization: not known for {modality.title}; choose --normalization common")
+
+
+def _check_satlas_bands(name: str, bands: tuple[str, ...]) -> None:
+    unknown = [band for band in bands if band not in S2_SUBSETS[92]]
+    if unknown:
+        raise ValueError(
+            f"{name} normalization: {' '.join(unknown)} are not among its bands {' '.join(S2_SUBSETS[92])}; "
+            "choose --n_channels 92"
+        )
+
+
+def _as_satlas(values: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    """Sentinel-2 DN -> the true-colour image and the other bands of Satlas, all in [0, 1]."""
+    top = np.float32([TRUE_COLOUR_DN if name in S2_SUBSETS[3] else SATLAS_DN for name in names])
+    return np.clip(np.asarray(values, np.float32) / top[:, None, None], 0, 1)
 
 
 def _check_raw(values: np.ndarray, modality: Modality, bands: Bands) -> tuple[str, ...]:

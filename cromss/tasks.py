@@ -1,7 +1,7 @@
 """Lightning tasks: pretraining on noisy labels, and transfer to exact ones."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,6 @@ from cromss.losses import as_two_classes, segmentation_loss
 from cromss.metrics import scores
 from cromss.objective import CrossModalObjective
 
-Optimiser = Callable[[Iterable[nn.Parameter]], dict[str, Any]]
 StagedOptimiser = Callable[[Sequence[Sequence[nn.Parameter]]], dict[str, Any]]
 Score = Callable[[Tensor], dict[str, Any]]
 
@@ -59,11 +58,12 @@ class PretrainTask(L.LightningModule):
     """Noisy-label pretraining of one modality or of twins.
 
     Args:
-        model: Takes one image `(B, C, H, W)` a modality, returns branch -> logits `(B, K, H, W)`.
+        model: Takes one image `(B, C, H, W)` a modality, returns branch -> logits `(B, K, H, W)`; its
+            `stages()` are its trainable parameters from input to output.
         objective: The training loss.
         train_transform: Prepares training batches.
         eval_transform: Prepares validation batches.
-        optimiser: Parameters -> what `configure_optimizers` returns.
+        optimiser: Stages of the model -> what `configure_optimizers` returns.
         legend: Classes to report.
         bands: Modality -> band names.
         score_training: Score the training batches, too.
@@ -75,7 +75,7 @@ class PretrainTask(L.LightningModule):
         objective: CrossModalObjective,
         train_transform: BatchTransform,
         eval_transform: BatchTransform,
-        optimiser: Optimiser,
+        optimiser: StagedOptimiser,
         legend: Legend,
         bands: Mapping[str, Sequence[str]],
         score_training: bool = False,
@@ -89,7 +89,7 @@ class PretrainTask(L.LightningModule):
         self.train_scores = Scoreboard(branches, legend.num_classes) if score_training else None
 
     def configure_optimizers(self) -> Any:
-        return self.optimiser(p for p in self.model.parameters() if p.requires_grad)
+        return self.optimiser(self.model.stages())
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         ready = self.train_transform(batch)

@@ -37,13 +37,27 @@ environment_flags() {
     flags+=(--epochs 20 --batch_size 8 --learning_rate 1e-3)
     [[ $set != oscd ]] || flags+=(--synthetic_tiles 12 4) # cities, of about two tiles each
   fi
-  [[ -z ${ENCODER:-} ]] || flags+=(--model_type "$ENCODER")
+  encoder_flags
   [[ -z ${FRACTION:-} ]] || flags+=(--n_train 0 --fraction "$FRACTION")
   read -ra seeds <<<"${SEED:-42}"
   for seed in "${seeds[@]}"; do
     [[ $seed =~ ^[0-9]+$ ]] || usage "SEED='$SEED': separate seeds, whole numbers, by blanks"
   done
   flags+=(--seed "${seeds[@]}")
+}
+
+# Append to the caller's flags ENCODER, with the bands it takes, and HEAD, which for ViTs is UPerNet unless set.
+encoder_flags() {
+  local head=${HEAD:-}
+  case ${ENCODER:-} in
+    satmae_*) flags+=(--n_channels 10) ;;
+    scalemae_*) flags+=(--n_channels 3) ;;
+  esac
+  case ${ENCODER:-} in
+    vit_* | satmae_* | scalemae_* | dofa_*) head=${head:-upernet} ;;
+  esac
+  [[ -z ${ENCODER:-} ]] || flags+=(--model_type "$ENCODER")
+  [[ -z $head ]] || flags+=(--model_framework "$head")
 }
 
 # Set the caller's python: an interpreter that has the packages.
@@ -67,9 +81,11 @@ usage: bash ft_scripts/ft_$set.sh [${inputs// /|}] [WEIGHTS] [frozen|tuned] [fur
 WEIGHTS is random, imagenet or a checkpoint file. Environment:
   DATA      folder with train/ and test/ stores, as data_prepare writes them; empty for the synthetic set
   ENCODER   encoder of the weights         (as in train_scripts/configs/ft_$set.yaml)
+            satmae_* takes 10 bands, scalemae_* 3, unless --n_channels says otherwise
+  HEAD      segmentation head              (upernet for ViTs: vit_*, satmae_*, scalemae_*, dofa_*; else the set's)
   SEED      one seed or several            (42)
   FRACTION  percent of the training tiles  (100)
-  SMALL     1 for ResNet-18 on a few small tiles, 20 epochs
+  SMALL     1 for ResNet-18, or ENCODER, on a few small tiles, 20 epochs
   SAVE_DIR  parent of the run folders      (runs)
   PYTHON    interpreter                    (.venv/bin/python if there, else python3)
 TEXT

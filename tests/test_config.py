@@ -161,6 +161,21 @@ def test_short_flags():
         (MultiModalSettings, "--learning_rate inf", "--learning_rate inf"),
         (MultiModalSettings, "--consist_loss_weight -1", "--consist_loss_weight"),
         (MultiModalSettings, "--lr_adjust_type exp", "--lr_adjust 30"),
+        (MultiModalSettings, "--lr_adjust_type cos", "--lr_adjust 30: must be a final rate of at most"),
+        (MultiModalSettings, "--lr_adjust_type cos --lr_adjust -1e-5", "--lr_adjust -1e-05"),
+        (MultiModalSettings, "--lr_adjust_type cos --lr_adjust nan", "--lr_adjust nan"),
+        (MultiModalSettings, "--layer_decay 0", "--layer_decay 0.0: must be over 0 and at most 1"),
+        (MultiModalSettings, "--layer_decay 1.1", "--layer_decay 1.1"),
+        (MultiModalSettings, "--warmup_epochs 5", "--warmup_epochs 5: must be 0 with --lr_adjust_type rop"),
+        (MultiModalSettings, "--warmup_epochs -1", "--warmup_epochs -1"),
+        (FinetuneSettings, "--warmup_epochs 50", "--warmup_epochs 50: must be at least 0 and under --epochs 50"),
+        (FinetuneSettings, "--warmup_epochs 9 --scheduler_values 9", "must be epochs over --warmup_epochs 9"),
+        (
+            FinetuneSettings,
+            "--warmup_epochs 9 --scheduler_type step --scheduler_values 20 8",
+            "--scheduler_values 20.0 8.0: must be epochs over --warmup_epochs 9",
+        ),
+        (FinetuneSettings, "--optimizer lion", "--optimizer"),
         (FinetuneSettings, "--n_train -3", "--n_train -3"),
         (FinetuneSettings, "--encoder_depth 7", "--encoder_depth 7"),
         (FinetuneSettings, "--scheduler_values 8 -1", "--scheduler_values 8.0 -1.0"),
@@ -170,6 +185,93 @@ def test_short_flags():
 )
 def test_bad_flags_end_in_one_line(settings, arguments, message, capsys):
     assert message in error_of(settings, arguments.split(), capsys)
+
+
+VIT, SATMAE, SCALEMAE, DOFA = (
+    f"--model_type {name}"
+    for name in (
+        *("vit_small_patch16_224", "satmae_large_patch8_96", "scalemae_large_patch16_224"),
+        "dofa_base_patch16_224",
+    )
+)
+UPERNET = "--model_framework upernet"
+
+
+@pytest.mark.parametrize(
+    ("settings", "arguments", "message"),
+    [
+        (MultiModalSettings, f"{VIT} --patch_size 3", "--patch_size 3: must be 4 to 32, or 0"),
+        (MultiModalSettings, f"{VIT} --patch_size 64", "--patch_size 64"),
+        (MultiModalSettings, f"{VIT} --image_size 8", "--image_size 8: must be 16 to 8192, or 0"),
+        (MultiModalSettings, f"{VIT} --image_size -224", "--image_size -224"),
+        (MultiModalSettings, f"{VIT} --drop_path 1", "--drop_path 1.0: must be at least 0 and under 1"),
+        (MultiModalSettings, f"{VIT} --drop_path nan", "--drop_path nan"),
+        (MultiModalSettings, f"{VIT} --wavelengths 0.5", "--wavelengths 0.5: must be left out with"),
+        (MultiModalSettings, f"{DOFA} --wavelengths 0", "--wavelengths 0.0: must be in um, over 0 and finite"),
+        (MultiModalSettings, f"{DOFA} --wavelengths inf", "--wavelengths inf"),
+        (MultiModalSettings, f"{DOFA} --wavelengths 0.5", "must be 15 numbers, one for each band of s1 and s2"),
+        (MultiModalSettings, "--patch_size 8", "--patch_size 8: must be left out with --model_type resnet50"),
+        (MultiModalSettings, "--image_size 96", "--image_size 96: must be left out"),
+        (SingleModalSettings, "--drop_path 0.1", "--drop_path 0.1: must be left out"),
+        (FinetuneSettings, "--grad_checkpointing", "--grad_checkpointing True: must be left out"),
+        (FinetuneSettings, "--wavelengths 0.5", "--wavelengths 0.5: must be left out"),
+        (FinetuneSettings, "--model_type tu-vit_small_patch16_224 --patch_size 8", "which is no ViT"),
+        (MultiModalSettings, f"{SATMAE} --n_channels 10", f"{SATMAE}: must be another encoder but for --input_type s2"),
+        (MultiModalSettings, f"{SCALEMAE} --n_channels 3", "scalemae takes Sentinel-2 alone"),
+        (SingleModalSettings, f"{SATMAE} --n_channels 10 --input_type s1", "satmae takes Sentinel-2 alone"),
+        (SingleModalSettings, SATMAE, f"--n_channels 13: must be 10 with {SATMAE}"),
+        (SingleModalSettings, f"{SCALEMAE} --n_channels 10", f"--n_channels 10: must be 3 with {SCALEMAE}"),
+        (FinetuneSettings, f"{SATMAE} {UPERNET} --n_channels 9", "--n_channels 9: must be 10"),
+        (FinetuneSettings, f"{SCALEMAE} {UPERNET}", "--n_channels 13: must be 3"),
+        (FinetuneSettings, f"{SATMAE} {UPERNET} --n_channels 10 --input_type s12", "but for --input_type s2"),
+        (FinetuneSettings, f"{SCALEMAE} {UPERNET} --n_channels 3 --input_type s1", "but for --input_type s2"),
+        (FinetuneSettings, f"{DOFA} {UPERNET} --wavelengths 0.49 0.56", "must be 13 numbers, one for each band of s2"),
+        (
+            FinetuneSettings,
+            f"{DOFA} {UPERNET} --dataset NYC --input_type ortho",
+            "must be 4 numbers, one for each band",
+        ),
+        (
+            FinetuneSettings,
+            VIT,
+            f"--model_framework pspnet: must be unet, fpn, upernet or segmenter with the ViT {VIT}",
+        ),
+        (FinetuneSettings, "--model_framework segmenter", "must be another head with --model_type resnet50"),
+        (FinetuneSettings, f"{VIT} {UPERNET} --encoder_depth 4", "--encoder_depth 4: must be 0 with the ViT"),
+        (
+            FinetuneSettings,
+            f"{VIT} --model_framework unet --weight_path a.ckpt --weight_load_tag de2",
+            "--weight_load_tag de2: must be encoder with the ViT",
+        ),
+        (FinetuneSettings, "--weight_source timm", "--weight_source"),
+    ],
+)
+def test_encoders_that_do_not_fit_end_in_one_line(settings, arguments, message, capsys):
+    assert message in error_of(settings, arguments.split(), capsys)
+
+
+@pytest.mark.parametrize(
+    ("settings", "arguments"),
+    [
+        (MultiModalSettings, f"{VIT} --patch_size 8 --image_size 96 --drop_path 0.1 --grad_checkpointing"),
+        (MultiModalSettings, f"{VIT} --lr_adjust_type cos --lr_adjust 0 --warmup_epochs 9 --layer_decay 0.75"),
+        (MultiModalSettings, f"{DOFA} --n_channels 3 --wavelengths 5.4 5.4 0.66 0.56 0.49 --optimizer adamw"),
+        (SingleModalSettings, f"{SATMAE} --n_channels 10"),
+        (SingleModalSettings, f"{SCALEMAE} --n_channels 3"),
+        (FinetuneSettings, f"{SATMAE} {UPERNET} --n_channels 10 --weight_path a.pth --weight_source satmae"),
+        (FinetuneSettings, f"{SCALEMAE} {UPERNET} --n_channels 3 --weight_path a.pth --weight_source scalemae"),
+        (FinetuneSettings, f"{DOFA} {UPERNET} --input_type s12 --fusion_type twin"),
+        (FinetuneSettings, f"{DOFA} {UPERNET} --n_channels 92 --wavelengths {' '.join(['0.5'] * 9)}"),
+        (FinetuneSettings, f"{DOFA} {UPERNET} --dataset NYC --input_type ortho --wavelengths 0.8 0.66 0.56 0.49"),
+        *((FinetuneSettings, f"{VIT} --model_framework {head}") for head in ("unet", "fpn", "upernet", "segmenter")),
+        (FinetuneSettings, "--warmup_epochs 5 --scheduler_values 6 1e-6"),
+        (FinetuneSettings, "--warmup_epochs 5 --scheduler_type exp --scheduler_values 0.9"),
+    ],
+)
+def test_encoders_and_schedules_that_fit_survive_yaml(settings, arguments, tmp_path):
+    wanted = parse(settings, arguments.split())
+    save_yaml(wanted, tmp_path / "a.yaml")
+    assert parse(settings, ["--config", str(tmp_path / "a.yaml")]) == wanted
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ ROOMS = (
     ("__init__", "sensors", "legends", "store"),
     (
         *("noisy_labels", "losses", "metrics", "layouts", "scenes", "panels"),
-        *("downstream_sets", "input_checks", "normalization", "oscd", "scene_names", "splits", "tables"),
+        *("downstream_sets", "encoder_names", "input_checks", "normalization", "oscd", "scene_names"),
+        *("splits", "tables"),
     ),
     (
         *("objective", "models", "datasets", "batch_transforms", "synthetic", "optimisers"),
@@ -23,7 +24,7 @@ LAYERS = {room: layer for layer, rooms in enumerate(ROOMS) for room in rooms}
 NO_TORCH = {
     *("sensors", "legends", "store", "layouts", "scenes", "synthetic", "panels", "config", "settings"),
     *("offset", "aligned_stores", "preparation", "downstream_sets", "normalization", "oscd"),
-    *("input_checks", "scene_names", "splits", "tables"),
+    *("encoder_names", "input_checks", "scene_names", "splits", "tables"),
 }
 SOURCES = sorted(p for p in REPOSITORY.rglob("*.py") if not {".venv", "build"} & set(p.relative_to(REPOSITORY).parts))
 WRITING = {"layouts", "scenes", "scene_names", "oscd", "offset", "preparation", "aligned_stores"}

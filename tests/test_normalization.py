@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cromss.normalization import NORMALIZATIONS, STANDARD
+from cromss.normalization import FMOW_SENTINEL, NORMALIZATIONS, STANDARD
 from cromss.sensors import MODALITIES, ORTHO, S1, S2, S2_SUBSETS, s2_bands
 
 RGB = S2_SUBSETS[3]
@@ -92,6 +92,45 @@ def test_imagenet_by_hand():
     np.testing.assert_allclose(NORMALIZATIONS["imagenet"](photo(3), ORTHO, ("R", "G", "B")), by_hand, atol=1e-6)
 
 
+def test_satmae_by_hand():
+    dn, bands = digital_numbers(3), ("B2", "B8A", "B12")
+    mean, std = (1184.3824625, 1972.62420416, 1247.91870117), (650.2842772, 1364.38688993, 1087.6020813)
+    by_hand = [np.clip((dn[i] - (mean[i] - 2 * std[i])) / (4 * std[i]) * 255, 0, 255) for i in range(3)]
+    got = NORMALIZATIONS["satmae"](dn, S2, bands)
+    np.testing.assert_array_equal(got, np.stack(by_hand).astype(np.uint8))
+
+
+def test_statistics_of_satmae_belong_to_their_bands():
+    """Other places and times than ours, the same sensor: a swapped band would show."""
+    assert np.corrcoef(FMOW_SENTINEL.mean, S2.mean)[0, 1] > 0.99
+    assert np.corrcoef(FMOW_SENTINEL.std, S2.std)[0, 1] > 0.98
+
+
+def test_dofa_by_hand():
+    dn = digital_numbers(9)
+    mean = (114.1099739, 114.81779093, 126.63977424, 84.33539309, 97.84789168, 103.94461911, 101.435633, 72.32804172)
+    std = (77.84352553, 69.96844919, 67.42465279, 64.57022983, 61.72545487, 61.34187099, 60.29744676, 47.88519516)
+    mean, std = (*mean, 56.66528851), (*std, 42.55886798)
+    by_hand = [(255 * np.minimum(dn[i] / (3558 if i < 3 else 8160), 1) - mean[i]) / std[i] for i in range(9)]
+    got = NORMALIZATIONS["dofa"](dn, S2, S2_SUBSETS[92])
+    np.testing.assert_allclose(got, by_hand, atol=1e-5)
+    np.testing.assert_array_equal(NORMALIZATIONS["dofa"](dn[[8, 2]], S2, ("B12", "B2")), got[[8, 2]])
+    db = np.float32([[[-20, 0]], [[-20, -np.inf]]])
+    by_hand = [[[(60 - 166.36275909) / 64.83126309, (255 - 166.36275909) / 64.83126309]]]
+    by_hand += [[[(60 - 88.45542715) / 43.07350145, -88.45542715 / 43.07350145]]]
+    np.testing.assert_allclose(NORMALIZATIONS["dofa"](db, S1, None), by_hand, atol=1e-5)
+    np.testing.assert_allclose(NORMALIZATIONS["dofa"](db[::-1], S1, ("VH", "VV")), by_hand[::-1], atol=1e-5)
+
+
+def test_dofa_brings_real_radar_images_near_its_statistics(real):
+    rasterio = pytest.importorskip("rasterio")
+    tiles = [rasterio.open(path).read() for path in real.glob("s12_tiles/*/S1*.tif")]
+    scores = np.stack([NORMALIZATIONS["dofa"](tile[:, :224, :224], S1, None) for tile in tiles])
+    assert len(scores) == 4
+    np.testing.assert_allclose(scores.mean((0, 2, 3)), 0, atol=0.5)
+    assert 0.5 < scores.std((2, 3)).mean() < 1.2
+
+
 def test_zscore_of_orthophotos_spans_their_range():
     ends = np.array([0, 255], np.uint8)[None, None] * np.ones((4, 1, 1), np.uint8)
     np.testing.assert_allclose(NORMALIZATIONS["zscore"](ends, ORTHO, None), np.float32([[[-2, 2]]] * 4))
@@ -111,6 +150,9 @@ OFFERED = {
     ("satlas", "s2"): S2_SUBSETS[9],
     ("imagenet", "s2"): RGB,
     ("imagenet", "ortho"): ("R", "G", "B"),
+    ("satmae", "s2"): None,
+    ("dofa", "s1"): None,
+    ("dofa", "s2"): S2_SUBSETS[9],
 }
 
 
@@ -128,7 +170,7 @@ def test_every_pair_works_or_is_refused_in_one_line(name, key):
         return
     got = NORMALIZATIONS[name](values, modality, bands)
     assert got.shape == values.shape
-    assert got.dtype == (np.uint8 if name == "common" else np.float32)
+    assert got.dtype == (np.uint8 if name in ("common", "satmae") else np.float32)
     assert np.isfinite(got).all()
     np.testing.assert_array_equal(values, before)
 
@@ -147,6 +189,12 @@ def test_every_pair_works_or_is_refused_in_one_line(name, key):
         ("standard", photo(2), S1, None, "Sentinel-1: these values are quantised .* raw dB are needed"),
         ("satlas", photo(9), S2, S2_SUBSETS[92], "quantised to uint8 already"),
         ("imagenet", photo(3), S2, RGB, "quantised to uint8 already"),
+        ("satmae", photo(13), S2, None, "quantised to uint8 already"),
+        ("satmae", digital_numbers(9), S2, S2_SUBSETS[10], r"\(10, H, W\) with bands B2 .*, got \(9, 9, 7\)"),
+        ("dofa", photo(9), S2, S2_SUBSETS[92], "quantised to uint8 already"),
+        ("dofa", photo(2), S1, None, "quantised .* raw dB are needed"),
+        ("dofa", digital_numbers(10), S2, S2_SUBSETS[10], "dofa normalization: B8A are not among its bands B4 B3 B2"),
+        ("dofa", digital_numbers(), S2, None, "B1 B8A B9 B10 are not among its bands .*--n_channels 92"),
         ("satlas", digital_numbers(), S2, None, "B1 B8A B9 B10 are not among its bands B4 B3 B2 .*--n_channels 92"),
         ("imagenet", digital_numbers(), S2, None, "known for B4 B3 B2 only, got B1 B2"),
         ("imagenet", digital_numbers(3), S2, RGB[::-1], "known for B4 B3 B2 only, got B2 B3 B4"),

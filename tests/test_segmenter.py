@@ -5,29 +5,13 @@ from functools import cache
 
 import pytest
 import torch
+from model_tester import batch, changed, check_frozen, check_trains_whole, check_travels, step
 
 from cromss.models import build_change_segmenter, build_segmenter, build_twin_segmenter
 from cromss.models.encoders import ARCHITECTURES
 from cromss.models.segmenter import Segmenter
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def step(model: torch.nn.Module, images: torch.Tensor) -> None:
-    """One training step on random images."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(trainable, lr=0.1)
-    model(images).square().mean().backward()
-    optimizer.step()
-    optimizer.zero_grad()
-
-
-def changed(before: dict, after: dict) -> set[str]:
-    return {name for name in before if not torch.equal(before[name], after[name])}
-
-
-def batch(channels: int = 13, height: int = 64, width: int = 64) -> torch.Tensor:
-    return torch.randn(2, channels, height, width, generator=torch.Generator().manual_seed(0))
 
 
 KINDS = ("single", "twin", "change")
@@ -40,36 +24,6 @@ def build(kind: str, architecture: str, encoder_name: str = "resnet18", depth: i
     if kind == "change":
         return build_change_segmenter(architecture, encoder_name, 3, 4, depth)
     return build_segmenter(architecture, encoder_name, 6, 4, depth)
-
-
-def check_trains_whole(model: Segmenter) -> None:
-    """Every parameter that is trainable gets a gradient, the others none, and every stage is one of them."""
-    logits = model(batch(6))
-    assert logits.shape == (2, 4, 64, 64)
-    logits.square().mean().backward()
-    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
-    assert not any(p.grad is not None for p in model.parameters() if not p.requires_grad)
-    staged = [id(p) for stage in model.stages() for p in stage]
-    assert sorted(staged) == sorted(id(p) for p in model.parameters() if p.requires_grad)
-    assert all(model.stages())
-
-
-def check_frozen(model: Segmenter) -> None:
-    """A training step on a frozen encoder moves the rest; thawed, it trains what it trained before."""
-    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
-    for _ in range(2):
-        model.freeze_encoder()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    step(model.eval().train(), batch(6))
-    moved = changed(before, model.state_dict())
-    assert moved
-    assert not any(name.startswith("network.encoder.") for name in moved)
-    assert not any(module.training for module in model.encoder.modules())
-    assert not {id(p) for stage in model.stages() for p in stage} & {id(p) for p in model.encoder.parameters()}
-    for _ in range(2):
-        model.unfreeze_encoder()
-    assert {name for name, p in model.named_parameters() if p.requires_grad} == trainable
-    assert all(module.training for module in model.encoder.modules())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -87,12 +41,7 @@ def test_every_head_takes_every_kind_of_input(kind, architecture, encoder_name):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("architecture", ["unet", "pspnet"])
 def test_saved_and_loaded_it_gives_the_same_logits(kind, architecture, tmp_path):
-    model, other = build(kind, architecture), build(kind, architecture)
-    with torch.no_grad():
-        model(batch(6))
-        torch.save(model.state_dict(), tmp_path / "model.pt")
-        other.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
-        assert torch.equal(other.eval()(batch(6, 33, 70)), model.eval()(batch(6, 33, 70)))
+    check_travels(build(kind, architecture), build(kind, architecture), tmp_path / "model.pt")
 
 
 @pytest.mark.parametrize("kind", KINDS)

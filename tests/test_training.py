@@ -16,11 +16,12 @@ from conftest import REPOSITORY
 from sets import BANDS, COUNT, NAMES, SEASONS, SIZE, season_arrays, write_ours, write_published
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cromss.config import parse, run
+from cromss.config import parse, run, to_flat
 from cromss.sensors import S1, S2
-from cromss.settings import MultiModalSettings, SingleModalSettings
+from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSettings
 from cromss.training import pretrain
 from cromss.training.pretraining import pretraining_task
+from cromss.training.run_folder import OtherSettings, RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -305,6 +306,49 @@ def test_damaged_run_folders_are_named(sets, tmp_path):
         with pytest.raises(ValueError, match=f"{name}: damaged; delete it"):
             pretrain_with(tmp_path, sets / "ours", "--max_steps 1 --name a")
         (tmp_path / "a" / "metrics.json").unlink(missing_ok=True)
+
+
+OLDER = ("warmup_epochs", "layer_decay", "patch_size", "wavelengths")
+
+
+def finished_run(folder, settings, without=()):
+    """The files of a finished run, its config.yaml from before some settings."""
+    flat = to_flat(settings)
+    (folder / "config.yaml").write_text(yaml.safe_dump({key: flat[key] for key in flat if key not in without}))
+    (folder / "metrics.json").write_text(json.dumps({"epochs": flat["epochs"], "max_steps": -1, "score": 0.5}))
+    return RunFolder(folder)
+
+
+@pytest.mark.parametrize("kind", [MultiModalSettings, SingleModalSettings, FinetuneSettings])
+def test_runs_from_before_a_setting_are_not_spoilt_by_it(kind, tmp_path):
+    settings = parse(kind, ["--epochs", "7", "--batch_size", "3"])
+    assert finished_run(tmp_path, settings, OLDER).finished(settings)["score"] == 0.5
+
+
+def test_a_run_from_before_a_setting_had_its_default(tmp_path):
+    kept = ["--epochs", "7", "--lr_adjust_type", "none"]
+    folder = finished_run(tmp_path, parse(MultiModalSettings, kept), OLDER)
+    with pytest.raises(OtherSettings, match=r"\(warmup_epochs 0 -> 2, layer_decay 1\.0 -> 0\.8\)"):
+        folder.finished(parse(MultiModalSettings, [*kept, "--warmup_epochs", "2", "--layer_decay", "0.8"]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "free"),
+    [
+        ("--lr_adjust_type rop", True),
+        ("--lr_adjust_type exp --lr_adjust 0.9", True),
+        ("--lr_adjust_type none --warmup_epochs 2", True),
+        ("--lr_adjust_type cos --lr_adjust 1e-5", False),
+    ],
+)
+def test_the_cosine_follows_from_the_number_of_epochs(arguments, free, tmp_path):
+    before, after = (parse(MultiModalSettings, f"{arguments} --epochs {count}".split()) for count in (7, 8))
+    folder = finished_run(tmp_path, before)
+    if free:
+        assert folder.finished(after) is None
+    else:
+        with pytest.raises(OtherSettings, match="epochs 7 -> 8"):
+            folder.finished(after)
 
 
 def test_a_set_without_any_label_is_refused(sets, tmp_path):

@@ -1,12 +1,17 @@
-"""Networks on any encoder of segmentation_models_pytorch: found by name, run at any image size."""
+"""Networks on any encoder of segmentation_models_pytorch or on a ViT: found by name, run at any image size."""
 
 import difflib
+from collections.abc import Sequence
 
 import segmentation_models_pytorch as smp
 import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from cromss.encoder_names import family, is_vit
+from cromss.models.vit import AS_NAMED, ViTOptions
+from cromss.models.vit_networks import VIT_ARCHITECTURES, build_vit_network
 
 ARCHITECTURES = (
     *("unet", "unetplusplus", "manet", "linknet", "fpn"),
@@ -24,16 +29,22 @@ def build_network(
     num_classes: int,
     encoder_depth: int = 5,
     encoder_weights: str | None = None,
+    vit: ViTOptions = AS_NAMED,
+    wavelengths: Sequence[float] | None = None,
 ) -> nn.Module:
     """A segmentation network with encoder, decoder and head.
 
     Args:
-        architecture: One of `ARCHITECTURES`.
-        encoder_name: An encoder of segmentation_models_pytorch, or `tu-<model>` for one of timm.
+        architecture: One of `ARCHITECTURES`; with a ViT one of `VIT_ARCHITECTURES`.
+        encoder_name: An encoder of segmentation_models_pytorch, `tu-<model>` for one of timm, or a ViT, see
+            `cromss.models.vit.build_vit_encoder`.
         in_channels: Number of bands.
         num_classes: Number of classes `K`.
-        encoder_depth: Encoder stages that run, 3 to 5; parameters of later ones get no gradient.
+        encoder_depth: Encoder stages that run, 3 to 5; parameters of later ones get no gradient. A ViT has
+            no stages.
         encoder_weights: `"imagenet"` to download weights, `None` for random ones.
+        vit: How a ViT is built.
+        wavelengths: Central wavelength of each band in um (DOFA).
 
     Returns:
         A module `(B, C, H, W) -> (B, K, H, W)` for sizes divisible by `encoder.output_stride`.
@@ -44,7 +55,12 @@ def build_network(
     """
     _check_names(architecture, encoder_name)
     _check_numbers(in_channels, num_classes, encoder_depth)
+    _check_vit(encoder_name, encoder_depth, encoder_weights, vit)
     try:
+        if is_vit(encoder_name):
+            return build_vit_network(
+                architecture, encoder_name, in_channels, num_classes, encoder_weights is not None, vit, wavelengths
+            )
         network = smp.create_model(
             architecture,
             encoder_name=encoder_name,
@@ -94,15 +110,19 @@ def check_images(images: torch.Tensor, channels: int, name: str) -> None:
 
 
 def _check_names(architecture: str, encoder_name: str) -> None:
-    if architecture not in ARCHITECTURES:
-        raise ValueError(f"architecture {architecture!r}: choose one of {', '.join(ARCHITECTURES)}")
+    offered = VIT_ARCHITECTURES if is_vit(encoder_name) else ARCHITECTURES
+    if architecture not in offered:
+        with_it = f" with {encoder_name}" if architecture in (*ARCHITECTURES, *VIT_ARCHITECTURES) else ""
+        raise ValueError(f"architecture {architecture!r}: choose one of {', '.join(offered)}{with_it}")
     own = smp.encoders.get_encoder_names()
-    if encoder_name in own:
+    if encoder_name in own or family(encoder_name) in ("satmae", "scalemae", "dofa"):
         return
     timm_name = encoder_name.removeprefix("tu-")
-    if timm_name != encoder_name and (":" in timm_name or timm.is_model(timm_name)):
+    if is_vit(timm_name) and timm_name != encoder_name and timm.is_model(timm_name):
+        raise ValueError(f"encoder_name {encoder_name!r}: ViTs go without tu-, {timm_name}")
+    if (timm_name != encoder_name or is_vit(encoder_name)) and (":" in timm_name or timm.is_model(timm_name)):
         return
-    known = own + [f"tu-{model}" for model in timm.list_models()]
+    known = own + [f"tu-{model}" for model in timm.list_models(exclude_filters="vit_*")] + timm.list_models("vit_*")
     close = difflib.get_close_matches(encoder_name, known, n=4)
     hint = f"did you mean {', '.join(close)}?" if close else "see smp.encoders.get_encoder_names(), or tu-<timm model>"
     raise ValueError(f"encoder_name {encoder_name!r}: no such encoder; {hint}")
@@ -115,6 +135,18 @@ def _check_numbers(in_channels: int, num_classes: int, encoder_depth: int) -> No
         raise ValueError(f"num_classes {num_classes}: at least 1 is needed")
     if encoder_depth not in (3, 4, 5):
         raise ValueError(f"encoder_depth {encoder_depth}: choose 3, 4 or 5")
+
+
+def _check_vit(encoder_name: str, encoder_depth: int, encoder_weights: str | None, vit: ViTOptions) -> None:
+    if is_vit(encoder_name):
+        if encoder_weights is not None and family(encoder_name) != "vit":
+            raise ValueError(f"encoder_weights {encoder_weights!r}: timm has none of {encoder_name}; load a file")
+        if encoder_depth != 5:
+            raise ValueError(f"encoder_depth {encoder_depth}: {encoder_name} has no stages; leave it out")
+        return
+    for option in ("patch_size", "image_size", "drop_path", "grad_checkpointing"):
+        if value := getattr(vit, option):
+            raise ValueError(f"{option} {value}: only for ViTs, not for {encoder_name}")
 
 
 def _depth_options(architecture: str, encoder_depth: int) -> dict:

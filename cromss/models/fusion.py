@@ -1,17 +1,20 @@
-"""The pretraining networks: one U-Net branch a sensor, with middle or late fusion (CromSS, arXiv 2405.01217).
+"""The pretraining networks: one branch a sensor, with middle or late fusion (CromSS, arXiv 2405.01217).
 
-Middle fusion: an encoder for each sensor, one decoder and head for all. Late fusion: a U-Net for each
-sensor; they meet only in the objective.
+Middle fusion: an encoder for each sensor, one decoder and head for all. Late fusion: a network for each
+sensor; they meet only in the objective. The networks are U-Nets, those of ViTs UPerNets.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import torch
 from torch import nn
 
+from cromss.encoder_names import is_vit
 from cromss.models.encoders import build_network, check_images, pad_to_multiple
+from cromss.models.stages import beside, encoder_stages, trainable
+from cromss.models.vit import AS_NAMED, ViTOptions, backbone
 from cromss.sensors import MODALITIES, S1, S2
 
 FUSIONS = ("mid", "late")
@@ -58,6 +61,11 @@ class Pretrainer(nn.Module, ABC):
             inputs["common"] = torch.cat(list(inputs.values()), dim=1)
         return {branch: self._any_size(branch, image) for branch, image in inputs.items()}
 
+    def stages(self) -> list[list[nn.Parameter]]:
+        """Trainable parameters: stem and stages of the encoders, the same of all together, and the rest."""
+        encoders = [backbone(encoder) for encoder in self.encoders.values()]
+        return trainable([*encoder_stages(encoders), beside(self, encoders)])
+
     def _any_size(self, branch: str, images: torch.Tensor) -> torch.Tensor:
         height, width = images.shape[-2:]
         padded = pad_to_multiple(images, self.encoders[branch].output_stride)
@@ -90,7 +98,7 @@ class MidFusion(Pretrainer):
 
 
 class LateFusion(Pretrainer):
-    """A whole U-Net for each branch."""
+    """A whole network for each branch."""
 
     def __init__(self, networks: Mapping[str, nn.Module], bands: Mapping[str, int], common_branch: bool = False):
         super().__init__(bands, common_branch)
@@ -102,7 +110,7 @@ class LateFusion(Pretrainer):
         return {branch: network.encoder for branch, network in self.networks.items()}
 
     def segment(self, branch: str, images: torch.Tensor) -> torch.Tensor:
-        """The branch's own U-Net."""
+        """The branch's own network."""
         return self.networks[branch](images)
 
 
@@ -113,19 +121,24 @@ def build_pretrainer(
     num_classes: int = 9,
     common_branch: bool = False,
     encoder_weights: str | Mapping[str, str | None] | None = None,
+    vit: ViTOptions = AS_NAMED,
+    wavelengths: Mapping[str, Sequence[float]] | None = None,
 ) -> Pretrainer:
     """The network that is pretrained on noisy labels.
 
     Args:
-        fusion: `"mid"` (own encoders, shared decoder and head) or `"late"` (own U-Nets). With a
-            single modality there is nothing to fuse, and the network is one U-Net.
-        encoder_name: An encoder of segmentation_models_pytorch, or `tu-<model>` for one of timm.
+        fusion: `"mid"` (own encoders, shared decoder and head) or `"late"` (own networks). With a
+            single modality there is nothing to fuse, and the network is one.
+        encoder_name: An encoder of segmentation_models_pytorch, `tu-<model>` for one of timm, or a ViT
+            (`vit_small_patch16_224`, see `cromss.models.vit.build_vit_encoder`).
         bands: Modality (`"s1"`, `"s2"`) -> number of bands.
         num_classes: Number of classes `K`.
-        common_branch: Add a branch `"common"` with its own encoder (late: its own U-Net) that sees
+        common_branch: Add a branch `"common"` with its own encoder (late: its own network) that sees
             the bands of all modalities stacked.
         encoder_weights: `"imagenet"` to start from downloaded weights, `None` from random ones, or
             a mapping of branch to either.
+        vit: How ViTs are built.
+        wavelengths: Modality -> central wavelength of each band in um (DOFA).
 
     Returns:
         A module `model(s1=..., s2=...) -> {"s1": logits, "s2": logits[, "common": logits]}`.
@@ -138,8 +151,13 @@ def build_pretrainer(
     if common_branch:
         channels["common"] = sum(bands.values())
     starts = encoder_weights if isinstance(encoder_weights, Mapping) else dict.fromkeys(channels, encoder_weights)
+    waves = {name: wavelengths[name] for name in bands} if wavelengths else {}
+    waves |= {"common": [um for of_one in waves.values() for um in of_one]} if wavelengths else {}
+    architecture = "upernet" if is_vit(encoder_name) else "unet"
     networks = {
-        branch: build_network("unet", encoder_name, count, num_classes, encoder_weights=starts.get(branch))
+        branch: build_network(
+            architecture, encoder_name, count, num_classes, 5, starts.get(branch), vit, waves.get(branch)
+        )
         for branch, count in channels.items()
     }
     cls = MidFusion if fusion == "mid" and len(bands) > 1 else LateFusion

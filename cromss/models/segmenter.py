@@ -1,27 +1,25 @@
 """Downstream segmentation: any head on one, two or twice the same encoder, which can be frozen for good."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
 from cromss.models.encoders import build_network, check_images, pad_to_multiple
 from cromss.models.stacked_encoders import SiameseEncoder, TwinEncoder
+from cromss.models.stages import beside, by_stage, encoder_stages, trainable
+from cromss.models.vit import AS_NAMED, ViTOptions, backbone
 from cromss.sensors import MODALITIES
 
 _SMALLEST = {"pan": 8}
 """Cells of the coarsest feature map that a head needs on each side, where it needs more than one."""
-
-_STAGE = re.compile(r"(?:model\.)?(layer\d+|(?:_?blocks|stages|features)[._]\d+)\.")
-_GRID_NODE = re.compile(r"blocks\.x_(\d+)_(\d+)\.")
 
 
 class Segmenter(nn.Module):
     """A segmentation network for images of any size.
 
     Attributes:
-        network: The segmentation_models_pytorch network.
+        network: Encoder, decoder and head, as segmentation_models_pytorch has them.
         architecture: Its name.
         in_channels: Number of bands, of all modalities or dates together.
     """
@@ -36,15 +34,15 @@ class Segmenter(nn.Module):
 
     @property
     def encoder(self) -> nn.Module:
-        """Everything that freezing freezes."""
+        """What turns images into features: of twins both encoders, of a ViT its pyramid, too."""
         return self.network.encoder
 
     @property
     def encoders(self) -> dict[str, nn.Module]:
-        """What weights are loaded into: one encoder as `"images"`, twins by modality."""
-        if isinstance(self.encoder, TwinEncoder | SiameseEncoder):
-            return dict(self.encoder.encoders)
-        return {"images": self.encoder}
+        """What weights are loaded into and freezing freezes: one encoder as `"images"`, twins by modality."""
+        stacked = isinstance(self.encoder, TwinEncoder | SiameseEncoder)
+        whole = self.encoder.encoders if stacked else {"images": self.encoder}
+        return {name: backbone(encoder) for name, encoder in whole.items()}
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """`(B, C, H, W)` images -> `(B, K, H, W)` logits.
@@ -62,18 +60,14 @@ class Segmenter(nn.Module):
     def stages(self) -> list[list[nn.Parameter]]:
         """Trainable parameters from input to output, for learning rates by layer.
 
-        Stem and stages of the encoder (twins: the same stage of both together), the decoder, block by block
-        where it has blocks (U-Net++: column by column), and the head. Frozen and idle parameters are left
-        out, and so are stages without any other.
+        Stem and stages of the encoder (twins: the same stage of both together), the pyramid of a ViT, the
+        decoder, block by block where it has blocks (U-Net++: column by column), and the head. Frozen and
+        idle parameters are left out, and so are stages without any other.
         """
-        encoder: dict[str, list[nn.Parameter]] = {}
-        for twin in self.encoders.values():
-            for stage, parameters in _by_stage(twin).items():
-                encoder.setdefault(stage, []).extend(parameters)
+        encoders = self.encoders.values()
+        pyramid = beside(self.encoder, encoders)
         head = list(self.network.segmentation_head.parameters())
-        stages = [*encoder.values(), *_by_stage(self.network.decoder).values(), head]
-        trainable = ([parameter for parameter in stage if parameter.requires_grad] for stage in stages)
-        return [stage for stage in trainable if stage]
+        return trainable([*encoder_stages(encoders), pyramid, *by_stage(self.network.decoder).values(), head])
 
     def freeze_encoder(self, update_batchnorm: bool = False) -> None:
         """Stop training the encoder: no gradients, and fixed BatchNorm statistics.
@@ -82,7 +76,8 @@ class Segmenter(nn.Module):
             update_batchnorm: Let BatchNorm statistics follow the training images although the
                 weights are fixed: what "frozen" meant in the published tables.
         """
-        self.encoder.requires_grad_(False)
+        for encoder in self.encoders.values():
+            encoder.requires_grad_(False)
         self._hold_statistics = not update_batchnorm
         self.train(self.training)
 
@@ -97,7 +92,8 @@ class Segmenter(nn.Module):
         """Set training mode; a frozen encoder stays in evaluation mode."""
         super().train(mode)
         if self._hold_statistics:
-            self.encoder.eval()
+            for encoder in self.encoders.values():
+                encoder.eval()
         return self
 
 
@@ -108,19 +104,24 @@ def build_segmenter(
     num_classes: int = 8,
     encoder_depth: int | None = None,
     encoder_weights: str | None = None,
+    vit: ViTOptions = AS_NAMED,
+    wavelengths: Sequence[float] | None = None,
 ) -> Segmenter:
     """The network that is fine-tuned on a downstream set.
 
     Args:
         architecture: `unet`, `unetplusplus`, `manet`, `linknet`, `fpn`, `pspnet`, `deeplabv3`,
-            `deeplabv3plus`, `pan` or `upernet`.
-        encoder_name: An encoder of segmentation_models_pytorch, or `tu-<model>` for one of timm.
+            `deeplabv3plus`, `pan` or `upernet`; on a ViT `unet`, `fpn`, `upernet` or `segmenter`.
+        encoder_name: An encoder of segmentation_models_pytorch, `tu-<model>` for one of timm, or a ViT
+            (`vit_small_patch16_224`, see `cromss.models.vit.build_vit_encoder`).
         in_channels: Number of bands; of all modalities together where they are stacked.
         num_classes: Number of classes `K`.
         encoder_depth: Encoder stages that run, 3 to 5. `None` means 5, but 3 for PSPNet, as in the
             published DFC2020 table: layer3 and layer4 of a ResNet then load their weights but never
             run nor train. Ask for 5 to use the whole encoder.
         encoder_weights: `"imagenet"` to download weights, `None` for random ones (see `load_encoder`).
+        vit: How a ViT is built.
+        wavelengths: Central wavelength of each band in um (DOFA).
 
     Returns:
         A module `(B, C, H, W) -> (B, K, H, W)`.
@@ -129,7 +130,9 @@ def build_segmenter(
         ValueError: Unknown architecture, encoder or weights, or a number out of range.
     """
     depth = _depth(architecture, encoder_depth)
-    network = build_network(architecture, encoder_name, in_channels, num_classes, depth, encoder_weights)
+    network = build_network(
+        architecture, encoder_name, in_channels, num_classes, depth, encoder_weights, vit, wavelengths
+    )
     return Segmenter(network, architecture, in_channels)
 
 
@@ -140,6 +143,8 @@ def build_twin_segmenter(
     num_classes: int,
     encoder_depth: int | None = None,
     encoder_weights: Mapping[str, str | None] | None = None,
+    vit: ViTOptions = AS_NAMED,
+    wavelengths: Mapping[str, Sequence[float]] | None = None,
 ) -> Segmenter:
     """A segmenter with an encoder for each modality, whose features are averaged (`TwinEncoder`).
 
@@ -150,6 +155,8 @@ def build_twin_segmenter(
         num_classes: Number of classes `K`.
         encoder_depth: As in `build_segmenter`.
         encoder_weights: Modality -> `"imagenet"`, where they are to be downloaded.
+        vit: How ViTs are built.
+        wavelengths: Modality -> central wavelength of each band in um (DOFA).
 
     Returns:
         A module `(B, sum C, H, W) -> (B, K, H, W)`; `encoders` holds both encoders by modality.
@@ -163,10 +170,10 @@ def build_twin_segmenter(
         raise ValueError(f"bands {dict(bands)}: twins take two or more of {', '.join(MODALITIES)} with their counts")
     if architecture == "fpn" and depth == 3:
         raise ValueError("encoder_depth 3: the image itself is a feature of fpn then, and twins share none; choose 4")
-    starts = encoder_weights or {}
+    starts, waves = encoder_weights or {}, wavelengths or {}
     networks = {
-        modality: build_network(architecture, encoder_name, count, num_classes, depth, starts.get(modality))
-        for modality, count in bands.items()
+        m: build_network(architecture, encoder_name, count, num_classes, depth, starts.get(m), vit, waves.get(m))
+        for m, count in bands.items()
     }
     twins = TwinEncoder({modality: network.encoder for modality, network in networks.items()}, bands)
     network = networks[next(iter(bands))]
@@ -181,6 +188,8 @@ def build_change_segmenter(
     num_classes: int = 1,
     encoder_depth: int | None = None,
     encoder_weights: str | None = None,
+    vit: ViTOptions = AS_NAMED,
+    wavelengths: Sequence[float] | None = None,
 ) -> Segmenter:
     """A segmenter of what changed between two dates: one encoder for both (`SiameseEncoder`).
 
@@ -191,6 +200,8 @@ def build_change_segmenter(
         num_classes: Logits a pixel; 1 for change, positive where it is seen.
         encoder_depth: As in `build_segmenter`.
         encoder_weights: As in `build_segmenter`.
+        vit: As in `build_segmenter`.
+        wavelengths: As in `build_segmenter`, of one date.
 
     Returns:
         A module `(B, 2C, H, W) -> (B, K, H, W)`, date 1 before date 2.
@@ -199,7 +210,9 @@ def build_change_segmenter(
         ValueError: As in `build_segmenter`.
     """
     depth = _depth(architecture, encoder_depth)
-    network = build_network(architecture, encoder_name, in_channels, num_classes, depth, encoder_weights)
+    network = build_network(
+        architecture, encoder_name, in_channels, num_classes, depth, encoder_weights, vit, wavelengths
+    )
     network.encoder = SiameseEncoder(network.encoder)
     return Segmenter(network, architecture, 2 * in_channels)
 
@@ -208,16 +221,3 @@ def _depth(architecture: str, encoder_depth: int | None) -> int:
     if encoder_depth is not None:
         return encoder_depth
     return 3 if architecture == "pspnet" else 5
-
-
-def _by_stage(module: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """Parameters by the stage their names tell; one that tells none goes with the one before it."""
-    stages: dict[str, list[nn.Parameter]] = {}
-    stage = "stem"
-    for name, parameter in module.named_parameters():
-        if node := _GRID_NODE.match(name):
-            stage = f"column {int(node[2]) - int(node[1])}"
-        elif found := _STAGE.match(name):
-            stage = found[1]
-        stages.setdefault(stage, []).append(parameter)
-    return stages

@@ -1,12 +1,14 @@
 """Settings that every training shares, and the checks that name the flag."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from cromss.sensors import S2_SUBSETS
+from cromss.encoder_names import family, is_vit
+from cromss.sensors import MODALITIES, S2_SUBSETS
 
 
 def require(condition: bool, flag: str, value: Any, wanted: str) -> None:
@@ -27,6 +29,66 @@ def check_loss(loss_type: str) -> None:
 
 
 @dataclass(frozen=True)
+class Encoder:
+    """The encoder, and how it is built where it is a ViT."""
+
+    model_type: str = "resnet50"
+    """Encoder: any of segmentation_models_pytorch (tu-NAME for timm), or a ViT:
+    vit_small_patch16_224 and others of timm, satmae_large_patch8_96, scalemae_large_patch16_224,
+    dofa_base_patch16_224."""
+    patch_size: int = 0
+    """ViT: side of a patch, in pixels; 0 for that of the name."""
+    image_size: int = 0
+    """ViT: side of the images that its position embeddings are made for, in pixels; 0 for --crop_size."""
+    drop_path: float = 0.0
+    """ViT: stochastic depth rate of the last block; it rises evenly from 0 in the first."""
+    grad_checkpointing: bool = False
+    """ViT: compute activations again in the backward pass: less memory, more time."""
+    wavelengths: tuple[float, ...] = ()
+    """DOFA: central wavelengths of the bands fed, in um, Sentinel-1 first; empty for those of the sensor."""
+
+    def __post_init__(self) -> None:
+        patch, side, rate, name = self.patch_size, self.image_size, self.drop_path, self.model_type
+        require(patch == 0 or 4 <= patch <= 32, "patch_size", patch, "4 to 32, or 0 for that of the name")
+        require(side == 0 or 16 <= side <= 8192, "image_size", side, "16 to 8192, or 0 for --crop_size")
+        require(0 <= rate < 1, "drop_path", rate, "at least 0 and under 1")
+        waves = self.wavelengths
+        require(all(0 < wave < float("inf") for wave in waves), "wavelengths", waves, "in um, over 0 and finite")
+        for flag in ("patch_size", "image_size", "drop_path", "grad_checkpointing"):
+            value = getattr(self, flag)
+            require(is_vit(name) or not value, flag, value, f"left out with --model_type {name}, which is no ViT")
+        dofa = family(name) == "dofa"
+        require(dofa or not waves, "wavelengths", waves, f"left out with --model_type {name}, which is no DOFA")
+
+
+_S2_CHANNELS = {"satmae": 10, "scalemae": 3}
+"""ViT family -> the bands that it knows, as `--n_channels` says them."""
+
+
+def check_bands(encoder: Encoder, modalities: Sequence[str], n_channels: int) -> None:
+    """Refuse modalities and bands that an encoder cannot take.
+
+    Args:
+        encoder: The encoder.
+        modalities: What is fed, in order.
+        n_channels: Which bands of Sentinel-2.
+
+    Raises:
+        ValueError: SatMAE or ScaleMAE on other bands than its own, or not a wavelength for each band.
+    """
+    kind, name = family(encoder.model_type), encoder.model_type
+    if kind in _S2_CHANNELS:
+        only = tuple(modalities) == ("s2",)
+        require(only, "model_type", name, f"another encoder but for --input_type s2: {kind} takes Sentinel-2 alone")
+        wanted = _S2_CHANNELS[kind]
+        require(n_channels == wanted, "n_channels", n_channels, f"{wanted} with --model_type {name}")
+    count = sum(len(S2_SUBSETS[n_channels] if m == "s2" else MODALITIES[m].bands) for m in modalities)
+    waves, needed = encoder.wavelengths, kind == "dofa" and "ortho" in modalities  # they differ by camera
+    wanted = f"{count} numbers, one for each band of {' and '.join(modalities)}"
+    require(len(waves) == count or not (waves or needed), "wavelengths", waves, wanted)
+
+
+@dataclass(frozen=True)
 class Optimisation:
     """Optimiser and schedule."""
 
@@ -34,18 +96,22 @@ class Optimisation:
     """Number of epochs."""
     batch_size: int = 16
     """Samples a step and process."""
-    optimizer: Literal["adam", "sgd"] = "adam"
-    """Optimiser."""
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    """Optimiser; adamw for ViTs: no weight decay of biases, norms and embeddings."""
     learning_rate: Annotated[float, tyro.conf.arg(aliases=["-l"])] = 0.005
     """Initial learning rate."""
     weight_decay: float = 1e-8
     """Weight decay."""
+    warmup_epochs: int = 0
+    """Epochs of linear warm-up."""
 
     def __post_init__(self) -> None:
         require(self.epochs > 0, "epochs", self.epochs, "at least 1")
         require(self.batch_size > 0, "batch_size", self.batch_size, "at least 1")
         require(0 < self.learning_rate < 1e3, "learning_rate", self.learning_rate, "over 0 and finite")
         require(0 <= self.weight_decay < 1e3, "weight_decay", self.weight_decay, "at least 0 and finite")
+        warmup, wanted = self.warmup_epochs, f"at least 0 and under --epochs {self.epochs}"
+        require(0 <= warmup < self.epochs, "warmup_epochs", warmup, wanted)
 
 
 @dataclass(frozen=True)

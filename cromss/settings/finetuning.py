@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 import tyro
 
 from cromss.downstream_sets import DOWNSTREAM_SETS, DownstreamSet
-from cromss.settings.common import Optimisation, Runtime, check_channels, check_loss, require
+from cromss.encoder_names import is_vit
+from cromss.settings.common import Encoder, Optimisation, Runtime, check_bands, check_channels, check_loss, require
 
+_VIT_HEADS = ("unet", "fpn", "upernet", "segmenter")
 _SCHEDULE_VALUES = {
     "none": ((0, 0), ""),
     "cos": ((0, 2), "the epoch where the cosine ends, and the final rate"),
@@ -85,22 +87,24 @@ class DownstreamData:
 
 
 @dataclass(frozen=True)
-class DownstreamModel:
+class DownstreamModel(Encoder):
     """Head, encoder and its weights."""
 
     model_framework: Literal[
-        "pspnet", "unet", "unetplusplus", "deeplabv3", "deeplabv3plus", "fpn", "upernet", "linknet", "pan", "manet"
+        *("pspnet", "unet", "unetplusplus", "deeplabv3", "deeplabv3plus"),
+        *("fpn", "upernet", "linknet", "pan", "manet", "segmenter"),
     ] = "pspnet"
-    """Segmentation head."""
-    model_type: str = "resnet50"
-    """Encoder; it must be the one of the weights."""
+    """Segmentation head; unet, fpn, upernet or segmenter (a mask transformer) with a ViT."""
     fusion_type: Literal["early", "twin"] = "early"
     """s12: one encoder on all bands stacked, or an encoder for each modality with their features averaged."""
     weight_path: str = "random"
     """Encoder weights: random, imagenet, or a checkpoint file."""
     weight_path_s1: str = ""
     """Weights of the Sentinel-1 encoder with --fusion_type twin, where they are in another file."""
-    weight_source: Literal["auto", "cromss", "moco", "dino", "decur", "satlas", "softcon", "bare"] = "auto"
+    weight_source: Literal[
+        *("auto", "cromss", "moco", "dino", "decur", "satlas", "softcon"),
+        *("mae", "satmae", "scalemae", "dofa", "imagenet", "bare"),
+    ] = "auto"
     """Whose weights they are, where the file does not tell; decides the native normalization."""
     weight_load_tag: Literal["encoder", "de1", "de2", "de3", "de4", "wocls", "all"] = "encoder"
     """What to load: the encoder, with the first decoder blocks (de1 to de4), the decoder (wocls), or its head (all)."""
@@ -120,7 +124,9 @@ class DownstreamModel:
     """Let a frozen encoder's BatchNorm statistics move, as in the published tables."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_loss(self.loss_type)
+        self._check_vit()
         require(self.encoder_depth in (0, 3, 4, 5), "encoder_depth", self.encoder_depth, "3, 4, 5, or 0")
         require(0 < self.lr_varying_factor <= 1, "lr_varying_factor", self.lr_varying_factor, "over 0 and at most 1")
         late = self.encoder_finetune_tag == "eft"
@@ -137,6 +143,18 @@ class DownstreamModel:
         moving = self.moving_batchnorm and self.encoder_finetune_tag == "etr"
         require(not moving, "moving_batchnorm", "", "left out where the encoder is trained")
 
+    def _check_vit(self) -> None:
+        head, name = self.model_framework, self.model_type
+        if not is_vit(name):
+            wanted = f"another head with --model_type {name}: it wants a ViT"
+            require(head != "segmenter", "model_framework", head, wanted)
+            return
+        with_it = f"with the ViT --model_type {name}"
+        heads = f"{', '.join(_VIT_HEADS[:-1])} or {_VIT_HEADS[-1]}"
+        require(head in _VIT_HEADS, "model_framework", head, f"{heads} {with_it}")
+        require(self.encoder_depth == 0, "encoder_depth", self.encoder_depth, f"0 {with_it}")
+        require(self.weight_load_tag == "encoder", "weight_load_tag", self.weight_load_tag, f"encoder {with_it}")
+
 
 @dataclass(frozen=True)
 class DownstreamOptimisation(Optimisation):
@@ -151,7 +169,7 @@ class DownstreamOptimisation(Optimisation):
     scheduler_type: Literal["cos", "step", "exp", "none"] = "cos"
     """Cosine to a final rate, then flat; a tenth at given epochs; exponential; or constant."""
     scheduler_values: tuple[float, ...] = ()
-    """cos: last epoch of the cosine (4/5 of all), final rate (1e-5); step: epochs (3/5, 4/5); exp: factor (0.95)."""
+    """cos: last epoch of the cosine (at 4/5), final rate (1e-5); step: epochs (at 3/5, 4/5); exp: factor (0.95)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -161,10 +179,12 @@ class DownstreamOptimisation(Optimisation):
         legal = least <= len(values) <= most and all(0 <= value < float("inf") for value in values)
         if kind == "exp":
             legal = legal and all(0 < value <= 1 for value in values)
-        elif kind in ("cos", "step"):
-            epochs = values[:1] if kind == "cos" else values
-            legal = legal and all(value == int(value) and value > 0 for value in epochs)
+        epochs = {"cos": values[:1], "step": values}.get(kind, ())
+        legal = legal and all(value == int(value) and value > 0 for value in epochs)
         require(legal, "scheduler_values", values, wanted)
+        warmup = self.warmup_epochs
+        after = all(epoch > warmup for epoch in epochs)
+        require(after, "scheduler_values", values, f"epochs over --warmup_epochs {warmup}")
         if kind == "cos" and len(values) == 2:
             rate = self.learning_rate
             require(values[1] <= rate, "scheduler_values", values, f"a final rate of at most --learning_rate {rate:g}")
@@ -208,3 +228,4 @@ class FinetuneSettings:
         require(not twin or self.data.input_type == "s12", "fusion_type", "twin", "early but for --input_type s12")
         other = self.model.weight_path_s1
         require(twin or not other, "weight_path_s1", other, "empty but for --fusion_type twin")
+        check_bands(self.model, self.data.modalities, self.data.n_channels)

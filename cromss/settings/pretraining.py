@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from cromss.settings.common import Optimisation, Runtime, check_channels, check_loss, require
+from cromss.settings.common import Encoder, Optimisation, Runtime, check_bands, check_channels, check_loss, require
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,9 @@ class CrossModal:
 
 
 @dataclass(frozen=True)
-class PretrainModel:
+class PretrainModel(Encoder):
     """Encoder and its start."""
 
-    model_type: str = "resnet50"
-    """Encoder, any name that segmentation_models_pytorch knows (tu-NAME for timm)."""
     init_s1: str = "random"
     """Start of the Sentinel-1 encoder: random, imagenet, or a weights file."""
     init_s2: str = "random"
@@ -110,6 +108,7 @@ class PretrainModel:
     """Segmentation losses by letter: c cross-entropy, d Dice, f focal."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_loss(self.loss_type)
 
 
@@ -117,16 +116,23 @@ class PretrainModel:
 class PretrainOptimisation(Optimisation):
     """Optimiser and schedule."""
 
-    lr_adjust_type: Literal["rop", "exp", "none"] = "rop"
-    """Halve on a plateau of the validation loss (rop), exponential decay, or constant."""
+    lr_adjust_type: Literal["rop", "exp", "cos", "none"] = "rop"
+    """Halve on a plateau of the validation loss (rop), exponential decay, half a cosine, or constant."""
     lr_adjust: float = 30
-    """Patience in epochs (rop), or decay an epoch (exp)."""
+    """Patience in epochs (rop), decay an epoch (exp), or final rate (cos)."""
+    layer_decay: float = 1.0
+    """Ratio of the learning rates of neighbouring encoder layers, decoder at the full rate; 1 for none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        adjust, by = self.lr_adjust, self.lr_adjust_type
+        adjust, by, rate = self.lr_adjust, self.lr_adjust_type, self.learning_rate
         require(by != "exp" or 0 < adjust < 1, "lr_adjust", adjust, "over 0 and under 1 with --lr_adjust_type exp")
         require(by != "rop" or 0 <= adjust < 1e6, "lr_adjust", adjust, "epochs, at least 0, with --lr_adjust_type rop")
+        wanted = f"a final rate of at most --learning_rate {rate:g} with --lr_adjust_type cos"
+        require(by != "cos" or 0 <= adjust <= rate, "lr_adjust", adjust, wanted)
+        require(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "over 0 and at most 1")
+        warmup = self.warmup_epochs
+        require(by != "rop" or not warmup, "warmup_epochs", warmup, "0 with --lr_adjust_type rop")
 
 
 @dataclass(frozen=True)
@@ -156,6 +162,9 @@ class PretrainSettings:
     runtime: PretrainRuntime = field(default_factory=PretrainRuntime)
     cross: ClassVar[CrossModal] = CrossModal(consist_loss_type="none")
 
+    def __post_init__(self) -> None:
+        check_bands(self.model, self.modalities, self.data.n_channels)
+
     @property
     def modalities(self) -> tuple[str, ...]:
         """Modality keys that are read."""
@@ -171,6 +180,7 @@ class MultiModalSettings(PretrainSettings):
     def __post_init__(self) -> None:
         wanted = f"s12 with --fusion_type {self.cross.fusion_type}; for one modality run train_pretrain.py"
         require(self.input_type == "s12", "input_type", self.input_type, wanted)
+        super().__post_init__()
 
 
 @dataclass(frozen=True)
@@ -184,3 +194,4 @@ class SingleModalSettings(PretrainSettings):
         unused = "init_s1" if self.input_type == "s2" else "init_s2"
         value = getattr(self.model, unused)
         require(value == "random", unused, value, f"left out with --input_type {self.input_type}")
+        super().__post_init__()

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,14 @@ from typing import Any
 import lightning as L
 from torch import nn
 
+from cromss.encoder_names import family, is_vit
 from cromss.legends import LEGENDS
+from cromss.models.dofa import wavelengths_of
 from cromss.models.segmenter import Segmenter
+from cromss.models.vit import AS_NAMED, ViTOptions
 from cromss.models.weights import WeightsError, WeightsReport, check_bands, load_encoder, load_segmenter
 from cromss.sensors import MODALITIES, S2_SUBSETS, s2_bands
-from cromss.settings import Runtime
+from cromss.settings import Encoder, Runtime
 from cromss.training.run_folder import RunFolder
 from cromss.training.runs import first_seed, processes
 
@@ -72,6 +75,23 @@ def refuse_several_processes(runtime: Runtime) -> None:
 def band_names(modality: str, n_channels: int) -> tuple[str, ...]:
     """Names of a modality's bands; `n_channels` chooses among those of Sentinel-2."""
     return s2_bands(n_channels) if modality == "s2" else MODALITIES[modality].bands
+
+
+def vit_options(model: Encoder, crop_size: int) -> ViTOptions:
+    """How a ViT is built; unless told otherwise, its position embeddings are made for the training crops."""
+    if not is_vit(model.model_type):
+        return AS_NAMED
+    return ViTOptions(model.patch_size, model.image_size or crop_size, model.drop_path, model.grad_checkpointing)
+
+
+def wavelengths(model: Encoder, bands: Mapping[str, Sequence[str]]) -> dict[str, tuple[float, ...]]:
+    """Modality -> central wavelength of each band in um, for encoders that ask for them; else nothing."""
+    if family(model.model_type) != "dofa":
+        return {}
+    if not model.wavelengths:
+        return {modality: wavelengths_of(modality, names) for modality, names in bands.items()}
+    told = iter(model.wavelengths)
+    return {modality: tuple(next(told) for _ in names) for modality, names in bands.items()}
 
 
 def load_weights(

@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,10 +16,18 @@ from cromss.metrics import change_scores, scores
 from cromss.models import build_change_segmenter, build_segmenter, build_twin_segmenter
 from cromss.models.segmenter import Segmenter
 from cromss.models.sources import native_normalization
-from cromss.optimisers import schedule, transfer_optimiser
+from cromss.optimisers import schedule, staged_optimiser
 from cromss.settings import FinetuneSettings
+from cromss.settings.finetuning import DownstreamOptimisation
 from cromss.tasks import FinetuneTask
-from cromss.training.common import Origin, load_weights, refuse_several_processes, run_once
+from cromss.training.common import (
+    Origin,
+    load_weights,
+    refuse_several_processes,
+    run_once,
+    vit_options,
+    wavelengths,
+)
 from cromss.training.downstream import downstream_bands, downstream_data
 from cromss.training.run_folder import RunFolder
 from cromss.training.runs import build_trainer, fit
@@ -67,7 +75,6 @@ def finetuning_task(settings: FinetuneSettings) -> tuple[FinetuneTask, dict[str,
     if model.encoder_finetune_tag == "efix":
         network.freeze_encoder(update_batchnorm=model.moving_batchnorm)
     transform = partial(BatchTransform, source.task.legend.num_classes, seed=settings.runtime.seed[0])
-    rate = optimisation.learning_rate
     task = FinetuneTask(
         model=network,
         modalities=source.modalities,
@@ -75,13 +82,13 @@ def finetuning_task(settings: FinetuneSettings) -> tuple[FinetuneTask, dict[str,
         train_transform=transform(source.crop_size),
         eval_transform=transform(None, augment=False),
         optimiser=partial(
-            transfer_optimiser,
+            staged_optimiser,
             name=optimisation.optimizer,
-            learning_rate=rate,
+            learning_rate=optimisation.learning_rate,
             weight_decay=optimisation.weight_decay,
             order={"dsam": "same", "dasc": "ascending", "ddes": "descending"}[model.decoder_finetune_tag],
             ratio=model.lr_varying_factor,
-            factor=schedule(optimisation.scheduler_type, optimisation.scheduler_values, optimisation.epochs, rate),
+            factor=_rate_factor(optimisation),
         ),
         legend=source.task.legend,
         score=partial(change_scores if source.task.is_change else scores, absent=settings.absent),
@@ -144,22 +151,31 @@ def _metrics(task: FinetuneTask) -> dict[str, Any]:
     }
 
 
+def _rate_factor(optimisation: DownstreamOptimisation) -> Callable[[int], float]:
+    """Epoch -> factor of the learning rates."""
+    kind, values = optimisation.scheduler_type, optimisation.scheduler_values
+    return schedule(kind, values, optimisation.epochs, optimisation.learning_rate, optimisation.warmup_epochs)
+
+
 def _network(settings: FinetuneSettings) -> Segmenter:
     source, model = settings.data, settings.model
-    counts = {modality: len(names) for modality, names in downstream_bands(source).items()}
+    bands = downstream_bands(source)
+    counts, waves = {modality: len(names) for modality, names in bands.items()}, wavelengths(model, bands)
+    stacked = tuple(um for of_one in waves.values() for um in of_one) or None
     common = {
         "architecture": model.model_framework,
         "encoder_name": model.model_type,
         "encoder_depth": model.encoder_depth or None,
+        "vit": vit_options(model, source.crop_size),
     }
     start = "imagenet" if model.weight_path == "imagenet" else None
     if source.task.is_change:
-        return build_change_segmenter(**common, in_channels=counts["s2"], encoder_weights=start)
-    num_classes = source.task.legend.num_classes
+        return build_change_segmenter(**common, in_channels=counts["s2"], encoder_weights=start, wavelengths=stacked)
+    common["num_classes"] = source.task.legend.num_classes
     if model.fusion_type == "twin":
         starts = {modality: "imagenet" for modality in counts if _weight_path(settings, modality) == "imagenet"}
-        return build_twin_segmenter(**common, bands=counts, num_classes=num_classes, encoder_weights=starts)
-    return build_segmenter(**common, in_channels=sum(counts.values()), num_classes=num_classes, encoder_weights=start)
+        return build_twin_segmenter(**common, bands=counts, encoder_weights=starts, wavelengths=waves)
+    return build_segmenter(**common, in_channels=sum(counts.values()), encoder_weights=start, wavelengths=stacked)
 
 
 def _load_weights(settings: FinetuneSettings, network: Segmenter) -> dict[str, Origin]:

@@ -1,6 +1,6 @@
 """Pretraining on noisy labels, from settings to metrics."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,22 @@ from cromss.datasets import SeasonStacks
 from cromss.legends import LEGENDS, NOL, Legend
 from cromss.models import build_pretrainer
 from cromss.objective import CrossModalObjective
-from cromss.optimisers import pretraining_optimiser
+from cromss.optimisers import schedule, staged_optimiser
 from cromss.sensors import QUANTISED
 from cromss.settings import PretrainSettings
+from cromss.settings.pretraining import PretrainOptimisation
 from cromss.splits import place_of
 from cromss.store import LmdbReader, PublishedReader, open_store
 from cromss.tasks import PretrainTask
-from cromss.training.common import band_names, load_weights, refuse_other_legend, run_once, synthetic_home
+from cromss.training.common import (
+    band_names,
+    load_weights,
+    refuse_other_legend,
+    run_once,
+    synthetic_home,
+    vit_options,
+    wavelengths,
+)
 from cromss.training.run_folder import RunFolder
 from cromss.training.runs import build_trainer, fit
 
@@ -92,11 +101,13 @@ def pretraining_task(settings: PretrainSettings) -> PretrainTask:
         train_transform=transform(prior_kind=prior),
         eval_transform=transform(augment=False),
         optimiser=partial(
-            pretraining_optimiser,
+            staged_optimiser,
             name=optimisation.optimizer,
             learning_rate=optimisation.learning_rate,
             weight_decay=optimisation.weight_decay,
-            decay=optimisation.lr_adjust if optimisation.lr_adjust_type == "exp" else None,
+            order="ascending",
+            ratio=optimisation.layer_decay,
+            factor=_rate_factor(optimisation),
         ),
         legend=_pretraining_legend(names.n_classes),
         bands=pretraining_bands(settings),
@@ -107,6 +118,15 @@ def pretraining_task(settings: PretrainSettings) -> PretrainTask:
 def pretraining_bands(settings: PretrainSettings) -> dict[str, tuple[str, ...]]:
     """Modality -> band names."""
     return {modality: band_names(modality, settings.data.n_channels) for modality in settings.modalities}
+
+
+def _rate_factor(optimisation: PretrainOptimisation) -> Callable[[int], float] | None:
+    """Epoch -> factor of the learning rates; `None` where the plateau of the validation loss decides."""
+    kind, adjust, epochs = optimisation.lr_adjust_type, optimisation.lr_adjust, optimisation.epochs
+    if kind == "rop":
+        return None
+    values = {"cos": (epochs, adjust), "exp": (adjust,), "none": ()}[kind]
+    return schedule(kind, values, epochs, optimisation.learning_rate, optimisation.warmup_epochs)
 
 
 def _places(labels: LmdbReader | PublishedReader) -> Sequence[Hashable]:
@@ -146,6 +166,8 @@ def _pretrainer(settings: PretrainSettings) -> nn.Module:
         settings.data.n_classes,
         common_branch=settings.cross.use_common_feature,
         encoder_weights={modality: start for modality, start in starts.items() if start == "imagenet"},
+        vit=vit_options(model, settings.data.crop_size),
+        wavelengths=wavelengths(model, bands),
     )
     for modality, names in bands.items():
         origin = load_weights(network.encoders[modality], starts[modality], modality, names)

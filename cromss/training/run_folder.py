@@ -23,6 +23,7 @@ FREE_TO_CHANGE = frozenset(
 def free_to_change(flat: Mapping[str, Any]) -> frozenset[str]:
     """`FREE_TO_CHANGE` for given settings: not the epochs, where the learning rates follow from their number."""
     follow = flat.get("scheduler_type") in ("cos", "step") and not flat.get("scheduler_values")
+    follow = follow or flat.get("lr_adjust_type") == "cos"
     return FREE_TO_CHANGE - {"epochs"} if follow else FREE_TO_CHANGE
 
 
@@ -119,7 +120,10 @@ class RunFolder:
         return content
 
     def refuse_other_settings(self, settings: Any) -> None:
-        """Raise OtherSettings when the folder holds a run that was started with other settings."""
+        """Raise OtherSettings when the folder holds a run that was started with other settings.
+
+        A setting that was not there yet had what is its default now.
+        """
         file = self.path / "config.yaml"
         if not (self.path / "metrics.json").exists() and not any(self.checkpoints.glob("*.ckpt")):
             return  # nothing to go on from: a start that was refused, say
@@ -127,11 +131,11 @@ class RunFolder:
             raise ValueError(
                 f"{file}: missing, so that the run's settings are unknown; start afresh with --resume none"
             )
-        before, now = _read(file, yaml.safe_load), to_flat(settings)
+        before, now = to_flat(type(settings)()) | _read(file, yaml.safe_load), to_flat(settings)
         free = free_to_change(now)
-        changed = [k for k in now if k not in free and before.get(k) != now[k]]
+        changed = [k for k in now if k not in free and before[k] != now[k]]
         if changed:
-            shown = ", ".join(f"{key} {before.get(key)} -> {now[key]}" for key in changed[:4])
+            shown = ", ".join(f"{key} {before[key]} -> {now[key]}" for key in changed[:4])
             raise OtherSettings(self.path, shown)
 
     def _move_aside(self) -> None:

@@ -1,0 +1,93 @@
+"""What only a GPU can show: ViT-L under UPerNet fits and trains there, and computes what a CPU does."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from cromss.models import build_segmenter
+from cromss.models.vit import ViTOptions
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use; run this file where one is"),
+]
+
+LARGE = "vit_large_patch16_224"
+NUM_BANDS, NUM_CLASSES = 13, 8
+
+
+def train(encoder_name, batch_size=32, image_size=224, frozen=False, grad_checkpointing=False, steps=2):
+    """Train from the same weights on the same images: network, losses of the steps, peak memory in bytes."""
+    torch.manual_seed(0)
+    options = ViTOptions(image_size=image_size, grad_checkpointing=grad_checkpointing)
+    network = build_segmenter("upernet", encoder_name, NUM_BANDS, NUM_CLASSES, vit=options).cuda().train()
+    if frozen:
+        network.freeze_encoder()
+    images = torch.randn(batch_size, NUM_BANDS, image_size, image_size, device="cuda")
+    labels = torch.randint(NUM_CLASSES, (batch_size, image_size, image_size), device="cuda")
+    optimiser = torch.optim.AdamW([weight for weight in network.parameters() if weight.requires_grad], 1e-4)
+    torch.cuda.reset_peak_memory_stats()
+    losses = []
+    for _ in range(steps):
+        optimiser.zero_grad()
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = cross_entropy(network(images), labels)
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    return SimpleNamespace(network=network, losses=losses, peak=torch.cuda.max_memory_allocated())
+
+
+@pytest.fixture(autouse=True)
+def nothing_left():
+    """Every test begins with the card to itself."""
+    yield
+    torch.cuda.empty_cache()
+
+
+def test_vit_large_under_upernet_fits_and_trains(record_property, capsys):
+    run = train(LARGE)
+    total = torch.cuda.get_device_properties(0).total_memory
+    record_property("peak_mib", run.peak // 2**20)
+    with capsys.disabled():
+        print(f"\nViT-L, UPerNet, 32 x 224 px: peak {run.peak / 2**20:.0f} of {total / 2**20:.0f} MiB")
+    assert run.peak < total
+    assert all(torch.tensor(run.losses).isfinite())
+    assert run.losses[1] != run.losses[0]
+    assert all(weight.grad is not None for weight in run.network.parameters() if weight.requires_grad)
+
+
+def test_gradient_checkpointing_needs_less_memory_for_the_same_losses():
+    kept = train(LARGE)
+    losses, peak = kept.losses, kept.peak
+    del kept
+    recomputed = train(LARGE, grad_checkpointing=True)
+    assert recomputed.peak < 0.9 * peak
+    assert recomputed.losses == pytest.approx(losses, rel=0.02)
+
+
+def test_a_frozen_encoder_has_no_gradients_and_does_not_move():
+    run = train("vit_small_patch16_224", batch_size=4, frozen=True)
+    torch.manual_seed(0)
+    options = ViTOptions(image_size=224)
+    fresh = build_segmenter("upernet", "vit_small_patch16_224", NUM_BANDS, NUM_CLASSES, vit=options)
+    frozen, before = run.network.encoders["images"].state_dict(), fresh.encoders["images"].state_dict()
+    assert all(weight.grad is None for weight in run.network.encoders["images"].parameters())
+    assert all(torch.equal(frozen[name].cpu(), before[name]) for name in before)
+    assert all(weight.grad is not None for weight in run.network.network.decoder.parameters())
+
+
+@pytest.mark.parametrize("architecture", ["upernet", "segmenter"])
+def test_logits_are_those_of_the_cpu(architecture):
+    torch.manual_seed(0)
+    options = ViTOptions(image_size=96)
+    network = build_segmenter(architecture, "vit_tiny_patch16_224", NUM_BANDS, NUM_CLASSES, vit=options)
+    network = network.double().eval()  # single precision would be rounded to TF32 in convolutions
+    images = torch.randn(2, NUM_BANDS, 96, 96, dtype=torch.float64)
+    with torch.no_grad():
+        expected = network(images)
+        found = network.cuda()(images.cuda()).cpu()
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert expected.std() > 1e-3
