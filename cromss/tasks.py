@@ -102,7 +102,7 @@ class PretrainTask(L.LightningModule):
         return terms["loss"]
 
     def on_train_epoch_start(self) -> None:
-        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.log("lr", max(group["lr"] for group in self.trainer.optimizers[0].param_groups))
 
     def on_train_epoch_end(self) -> None:
         if self.train_scores is not None:
