@@ -21,6 +21,32 @@ def test_every_layout_belongs_to_one_source():
     assert len(owners) == len(LAYOUTS)
     assert {layout: source_of(layout) for layout in LAYOUTS}["single"] == "cromss"
     assert source_of("unknown") == source_of("anything") == source_of("bare") == "bare"
+    assert [source_of(layout) for layout in ("mae", "satmae", "dofa")] == ["mae", "satmae", "dofa"]
+
+
+def test_masked_autoencoders_of_three_bands_are_imagenets():
+    assert [source_of("mae", bands) for bands in (13, 2, 3)] == ["mae", "mae", "imagenet"]
+    assert source_of("dino", 3) == "dino"
+
+
+def test_order_of_the_sources():
+    resnets, vits = ("cromss", "moco", "dino", "decur", "satlas", "softcon"), ("mae", "satmae", "scalemae", "dofa")
+    assert (*resnets, *vits, "imagenet", "bare") == FILE_SOURCES
+
+
+@pytest.mark.parametrize(
+    ("name", "accepted"),
+    [
+        ("mae", {"mae", "bare"}),
+        ("satmae", {"satmae"}),
+        ("scalemae", {"mae", "bare"}),
+        ("dofa", {"dofa"}),
+        ("imagenet", {"mae", "dino", "bare"}),
+        ("softcon", {"bare"}),
+    ],
+)
+def test_layouts_that_files_may_have(name, accepted):
+    assert set(SOURCES[name].accepted) == accepted
 
 
 @pytest.mark.parametrize(("name", "source"), SOURCES.items())
@@ -30,7 +56,7 @@ def test_bands_and_normalisations_are_known_ones(name, source):
     for count, bands in source.bands.items():
         assert len(bands) == count
         assert any(set(bands) <= set(modality.bands) for modality in MODALITIES.values())
-    assert ("bare" in source.accepted) == (source.comes_bare or name == "bare")
+    assert ("bare" in source.accepted) == ("bare" in source.shared_layouts or name == "bare")
 
 
 @pytest.mark.parametrize(
@@ -49,6 +75,13 @@ def test_bands_and_normalisations_are_known_ones(name, source):
         ("softcon", "s2", "standard"),
         ("satlas", "s2", "satlas"),
         ("imagenet", "s2", "imagenet"),
+        ("mae", "s1", "standard"),
+        ("mae", "s2", "reflectance"),
+        ("satmae", "s2", "satmae"),
+        ("scalemae", "s2", "imagenet"),
+        ("scalemae", "ortho", "imagenet"),
+        ("dofa", "s1", "dofa"),
+        ("dofa", "s2", "dofa"),
         ("imagenet", "ortho", "imagenet"),
     ],
 )
@@ -59,7 +92,10 @@ def test_native_normalisation(source, modality, wanted):
 @pytest.mark.parametrize(
     ("source", "modality", "message"),
     [
-        ("bare", "s2", r"name the --weight_source \(cromss, moco, dino, decur, satlas, softcon\)"),
+        ("bare", "s2", r"name the --weight_source \(cromss, moco, dino, decur, .*, dofa, imagenet\), or"),
+        ("satmae", "s1", "satmae weights have none for s1, only for s2"),
+        ("dofa", "ortho", "dofa weights have none for ortho, only for s1, s2"),
+        ("mae", "ortho", "mae weights have none for ortho"),
         ("satlas", "s1", "satlas weights have none for s1, only for s2"),
         ("moco", "ortho", "moco weights have none for ortho, only for s1, s2"),
         ("imagenet", "s1", "imagenet weights have none for s1"),

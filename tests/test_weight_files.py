@@ -83,6 +83,7 @@ def test_missing_files_and_folders(tmp_path):
 
 
 CARD = {"cromss": {"bands": {"s2": ["B4", "B3", "B2"], "s1": "VV"}}}
+TWO = {"cromss": {"bands": {"s2": ["B3", "B2"], "s1": ["VV"]}}}
 SETTINGS = argparse.Namespace(n_channels=92)
 
 
@@ -92,6 +93,9 @@ SETTINGS = argparse.Namespace(n_channels=92)
         (CARD, "s2", 3, ("B4", "B3", "B2")),
         (CARD, "s1", 2, None),
         (CARD, "common", 15, None),
+        (TWO, "common", 3, ("VV", "B3", "B2")),
+        (TWO, "common", None, ("VV", "B3", "B2")),
+        (TWO, "common", 15, None),
         (CARD | {"hyper_parameters": SETTINGS}, "s2", 3, ("B4", "B3", "B2")),
         ({"hyper_parameters": SETTINGS}, "s2", 9, S2_SUBSETS[92]),
         ({"hyper_parameters": {"args": SETTINGS, "lr": 0.1}}, "s2", 9, S2_SUBSETS[92]),

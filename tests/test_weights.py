@@ -93,7 +93,7 @@ WRONG = {
     "other-source": (mid, 13, {"source": "moco"}, "no encoder takes 13 bands in moco; " + MID),
     "softcon-in-name-only": (mid, 13, {"source": "softcon"}, "no encoder takes 13 bands in softcon; " + MID),
     "no-such-source": (mid, 13, {"source": "macaw"}, "source 'macaw': choose one of auto, cromss, moco"),
-    "no-weights-file": (mid, 13, {"source": "imagenet"}, "source 'imagenet': choose one of"),
+    "no-weights-file": (mid, 13, {"source": "random"}, "source 'random': choose one of auto, cromss, moco"),
     "one-missing": (
         lambda: without("layer3.0.bn1.bias"),
         13,

@@ -15,26 +15,28 @@ class Source:
         layouts: Layouts that only its files have, see `cromss.models.stems.LAYOUTS`.
         native: Modality -> normalisation it was trained with, a name in `cromss.normalization.NORMALIZATIONS`.
         bands: Number of bands -> their names in order, where the number fixes them.
-        comes_bare: Its files may also be plain ResNets, which do not tell whose they are (split files,
-            torchgeo's copies).
+        shared_layouts: Layouts that its files may have as well as others', so that they do not tell whose they
+            are (`"bare"`: split files, torchgeo's and timm's copies).
         reference: Where it is published.
     """
 
     layouts: tuple[str, ...] = ()
     native: Mapping[str, str] = field(default_factory=dict)
     bands: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
-    comes_bare: bool = False
+    shared_layouts: tuple[str, ...] = ()
     reference: str = ""
 
     @property
     def accepted(self) -> tuple[str, ...]:
         """Layouts that a file said to be its own may have."""
-        return (*self.layouts, "bare") if self.comes_bare else self.layouts
+        return self.layouts + self.shared_layouts
 
 
 _COMMON = {"s1": "common", "s2": "common", "ortho": "common"}
 _SSL4EO = {2: S1.bands, 3: S2_SUBSETS[3], 13: S2.bands}
 _SSL4EO_NATIVE = {"s1": "standard", "s2": "reflectance"}
+_RGB = {3: S2_SUBSETS[3]}
+_RGB_NATIVE = {"s2": "imagenet", "ortho": "imagenet"}
 
 SOURCES = MappingProxyType(
     {
@@ -44,26 +46,39 @@ SOURCES = MappingProxyType(
             {2: S1.bands, 13: S2.bands},
             reference="arXiv 2405.01217, 2402.16164, and this package",
         ),
-        "moco": Source(("moco",), _SSL4EO_NATIVE, _SSL4EO, True, "SSL4EO-S12, arXiv 2211.07044"),
-        "dino": Source(("dino",), _SSL4EO_NATIVE, _SSL4EO, True, "SSL4EO-S12, arXiv 2211.07044"),
-        "decur": Source(("decur",), _SSL4EO_NATIVE, _SSL4EO, True, "arXiv 2309.05300"),
+        "moco": Source(("moco",), _SSL4EO_NATIVE, _SSL4EO, ("bare",), "SSL4EO-S12, arXiv 2211.07044"),
+        "dino": Source(("dino",), _SSL4EO_NATIVE, _SSL4EO, ("bare",), "SSL4EO-S12, arXiv 2211.07044"),
+        "decur": Source(("decur",), _SSL4EO_NATIVE, _SSL4EO, ("bare",), "arXiv 2309.05300"),
         "satlas": Source(
-            ("satlas",), {"s2": "satlas"}, {3: S2_SUBSETS[3], 9: S2_SUBSETS[92]}, True, "arXiv 2211.15660"
+            ("satlas",), {"s2": "satlas"}, {3: S2_SUBSETS[3], 9: S2_SUBSETS[92]}, ("bare",), "arXiv 2211.15660"
         ),
-        "softcon": Source((), {"s1": "standard", "s2": "standard"}, _SSL4EO, True, "arXiv 2405.20462"),
-        "bare": Source(("bare", "unknown"), reference="plain ResNets of any origin"),
-        "imagenet": Source((), {"s2": "imagenet", "ortho": "imagenet"}, reference="downloaded, no file"),
+        "softcon": Source((), {"s1": "standard", "s2": "standard"}, _SSL4EO, ("bare",), "arXiv 2405.20462"),
+        "mae": Source(("mae",), _SSL4EO_NATIVE, _SSL4EO, ("bare",), "SSL4EO-S12, arXiv 2211.07044"),
+        "satmae": Source(
+            ("satmae",), {"s2": "satmae"}, {10: S2_SUBSETS[10]}, reference="arXiv 2207.08051, SatMAE++ 2403.05419"
+        ),
+        "scalemae": Source((), _RGB_NATIVE, _RGB, ("mae", "bare"), "arXiv 2212.14532"),
+        "dofa": Source(("dofa",), {"s1": "dofa", "s2": "dofa"}, reference="arXiv 2403.15356"),
+        "imagenet": Source(
+            (), _RGB_NATIVE, _RGB, ("mae", "dino", "bare"), "downloaded; of files MAE, DINO, DINOv2, timm's ViTs"
+        ),
+        "bare": Source(("bare", "unknown"), reference="plain encoders of any origin"),
         "random": Source((), _COMMON, reference="no file"),
     }
 )
-"""Name -> source. `imagenet` and `random` have no files."""
+"""Name -> source."""
 
-FILE_SOURCES = tuple(name for name in SOURCES if name not in ("imagenet", "random"))
+FILE_SOURCES = tuple(name for name in SOURCES if name != "random")
 """Sources whose weights are loaded from files."""
 
 
-def source_of(layout: str) -> str:
-    """Name of the source whose files have a layout; `"bare"` where none can be told."""
+def source_of(layout: str, in_channels: int | None = None) -> str:
+    """Name of the source whose files have a layout; `"bare"` where none can be told.
+
+    MAE with 13 or 2 bands is that of SSL4EO-S12, with 3 that of ImageNet.
+    """
+    if (layout, in_channels) == ("mae", 3):
+        return "imagenet"
     return next((name for name, source in SOURCES.items() if layout in source.layouts), "bare")
 
 

@@ -62,16 +62,17 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     return tensors_in(open_checkpoint(Path(path)), path)
 
 
-def told_bands(content: object, modality: str | None, in_channels: int) -> tuple[str, ...] | None:
+def told_bands(content: object, modality: str | None, in_channels: int | None) -> tuple[str, ...] | None:
     """Band names of a modality in order, where the checkpoint tells them: ours on a card, others by `n_channels`.
 
-    Those of `"common"` are the modalities' bands one after the other, as they are stacked.
+    Those of `"common"` are the modalities' bands one after the other, as they are stacked. `in_channels` is
+    `None` of an encoder for any number of bands.
     """
     if not isinstance(content, Mapping):
         return None
     card = {name: bands for name, bands in _on_card(content, "bands").items() if isinstance(bands, list)}
     names = [band for name in sorted(card) for band in card[name]] if modality == "common" else card.get(modality)
-    if names and (modality != "common" or len(names) == in_channels):
+    if names and (modality != "common" or in_channels in (None, len(names))):
         return tuple(map(str, names))
     bands = S2_SUBSETS.get(_published_setting(content, "n_channels"), ())
     return bands if modality == S2.name and len(bands) == in_channels else None

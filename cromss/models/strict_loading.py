@@ -1,0 +1,60 @@
+"""Strict loading: every tensor of a part of a network by name and shape, or none."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+def own_names(module: nn.Module) -> dict[str, torch.Tensor]:
+    """A module's tensors by the names foreign files use: timm's wrapper adds `model.` to all of them."""
+    tensors = module.state_dict()
+    wrapped = all(name.startswith("model.") for name in tensors)
+    return {name.removeprefix("model.") if wrapped else name: tensor for name, tensor in tensors.items()}
+
+
+def pick(state_dict: Tensors, prefix: str, module: nn.Module) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """A module's tensors among those of a file.
+
+    Whatever stands beside its own parts is left out (heads, decoders, mask tokens); within them names and
+    shapes must be the same. Only BatchNorm's step counters may be missing.
+
+    Args:
+        state_dict: All tensors of the file.
+        prefix: What stands before the module's own names.
+        module: Where they will be loaded.
+
+    Returns:
+        Tensors by the module's own names, and what keeps them from being loaded, if anything does.
+    """
+    own = own_names(module)
+    first_names = {name.split(".")[0] for name in own}
+    behind = {name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
+    found = {name: tensor for name, tensor in behind.items() if name.split(".")[0] in first_names}
+    problems = [problem for name, tensor in own.items() if (problem := _misfit(name, tensor, found.get(name)))]
+    return found, problems + [f"{name} has no place in it" for name in found if name not in own]
+
+
+def fill(module: nn.Module, tensors: Tensors) -> None:
+    """Load tensors by foreign names; step counters that are not among them become 0."""
+    own = own_names(module)
+    counters = {name: torch.zeros_like(tensor) for name, tensor in own.items() if _is_counter(name)}
+    full_names = dict(zip(own, module.state_dict()))
+    module.load_state_dict({full_names[name]: tensor for name, tensor in (counters | tensors).items()})
+
+
+def _misfit(name: str, own: torch.Tensor, found: torch.Tensor | None) -> str | None:
+    """What keeps a tensor of the file from its place in the network, if anything does."""
+    if found is None:
+        return None if _is_counter(name) else f"{name} is missing"
+    if found.shape != own.shape:
+        return f"{name} is {tuple(found.shape)}, not {tuple(own.shape)}"
+    if own.is_floating_point() and not found.is_floating_point():
+        return f"{name} is {found.dtype}, not {own.dtype}"
+    return None if torch.isfinite(found).all() else f"{name} holds NaN or infinity"
+
+
+def _is_counter(name: str) -> bool:
+    return name.endswith("num_batches_tracked")

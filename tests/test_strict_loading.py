@@ -1,0 +1,64 @@
+"""Every tensor of a part by name and shape, or none."""
+
+import pytest
+import torch
+from torch import nn
+
+from cromss.models.strict_loading import fill, own_names, pick
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3))
+
+
+def file(prefix: str = "net.", **changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    """The network's tensors as ones behind a prefix, some changed, those for `None` left out."""
+    ones = {key: torch.ones_like(value) for key, value in network().state_dict().items()}
+    ones |= {key.replace("__", "."): value for key, value in changes.items()}
+    return {prefix + key: value for key, value in ones.items() if value is not None}
+
+
+def test_all_fit():
+    beside = {"net.head.weight": torch.zeros(1), "other.0.weight": torch.zeros(1), "0.weight": torch.zeros(1)}
+    found, problems = pick(file() | beside, "net.", network())
+    assert problems == []
+    assert found.keys() == network().state_dict().keys()
+    target = network()
+    fill(target, found)
+    assert all((value == 1).all() for value in target.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"0__bias": None}, "0.bias is missing"),
+        ({"0__bias": torch.ones(4)}, "0.bias is (4,), not (3,)"),
+        ({"0__bias": torch.ones(3, dtype=torch.int64)}, "0.bias is torch.int64, not torch.float32"),
+        ({"1__running_var": torch.tensor([1, torch.nan, 1])}, "1.running_var holds NaN or infinity"),
+        ({"1__running_var": torch.tensor([1, torch.inf, 1])}, "1.running_var holds NaN or infinity"),
+        ({"1__scale": torch.ones(3)}, "1.scale has no place in it"),
+        ({"1__num_batches_tracked": torch.ones(2)}, "1.num_batches_tracked is (2,), not ()"),
+    ],
+)
+def test_what_does_not_fit_is_named(changes, problem):
+    assert pick(file(**changes), "net.", network())[1] == [problem]
+
+
+def test_step_counters_may_be_missing_and_are_zero_then():
+    target = network()
+    target[1].num_batches_tracked += 5
+    found, problems = pick(file(**{"1__num_batches_tracked": None}), "net.", target)
+    assert problems == []
+    fill(target, found)
+    assert target[1].num_batches_tracked == 0
+
+
+def test_timms_wrapper():
+    wrapped = nn.ModuleDict({"model": network()})
+    assert own_names(wrapped).keys() == network().state_dict().keys()
+    found, problems = pick(file(), "net.", wrapped)
+    fill(wrapped, found)
+    assert problems == []
+    assert (wrapped["model"][0].weight == 1).all()
+    mixed = nn.ModuleDict({"model": network(), "head": nn.Linear(1, 1)})
+    assert "model.0.weight" in own_names(mixed)
