@@ -47,13 +47,13 @@ def test_every_head_takes_every_vit_and_kind_of_input(kind, name, architecture, 
     check_travels(model, network(kind, architecture, name), tmp_path / "model.pt")
 
 
-@pytest.mark.parametrize("size", [33, 96, 264, 510])
 @pytest.mark.parametrize("architecture", VIT_ARCHITECTURES)
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vit_small_patch14_dinov2", "satmae_tiny_patch8_96"])
-def test_sizes_of_the_published_sets(name, architecture, size):
+def test_sizes_of_the_published_sets(name, architecture):
     with torch.device("meta"):
         model = build_segmenter(architecture, name, in_channels=10, num_classes=4).eval()
-    assert model(torch.empty(2, 10, size, size, device="meta")).shape == (2, 4, size, size)
+    for size in (33, 96, 264, 510):
+        assert model(torch.empty(2, 10, size, size, device="meta")).shape == (2, 4, size, size)
 
 
 @pytest.mark.parametrize("channels", [2, 9, 13])
@@ -167,9 +167,9 @@ def test_drop_path_rises_to_its_rate_and_rests_in_evaluation():
 def test_twins_are_pretrained_with_upernet(fusion):
     options = ViTOptions(image_size=64, drop_path=0.1, grad_checkpointing=True)
     model = build_pretrainer(fusion, PLAIN, {"s1": 2, "s2": 13}, 5, common_branch=True, vit=options)
-    logits = model(s1=batch(2, 72, 64), s2=batch(13, 72, 64))
+    logits = model(s1=batch(2, 40, 32), s2=batch(13, 40, 32))
     assert {branch: tuple(value.shape) for branch, value in logits.items()} == dict.fromkeys(
-        ("s1", "s2", "common"), (2, 5, 72, 64)
+        ("s1", "s2", "common"), (2, 5, 40, 32)
     )
     sum(value.square().mean() for value in logits.values()).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
