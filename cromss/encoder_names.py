@@ -1,7 +1,19 @@
-"""What the name of an encoder tells; no torch, as the settings ask, too."""
+"""What the name of an encoder tells, and what a ViT takes; no torch, as the settings ask, too."""
 
-VIT_FAMILIES = ("vit", "satmae", "scalemae", "dofa")
-"""First words of the names of ViTs: timm's own, SatMAE, ScaleMAE, DOFA."""
+OWN_FAMILIES = ("satmae", "scalemae", "dofa")
+"""First words of the names of ViTs that are built here: SatMAE, ScaleMAE, DOFA."""
+
+VIT_FAMILIES = ("vit", *OWN_FAMILIES)
+"""First words of the names of ViTs: timm's own, and those built here."""
+
+VIT_HEADS = ("unet", "fpn", "upernet", "segmenter")
+"""Segmentation heads on offer for ViTs."""
+
+PATCH_SIZES = range(4, 33)
+"""Sides that a ViT's patch may have, in pixels."""
+
+IMAGE_SIZES = range(16, 8193)
+"""Sides of the images that a ViT's position embeddings may be made for, in pixels."""
 
 
 def family(name: str) -> str:

@@ -21,8 +21,8 @@ def staged_optimiser(
 
     Args:
         stages: Parameters from input to output.
-        name: `"adam"`; `"adamw"`, which spares biases, norms and embeddings the weight decay; or
-            `"sgd"` (momentum 0.9).
+        name: `"adam"`; `"adamw"`, whose weight decay spares every parameter that has neither 2 dimensions
+            (matrices) nor 4 (convolution kernels); or `"sgd"` (momentum 0.9).
         learning_rate: Highest initial rate.
         weight_decay: Weight decay.
         order: `"same"` for all stages; `"descending"`: the first has `learning_rate`, each further

@@ -52,6 +52,7 @@ encoder_flags() {
   case ${ENCODER:-} in
     satmae_*) flags+=(--n_channels 10) ;;
     scalemae_*) flags+=(--n_channels 3) ;;
+    dofa_*) flags+=(--n_channels 92) ;;
   esac
   case ${ENCODER:-} in
     vit_* | satmae_* | scalemae_* | dofa_*) head=${head:-upernet} ;;
@@ -81,7 +82,7 @@ usage: bash ft_scripts/ft_$set.sh [${inputs// /|}] [WEIGHTS] [frozen|tuned] [fur
 WEIGHTS is random, imagenet or a checkpoint file. Environment:
   DATA      folder with train/ and test/ stores, as data_prepare writes them; empty for the synthetic set
   ENCODER   encoder of the weights         (as in train_scripts/configs/ft_$set.yaml)
-            satmae_* takes 10 bands, scalemae_* 3, unless --n_channels says otherwise
+            satmae_* takes 10 bands, scalemae_* 3, dofa_* 9 (RGB first), unless --n_channels says otherwise
   HEAD      segmentation head              (upernet for ViTs: vit_*, satmae_*, scalemae_*, dofa_*; else the set's)
   SEED      one seed or several            (42)
   FRACTION  percent of the training tiles  (100)

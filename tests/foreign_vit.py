@@ -76,12 +76,15 @@ def scalemae(bands: int = 3) -> dict:
 
 
 def dofa(bands: int = 13) -> dict:
-    return dict(tensors(bands, DOFA, seed=-bands))
+    """As its authors' files: the final norm, and what pretraining needed."""
+    beside = {"mask_token": torch.zeros(1, 1, 512), "projector.weight": torch.zeros(4, 4)}
+    return tensors(bands, DOFA, seed=-bands) | beside
 
 
-def dofa_with_heads(bands: int = 13) -> dict:
-    heads = ("norm.weight", "norm.bias", "fc_norm.weight", "fc_norm.bias", "head.bias")
-    return dofa(bands) | {name: torch.zeros(192) for name in heads} | {"mask_token": torch.zeros(1, 1, 512)}
+def dofa_of_torchgeo(bands: int = 13) -> dict:
+    """As torchgeo's copies: no final norm, but that of a classifier."""
+    own = {key: value for key, value in tensors(bands, DOFA, seed=-bands).items() if not key.startswith("norm.")}
+    return own | {name: torch.zeros(192) for name in ("fc_norm.weight", "fc_norm.bias", "head.bias")}
 
 
 def dino(bands: int = 13, teacher: str = "module.backbone.") -> dict:

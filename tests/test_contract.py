@@ -5,15 +5,20 @@ import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from conftest import REPOSITORY
 
 from cromss.config import parse
 from cromss.downstream_sets import DOWNSTREAM_SETS
+from cromss.models.sources import native_normalization
+from cromss.normalization import NORMALIZATIONS
 from cromss.optimisers import schedule
+from cromss.sensors import MODALITIES
 from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSettings
 from cromss.settings.bench import BenchSettings, list_cells
 from cromss.tables import read_published
+from cromss.training.downstream import downstream_bands
 
 TRAINING = {
     "train_pretrain_mm.py": MultiModalSettings,
@@ -117,6 +122,19 @@ def test_published_grid_has_a_cell_for_every_published_row(published_cells):
     for row in rows:
         bands = row["bands"] if row["input"] == "s2" else "13"
         assert (row["set"], row["input"], bands, row["encoder_state"], row["weights"]) in found
+
+
+SOURCES_OF_VITS = {"random": "random", "MAE": "mae", "DINO": "dino", "SatMAE": "satmae", "SatMAE++": "satmae"}
+SOURCES_OF_VITS |= {"ScaleMAE": "scalemae", "DOFA ViT-B": "dofa", "DOFA ViT-L": "dofa"}
+
+
+def test_every_cell_of_the_vit_grid_can_be_normalised_as_its_weights_were():
+    for cell in list_cells(CONFIGS / "bench_vit.yaml", "runs/bench"):
+        assert cell.normalization == "native"
+        for modality, bands in downstream_bands(cell.settings.data).items():
+            native = NORMALIZATIONS[native_normalization(SOURCES_OF_VITS[cell.weights], modality)]
+            image = native(np.zeros((len(bands), 8, 8), np.float32), MODALITIES[modality], bands)
+            assert image.shape == (len(bands), 8, 8)
 
 
 @pytest.mark.parametrize("path", re.findall(r"`((?:cromss|data_prepare|train_scripts|tests)/[\w./]*)`", README))
@@ -244,3 +262,25 @@ def test_transfer_scripts_take_paths_from_where_they_are_called(tmp_path):
     assert given[given.index("--weight_path") + 1] == "w.ckpt"
     assert given[given.index("--data_path") + 1] == "dw"
     assert given[given.index("--config") + 1] == str(CONFIGS / "ft_dw.yaml")
+
+
+DATA_SCRIPTS = (
+    *("write_pretrain_lmdb", "write_downstream_lmdb", "write_oscd_lmdb", "write_oscd_pretrain_lmdb"),
+    "inspect_lmdb",
+)
+PYTHON_SCRIPTS = [
+    *(f"train_scripts/{name}.py" for name in ("train_pretrain_mm", "train_pretrain", "finetune", "bench")),
+    *(f"data_prepare/{name}.py" for name in DATA_SCRIPTS),
+    *(f"benchmarks/{name}.py" for name in ("oscd", "transfer_scripts")),
+]
+
+
+@pytest.mark.parametrize("script", PYTHON_SCRIPTS)
+def test_help_is_instant(script):
+    """No torch behind --help: its import alone takes seconds."""
+    probe = f"import sys, runpy; sys.argv = ['{script}', '--help']\n"
+    probe += f"try: runpy.run_path('{script}', run_name='__main__')\nexcept SystemExit: pass\n"
+    probe += "assert 'torch' not in sys.modules and 'lightning' not in sys.modules"
+    result = subprocess.run([sys.executable, "-c", probe], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert ("runtime options" in result.stdout) == (script.startswith("train_scripts") and "bench" not in script)
+    assert "--config" in result.stdout

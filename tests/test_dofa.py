@@ -85,12 +85,28 @@ TORCHGEO = {
 """Wavelengths -> token -> first channels after the last block of torchgeo 0.8.1's DOFA, weights and image as here."""
 
 
+def last_tokens(vit: Dofa, images: torch.Tensor) -> torch.Tensor:
+    """Class token and patches after the last block, not normalised."""
+    ((patches, class_token),) = vit.forward_intermediates(
+        images, indices=1, norm=False, output_fmt="NLC", return_prefix_tokens=True, intermediates_only=True
+    )
+    return torch.cat([class_token, patches], dim=1)
+
+
 @pytest.mark.parametrize("wavelengths", TORCHGEO)
 @torch.no_grad()
 def test_output_is_that_of_torchgeo(wavelengths):
-    tokens = fill(build(wavelengths)).forward_features(noise(len(wavelengths), 48, 48))
+    tokens = last_tokens(fill(build(wavelengths)), noise(len(wavelengths), 48, 48))
     for index, expected in TORCHGEO[wavelengths].items():
         torch.testing.assert_close(tokens[0, index, :4], torch.tensor(expected), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_tokens_are_normalised_at_last():
+    vit, images = fill(build()), noise(9, 48, 48)
+    tokens = last_tokens(vit, images)
+    unit = (tokens - tokens.mean(-1, keepdim=True)) / (tokens.var(-1, keepdim=True, unbiased=False) + 1e-6).sqrt()
+    torch.testing.assert_close(vit.forward_features(images), unit * vit.norm.weight + vit.norm.bias)
 
 
 @torch.no_grad()
@@ -119,7 +135,7 @@ def test_the_same_weights_for_any_bands():
         expected |= {f"{module}.weight", f"{module}.bias"}
     assert {key for key in own if "transformer_encoder" not in key} == expected
     assert {key for key in shapes[0] if "." not in key} == {"cls_token", "pos_embed"}
-    assert not any(key.startswith("norm") for key in shapes[0])
+    assert {key for key in shapes[0] if key.startswith("norm")} == {"norm.weight", "norm.bias"}
     assert shapes[0]["patch_embed.weight_generator.fc_weight.weight"] == (16 * 16 * 64, 128)
 
 

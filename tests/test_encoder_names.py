@@ -2,7 +2,7 @@
 
 import pytest
 
-from cromss.encoder_names import VIT_FAMILIES, family, is_vit
+from cromss.encoder_names import IMAGE_SIZES, OWN_FAMILIES, PATCH_SIZES, VIT_FAMILIES, family, is_vit
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,10 @@ def test_family(name, wanted):
 
 def test_families_are_words():
     assert all(family(f"{word}_x") == word for word in VIT_FAMILIES)
+    assert VIT_FAMILIES == ("vit", "satmae", "scalemae", "dofa")
+    assert set(VIT_FAMILIES) - set(OWN_FAMILIES) == {"vit"}
+
+
+def test_limits_are_part_of_the_range():
+    assert (PATCH_SIZES[0], PATCH_SIZES[-1]) == (4, 32)
+    assert (IMAGE_SIZES[0], IMAGE_SIZES[-1]) == (16, 8192)

@@ -80,7 +80,7 @@ SENTINEL_SCRIPTS = ("ft_dfc2020.sh", "ft_dw.sh", "ft_osm.sh", "ft_oscd.sh")
 @pytest.mark.parametrize(
     ("encoder", "bands"),
     [
-        *(("vit_small_patch16_224", 13), ("vit_base_patch14_dinov2", 13), ("dofa_base_patch16_224", 13)),
+        *(("vit_small_patch16_224", 13), ("vit_base_patch14_dinov2", 13), ("dofa_base_patch16_224", 92)),
         *(("satmae_large_patch8_96", 10), ("scalemae_large_patch16_224", 3)),
     ],
 )
@@ -138,6 +138,7 @@ def test_usage_tells_of_the_head(tmp_path):
     said = run_script("ft_dw.sh", ["--help"], tmp_path).stderr
     assert "\n  HEAD " in said
     assert "upernet for ViTs: vit_*, satmae_*, scalemae_*, dofa_*" in said
+    assert "satmae_* takes 10 bands, scalemae_* 3, dofa_* 9 (RGB first)" in said
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from cromss.models.mask_transformer import MaskTransformer
+from cromss.models.stages import by_stage
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -45,7 +46,7 @@ def naive_masks(decoder, patches, classes):
         if len(classes) > 2:
             mean, variance = masks[n].mean(), ((masks[n] - masks[n].mean()) ** 2).mean()
             masks[n] = (masks[n] - mean) / np.sqrt(variance + 1e-5)
-        masks[n] = masks[n] * weights["mask_scale"] + weights["mask_shift"]
+        masks[n] = masks[n] * weights["mask_norm.weight"] + weights["mask_norm.bias"]
     return masks
 
 
@@ -77,8 +78,8 @@ def test_permuted_classes_permute_the_masks(num_classes):
     order = torch.arange(num_classes).roll(1)
     with torch.no_grad():
         decoder.class_embeddings.copy_(decoder.class_embeddings[:, order])
-        decoder.mask_scale.copy_(decoder.mask_scale[order])
-        decoder.mask_shift.copy_(decoder.mask_shift[order])
+        decoder.mask_norm.weight.copy_(decoder.mask_norm.weight[order])
+        decoder.mask_norm.bias.copy_(decoder.mask_norm.bias[order])
     after = decoder([tokens()])
     torch.testing.assert_close(after, before[:, order], atol=1e-5, rtol=1e-5)
     assert (after - before).abs().max() > 0.1
@@ -163,10 +164,21 @@ def test_initial_weights_are_those_of_a_vit():
     large = [decoder.project_patches.weight, decoder.project_classes.weight]
     assert all(abs(weight.std().item() - 128**-0.5) < 0.005 for weight in large)
     biases = [parameter for name, parameter in decoder.named_parameters() if name.endswith("bias")]
-    assert len(biases) == 1 + 2 * 6 + 1
+    assert len(biases) == 1 + 2 * 6 + 1 + 1
     assert all((bias == 0).all() for bias in biases)
-    assert (build(3).mask_scale == 1).all()
-    assert build(1, 64).mask_scale.item() == 8
+    assert (build(3).mask_norm.weight == 1).all()
+    assert build(1, 64).mask_norm.weight.item() == 8
+
+
+@pytest.mark.parametrize("num_classes", [1, 3])
+def test_what_is_done_last_is_of_the_last_stage(num_classes):
+    decoder = build(num_classes)
+    stages = list(by_stage(decoder).values())
+    last = [decoder.project_patches, decoder.project_classes, decoder.mask_norm]
+    wanted = [id(parameter) for module in last for parameter in module.parameters()]
+    assert [id(parameter) for parameter in stages[-1]][-4:] == wanted
+    first = [id(parameter) for parameter in (decoder.class_embeddings, *decoder.project.parameters())]
+    assert [id(parameter) for parameter in stages[0]] == first
 
 
 def test_saved_and_loaded_it_stays_the_same(tmp_path):

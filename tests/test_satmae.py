@@ -114,12 +114,6 @@ def test_shapes_of_the_published_files():
     }
 
 
-def test_optimisers_know_its_embeddings():
-    vit = build()
-    assert {"pos_embed", "cls_token", "channel_embed", "channel_cls_embed"} <= vit.no_weight_decay()
-    assert vit.group_matcher()["stem"].endswith("|channel_embed|channel_cls_embed")
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

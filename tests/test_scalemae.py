@@ -72,6 +72,32 @@ def test_half_precision_has_full_precision_positions():
     torch.testing.assert_close(half.float(), vit._pos_embed(vit.patch_embed(images)), atol=0.05, rtol=0)
 
 
+def without_patches(**changes) -> ScaleMAE:
+    vit = build(**changes).eval()
+    torch.nn.init.zeros_(vit.patch_embed.proj.weight)
+    torch.nn.init.zeros_(vit.patch_embed.proj.bias)
+    return vit
+
+
+@torch.no_grad()
+def test_positions_are_not_rounded_in_mixed_precision():
+    vit = without_patches(resolution=10.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        embedded = vit.patch_embed(noise(3, 48, 80))
+        tokens = vit._pos_embed(embedded)
+    assert embedded.dtype == torch.bfloat16
+    assert torch.equal(tokens[0, 1:], grid_sincos((3, 5), 64, 10.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@torch.no_grad()
+def test_a_network_of_another_precision_keeps_it(dtype):
+    vit, images = without_patches().to(dtype), noise(3, 48, 80).to(dtype)
+    tokens = vit._pos_embed(vit.patch_embed(images))
+    torch.testing.assert_close(tokens[0, 1:], grid_sincos((3, 5), 64).to(dtype))
+    assert vit(images).dtype == dtype
+
+
 @pytest.mark.parametrize("resolution", [0, -1.0, float("nan"), float("inf")])
 def test_bad_resolution_is_refused_in_one_line(resolution):
     with pytest.raises(ValueError, match="scalemae: the resolution must be positive, in metres a pixel") as caught:

@@ -24,9 +24,15 @@ def test_every_layout_belongs_to_one_source():
     assert [source_of(layout) for layout in ("mae", "satmae", "dofa")] == ["mae", "satmae", "dofa"]
 
 
-def test_masked_autoencoders_of_three_bands_are_imagenets():
-    assert [source_of("mae", bands) for bands in (13, 2, 3)] == ["mae", "mae", "imagenet"]
-    assert source_of("dino", 3) == "dino"
+@pytest.mark.parametrize("layout", ["mae", "dino"])
+def test_vits_of_three_bands_are_imagenets(layout):
+    assert [source_of(layout, bands, "vit") for bands in (13, 2, 3)] == [layout, layout, "imagenet"]
+    assert native_normalization(source_of(layout, 3, "vit"), "s2") == "imagenet"
+
+
+def test_resnets_and_other_layouts_of_three_bands_are_not():
+    assert source_of("dino", 3, "resnet") == source_of("dino", 3) == "dino"
+    assert [source_of(layout, 3, "vit") for layout in ("moco", "segmenter", "bare")] == ["moco", "cromss", "bare"]
 
 
 def test_order_of_the_sources():
@@ -79,7 +85,6 @@ def test_bands_and_normalisations_are_known_ones(name, source):
         ("mae", "s2", "reflectance"),
         ("satmae", "s2", "satmae"),
         ("scalemae", "s2", "imagenet"),
-        ("scalemae", "ortho", "imagenet"),
         ("dofa", "s1", "dofa"),
         ("dofa", "s2", "dofa"),
         ("imagenet", "ortho", "imagenet"),
@@ -96,6 +101,7 @@ def test_native_normalisation(source, modality, wanted):
         ("satmae", "s1", "satmae weights have none for s1, only for s2"),
         ("dofa", "ortho", "dofa weights have none for ortho, only for s1, s2"),
         ("mae", "ortho", "mae weights have none for ortho"),
+        ("scalemae", "ortho", "scalemae weights have none for ortho, only for s2"),
         ("satlas", "s1", "satlas weights have none for s1, only for s2"),
         ("moco", "ortho", "moco weights have none for ortho, only for s1, s2"),
         ("imagenet", "s1", "imagenet weights have none for s1"),

@@ -53,6 +53,29 @@ def test_step_counters_may_be_missing_and_are_zero_then():
     assert target[1].num_batches_tracked == 0
 
 
+NORM = ("1.weight", "1.bias")
+
+
+def test_what_is_dispensable_may_be_missing_and_starts_anew():
+    lacking = file(**{"1__weight": None, "1__bias": None})
+    target = network()
+    assert pick(lacking, "net.", target)[1] == ["1.weight is missing", "1.bias is missing"]
+    found, problems = pick(lacking, "net.", target, NORM)
+    assert problems == []
+    assert found.keys() == target.state_dict().keys() - set(NORM)
+    torch.nn.init.constant_(target[1].weight, 7)
+    torch.nn.init.constant_(target[1].bias, 7)
+    fill(target, found)
+    assert target[1].weight.tolist() == [1, 1, 1]
+    assert target[1].bias.tolist() == [0, 0, 0]
+
+
+def test_what_is_dispensable_must_fit_where_it_is_there():
+    found, problems = pick(file(**{"1__bias": torch.ones(4)}), "net.", network(), NORM)
+    assert problems == ["1.bias is (4,), not (3,)"]
+    assert (found["1.weight"] == 1).all()
+
+
 def test_timms_wrapper():
     wrapped = nn.ModuleDict({"model": network()})
     assert own_names(wrapped).keys() == network().state_dict().keys()

@@ -16,12 +16,11 @@ from conftest import REPOSITORY
 from sets import BANDS, COUNT, NAMES, SEASONS, SIZE, season_arrays, write_ours, write_published
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cromss.config import parse, run, to_flat
+from cromss.config import parse, run
 from cromss.sensors import S1, S2
-from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSettings
+from cromss.settings import MultiModalSettings, SingleModalSettings
 from cromss.training import pretrain
 from cromss.training.pretraining import pretraining_task
-from cromss.training.run_folder import OtherSettings, RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -164,71 +163,6 @@ def test_checkpoint_holds_plain_values_and_what_its_weights_expect(twins):
     assert yaml.safe_load(yaml.safe_dump(card)) == card
 
 
-def test_finished_run_is_not_done_again(twins, sets, capsys):
-    folder, metrics = twins
-    before = (folder / "a" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
-    again = pretrain_with(folder, sets / "ours", f"{METHOD} --name a --gt_available --display_interval 1")
-    assert again == metrics
-    assert (folder / "a" / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
-    assert "finished already" in capsys.readouterr().out
-
-
-def test_run_with_other_settings_is_refused(twins, sets):
-    with pytest.raises(ValueError, match=r"learning_rate 0.001 -> 0.1\); choose another --name"):
-        pretrain_with(twins[0], sets / "ours", f"{METHOD} --name a --gt_available --learning_rate 0.1")
-
-
-def test_resume_none_moves_the_old_run_aside(sets, tmp_path):
-    arguments = "--name a --epochs 1"
-    pretrain_with(tmp_path, sets / "ours", arguments)
-    pretrain_with(tmp_path, sets / "ours", f"{arguments} --resume none --learning_rate 0.01")
-    assert (tmp_path / "a.1" / "metrics.json").exists()
-    assert yaml.safe_load((tmp_path / "a" / "config.yaml").read_text())["learning_rate"] == 0.01
-
-
-@pytest.mark.parametrize("schedule", ["--lr_adjust_type rop --lr_adjust 0", "--lr_adjust_type exp --lr_adjust 0.5"])
-def test_resumed_run_equals_an_undisturbed_one(sets, tmp_path, schedule):
-    flags = f"{METHOD} {schedule}"
-    pretrain_with(tmp_path, sets / "ours", f"{flags} --name straight --epochs 3")
-    pretrain_with(tmp_path, sets / "ours", f"{flags} --name parts --epochs 1")
-    pretrain_with(tmp_path, sets / "ours", f"{flags} --name parts --epochs 3")
-    states = [
-        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-        for name in ("straight", "parts")
-    ]
-    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
-    rows = [table(tmp_path / name / "metrics.csv") for name in ("straight", "parts")]
-    assert [row["epoch"] for row in rows[1]] == ["0", "1", "2"]
-    assert [row["lr"] for row in rows[0]] == [row["lr"] for row in rows[1]]
-    with pytest.raises(ValueError, match=r"other settings \(epochs 3 -> 2\)"):
-        pretrain_with(tmp_path, sets / "ours", f"{flags} --name parts --epochs 2")
-
-
-@pytest.mark.parametrize("resume", ["missing.ckpt", "/", "setup.cfg"])
-def test_resume_from_nothing_is_refused(sets, tmp_path, resume, monkeypatch):
-    monkeypatch.chdir(REPOSITORY)
-    with pytest.raises(ValueError, match=r"--resume|setup\.cfg: cannot be read"):
-        pretrain_with(tmp_path, sets / "ours", f"--resume {resume} --max_steps 1")
-
-
-def test_resume_from_another_model_or_weights_alone_is_refused(twins, sets, tmp_path):
-    checkpoints = twins[0] / "a" / "checkpoints"
-    with pytest.raises(ValueError, match="weights of another model"):
-        pretrain_with(tmp_path, sets / "ours", f"--resume {checkpoints / 'last.ckpt'} --fusion_type late --epochs 3")
-    with pytest.raises(ValueError, match="weights without training state"):
-        pretrain_with(tmp_path, sets / "ours", f"--resume {checkpoints / 'best.ckpt'} --epochs 3")
-
-
-def test_broken_newest_checkpoint_is_passed_over(sets, tmp_path, capsys):
-    flags = "--name a --save_interval 1"
-    pretrain_with(tmp_path, sets / "ours", f"{flags} --epochs 1")
-    last = tmp_path / "a" / "checkpoints" / "last.ckpt"
-    last.write_bytes(last.read_bytes()[:1000])
-    pretrain_with(tmp_path, sets / "ours", f"{flags} --epochs 2")
-    assert "passing it over" in capsys.readouterr().out
-    assert [row["epoch"] for row in table(tmp_path / "a" / "metrics.csv")] == ["0", "1"]
-
-
 def test_steps_may_end_inside_an_epoch(sets, tmp_path):
     metrics = pretrain_with(tmp_path, sets / "ours", "--batch_size 2 --max_steps 1 --name a --lr_adjust_type rop")
     assert np.isfinite(metrics["val/loss"])
@@ -286,71 +220,6 @@ def test_loss_falls(sets, tmp_path):
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
 
 
-def test_a_run_limited_in_steps_goes_on_like_an_unlimited_one(sets, tmp_path):
-    """An interruption at an epoch's end, then the same command with more steps; and no step beyond the limit."""
-    flags = f"{METHOD} --save_interval 1 --epochs 9"
-    pretrain_with(tmp_path, sets / "ours", f"{flags} --name straight --max_steps 3")
-    pretrain_with(tmp_path, sets / "ours", f"{flags} --name parts --max_steps 1")
-    pretrain_with(tmp_path, sets / "ours", f"{flags} --name parts --max_steps 3")
-    straight, parts = (table(tmp_path / name / "metrics.csv") for name in ("straight", "parts"))
-    assert [row["step"] for row in parts] == ["1", "2", "3"]
-    assert [row["train/loss"] for row in parts] == [row["train/loss"] for row in straight]
-    with pytest.raises(ValueError, match="--max_steps 2: the run has done 3 steps already"):
-        pretrain_with(tmp_path, sets / "ours", f"{flags} --name parts --max_steps 2")
-
-
-def test_damaged_run_folders_are_named(sets, tmp_path):
-    pretrain_with(tmp_path, sets / "ours", "--max_steps 1 --name a")
-    for name, content in (("metrics.json", "{"), ("config.yaml", ""), ("config.yaml", "[1")):
-        (tmp_path / "a" / name).write_text(content)
-        with pytest.raises(ValueError, match=f"{name}: damaged; delete it"):
-            pretrain_with(tmp_path, sets / "ours", "--max_steps 1 --name a")
-        (tmp_path / "a" / "metrics.json").unlink(missing_ok=True)
-
-
-OLDER = ("warmup_epochs", "layer_decay", "patch_size", "wavelengths")
-
-
-def finished_run(folder, settings, without=()):
-    """The files of a finished run, its config.yaml from before some settings."""
-    flat = to_flat(settings)
-    (folder / "config.yaml").write_text(yaml.safe_dump({key: flat[key] for key in flat if key not in without}))
-    (folder / "metrics.json").write_text(json.dumps({"epochs": flat["epochs"], "max_steps": -1, "score": 0.5}))
-    return RunFolder(folder)
-
-
-@pytest.mark.parametrize("kind", [MultiModalSettings, SingleModalSettings, FinetuneSettings])
-def test_runs_from_before_a_setting_are_not_spoilt_by_it(kind, tmp_path):
-    settings = parse(kind, ["--epochs", "7", "--batch_size", "3"])
-    assert finished_run(tmp_path, settings, OLDER).finished(settings)["score"] == 0.5
-
-
-def test_a_run_from_before_a_setting_had_its_default(tmp_path):
-    kept = ["--epochs", "7", "--lr_adjust_type", "none"]
-    folder = finished_run(tmp_path, parse(MultiModalSettings, kept), OLDER)
-    with pytest.raises(OtherSettings, match=r"\(warmup_epochs 0 -> 2, layer_decay 1\.0 -> 0\.8\)"):
-        folder.finished(parse(MultiModalSettings, [*kept, "--warmup_epochs", "2", "--layer_decay", "0.8"]))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "free"),
-    [
-        ("--lr_adjust_type rop", True),
-        ("--lr_adjust_type exp --lr_adjust 0.9", True),
-        ("--lr_adjust_type none --warmup_epochs 2", True),
-        ("--lr_adjust_type cos --lr_adjust 1e-5", False),
-    ],
-)
-def test_the_cosine_follows_from_the_number_of_epochs(arguments, free, tmp_path):
-    before, after = (parse(MultiModalSettings, f"{arguments} --epochs {count}".split()) for count in (7, 8))
-    folder = finished_run(tmp_path, before)
-    if free:
-        assert folder.finished(after) is None
-    else:
-        with pytest.raises(OtherSettings, match="epochs 7 -> 8"):
-            folder.finished(after)
-
-
 def test_a_set_without_any_label_is_refused(sets, tmp_path):
     shutil.copytree(sets / "ours", tmp_path / "set")
     shutil.rmtree(tmp_path / "set" / NAMES["labels"])
@@ -390,9 +259,15 @@ def test_missing_set_is_refused_with_its_path(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+VIT = "--model_type vit_tiny_patch16_224 --optimizer adamw --drop_path 0.2 --grad_checkpointing"
+
+
 def test_two_processes_train_and_score(sets, tmp_path):
-    arguments = f"{COMMON} --devices 2 --batch_size 2 --name a --data_path {sets / 'ours'} --save_dir {tmp_path}"
-    command = [sys.executable, "train_scripts/train_pretrain_mm.py", *arguments.split(), "--validation", "0.3"]
+    arguments = (
+        f"{COMMON} {VIT} --devices 2 --batch_size 2 --limit_batches 1 --sample_selection --validation 0.3 --name a"
+    )
+    place = ["--data_path", str(sets / "ours"), "--save_dir", str(tmp_path)]
+    command = [sys.executable, "train_scripts/train_pretrain_mm.py", *arguments.split(), *place]
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=100)
     assert result.returncode == 0, result.stderr[-2000:]
     assert [row["step"] for row in table(tmp_path / "a" / "metrics.csv")] == ["1", "2"]

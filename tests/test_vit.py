@@ -5,9 +5,9 @@ import pytest
 import torch
 from model_tester import batch, check_frozen, check_trains_whole, check_travels
 
+from cromss.encoder_names import VIT_HEADS
 from cromss.models import build_change_segmenter, build_pretrainer, build_segmenter, build_twin_segmenter
 from cromss.models.vit import STRIDES, ViTEncoder, ViTOptions, backbone, build_vit_encoder
-from cromss.models.vit_networks import VIT_ARCHITECTURES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -35,7 +35,7 @@ def network(kind: str, architecture: str, name: str = PLAIN):
 
 @pytest.mark.parametrize(
     ("kind", "name", "architecture"),
-    [("single", PLAIN, architecture) for architecture in VIT_ARCHITECTURES]
+    [("single", PLAIN, architecture) for architecture in VIT_HEADS]
     + [("single", name, "upernet") for name in FAMILIES if name != PLAIN]
     + [(kind, PLAIN, architecture) for kind in ("twin", "change") for architecture in ("fpn", "segmenter")],
 )
@@ -47,7 +47,7 @@ def test_every_head_takes_every_vit_and_kind_of_input(kind, name, architecture, 
     check_travels(model, network(kind, architecture, name), tmp_path / "model.pt")
 
 
-@pytest.mark.parametrize("architecture", VIT_ARCHITECTURES)
+@pytest.mark.parametrize("architecture", VIT_HEADS)
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vit_small_patch14_dinov2", "satmae_tiny_patch8_96"])
 def test_sizes_of_the_published_sets(name, architecture):
     with torch.device("meta"):
@@ -141,6 +141,10 @@ def test_patch_and_image_size_win_over_the_name():
     assert len(named.blocks) == 24
 
 
+def test_scalemae_is_told_of_ten_metre_pixels():
+    assert encoder("scalemae_tiny_patch16_224", 3).vit.resolution == 10
+
+
 def test_checkpointed_gradients_are_the_same():
     torch.manual_seed(0)
     whole = build_segmenter("upernet", PLAIN, 4, 4, vit=SMALL)
@@ -194,6 +198,7 @@ def test_dofa_twins_share_wavelengths_with_the_common_branch():
         ({"encoder_name": "vit_smal_patch16_224"}, "no such encoder; did you mean vit_small_patch16_224"),
         ({"encoder_name": "tu-vit_small_patch16_224"}, "ViTs go without tu-, vit_small_patch16_224"),
         ({"encoder_name": "vit_relpos_small_patch16_224"}, "no plain ViT; choose such as vit_small_patch16_224"),
+        ({"encoder_name": "vit_base_patch16_rope_224"}, "no plain ViT; choose such as vit_small_patch16_224"),
         ({"encoder_name": "vit_base_r50_s16_224"}, "a plain ViT is wanted, such as vit_small_patch16_224"),
         ({"encoder_name": "satmae_giant_patch8_96"}, "its names are such as satmae_large_patch.*tiny, small"),
         ({"encoder_name": "dofa_base_patch16"}, "its names are such as dofa_large_patch16_224"),
@@ -213,3 +218,72 @@ def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message) as caught:
         build_segmenter(**({"architecture": "upernet", "encoder_name": PLAIN} | settings))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "message"),
+    [
+        (
+            "vit_small_patch16_224.foo",
+            False,
+            "timm has no such weights; of this architecture vit_small_patch16_224.aug",
+        ),
+        ("vit_small_patch16_224.foo", True, "timm has no such weights; of this architecture vit_small_patch16_224.aug"),
+        ("vit_giant_patch14_224", True, "timm has no such weights; of this architecture none"),
+        ("vit_small_patch16_224:foo", False, "no plain ViT; choose such as vit_small_patch16_224"),
+        ("vit_smal_patch16_224", False, "no plain ViT; choose such as vit_small_patch16_224"),
+        ("resnet50", False, "a plain ViT is wanted, such as vit_small_patch16_224"),
+    ],
+)
+def test_names_and_weights_that_timm_does_not_have(name, pretrained, message):
+    with pytest.raises(ValueError, match=f"encoder_name '{name}': {message}") as caught:
+        encoder(name, pretrained=pretrained)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_may_be_named_and_are_not_loaded_unasked():
+    with torch.device("meta"):
+        assert encoder("vit_tiny_patch16_224.augreg_in21k").vit.embed_dim == 192
+
+
+def test_errors_inside_timm_stay_what_they_are(monkeypatch):
+    def fail(*_, **__):
+        raise TypeError("from deep inside")
+
+    monkeypatch.setattr("timm.models.vision_transformer.VisionTransformer.__init__", fail)
+    with pytest.raises(TypeError, match="from deep inside"):
+        encoder()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (PLAIN, {"patch_size": -1}, "patch_size -1 of vit_tiny_patch16_224: must be 4 to 32"),
+        (PLAIN, {"patch_size": 3}, "patch_size 3 of vit_tiny_patch16_224: must be 4 to 32"),
+        (PLAIN, {"patch_size": 33}, "patch_size 33 of"),
+        (PLAIN, {"image_size": -1}, "image_size -1 of vit_tiny_patch16_224: must be 16 to 8192"),
+        (PLAIN, {"image_size": 15}, "image_size 15 of"),
+        (PLAIN, {"image_size": 8193}, "image_size 8193 of"),
+        (PLAIN, {"drop_path": 2}, "drop_path 2 of vit_tiny_patch16_224: must be at least 0 and under 1"),
+        (PLAIN, {"drop_path": 1}, "drop_path 1 of"),
+        (PLAIN, {"drop_path": -0.1}, "drop_path -0.1 of"),
+        (PLAIN, {"drop_path": float("nan")}, "drop_path nan of"),
+        ("satmae_tiny_patch0_96", {}, "patch_size 0 of satmae_tiny_patch0_96: must be 4 to 32"),
+        ("dofa_tiny_patch2_224", {}, "patch_size 2 of dofa_tiny_patch2_224"),
+        ("scalemae_tiny_patch64_224", {}, "patch_size 64 of"),
+        ("dofa_tiny_patch16_0", {}, "image_size 0 of dofa_tiny_patch16_0: must be 16 to 8192"),
+        ("satmae_tiny_patch8_9", {}, "image_size 9 of"),
+        ("satmae_tiny_patch8_9000", {}, "image_size 9000 of"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(name, options, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        build_vit_encoder(name, 10, ViTOptions(**options), wavelengths=(0.5,) * 10)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("options", [{"patch_size": 4, "image_size": 16}, {"patch_size": 32, "image_size": 8192}])
+def test_numbers_at_the_ends_of_the_range_are_taken(options):
+    with torch.device("meta"):
+        made = build_vit_encoder(PLAIN, 2, ViTOptions(drop_path=0.99, **options))
+    assert made.patch_size == options["patch_size"]

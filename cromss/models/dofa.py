@@ -119,7 +119,7 @@ class WavelengthPatchEmbed(nn.Module):
 class Dofa(VisionTransformer):
     """A ViT for any bands of known wavelength.
 
-    Its files hold no final normalisation, so `norm` does nothing.
+    Its authors' files hold the final `norm`, torchgeo's copies do not.
 
     Args:
         wavelengths: Of each band, in um, see `wavelengths_of`.
@@ -139,7 +139,7 @@ class Dofa(VisionTransformer):
         def embed_layer(img_size: int, patch_size: int, embed_dim: int, **_) -> WavelengthPatchEmbed:
             return WavelengthPatchEmbed(wavelengths, img_size, patch_size, embed_dim)
 
-        fixed = {"embed_layer": embed_layer, "final_norm": False, "dynamic_img_size": True}
+        fixed = {"embed_layer": embed_layer, "dynamic_img_size": True}
         super().__init__(in_chans=in_chans, **kwargs | fixed)
         with torch.no_grad():
             self.pos_embed.zero_()[0, 1:] = grid_sincos(self.patch_embed.grid_size, self.embed_dim)

@@ -9,17 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cromss.encoder_names import family, is_vit
+from cromss.encoder_names import OWN_FAMILIES, VIT_HEADS, family, is_vit
 from cromss.models.vit import AS_NAMED, ViTOptions
-from cromss.models.vit_networks import VIT_ARCHITECTURES, build_vit_network
+from cromss.models.vit_networks import UNET_CHANNELS, build_vit_network
 
 ARCHITECTURES = (
     *("unet", "unetplusplus", "manet", "linknet", "fpn"),
     *("pspnet", "deeplabv3", "deeplabv3plus", "pan", "upernet"),
 )
 """Architectures on offer, by the names segmentation_models_pytorch gives them."""
-
-_UNET_CHANNELS = (256, 128, 64, 32, 16)
 
 
 def build_network(
@@ -35,7 +33,7 @@ def build_network(
     """A segmentation network with encoder, decoder and head.
 
     Args:
-        architecture: One of `ARCHITECTURES`; with a ViT one of `VIT_ARCHITECTURES`.
+        architecture: One of `ARCHITECTURES`; with a ViT one of `VIT_HEADS`.
         encoder_name: An encoder of segmentation_models_pytorch, `tu-<model>` for one of timm, or a ViT, see
             `cromss.models.vit.build_vit_encoder`.
         in_channels: Number of bands.
@@ -110,12 +108,12 @@ def check_images(images: torch.Tensor, channels: int, name: str) -> None:
 
 
 def _check_names(architecture: str, encoder_name: str) -> None:
-    offered = VIT_ARCHITECTURES if is_vit(encoder_name) else ARCHITECTURES
+    offered = VIT_HEADS if is_vit(encoder_name) else ARCHITECTURES
     if architecture not in offered:
-        with_it = f" with {encoder_name}" if architecture in (*ARCHITECTURES, *VIT_ARCHITECTURES) else ""
+        with_it = f" with {encoder_name}" if architecture in (*ARCHITECTURES, *VIT_HEADS) else ""
         raise ValueError(f"architecture {architecture!r}: choose one of {', '.join(offered)}{with_it}")
     own = smp.encoders.get_encoder_names()
-    if encoder_name in own or family(encoder_name) in ("satmae", "scalemae", "dofa"):
+    if encoder_name in own or family(encoder_name) in OWN_FAMILIES:
         return
     timm_name = encoder_name.removeprefix("tu-")
     if is_vit(timm_name) and timm_name != encoder_name and timm.is_model(timm_name):
@@ -152,7 +150,7 @@ def _check_vit(encoder_name: str, encoder_depth: int, encoder_weights: str | Non
 def _depth_options(architecture: str, encoder_depth: int) -> dict:
     """What segmentation_models_pytorch leaves to the caller when the depth is not its default."""
     if architecture in ("unet", "unetplusplus", "manet"):
-        return {"decoder_channels": _UNET_CHANNELS[:encoder_depth]}
+        return {"decoder_channels": UNET_CHANNELS[:encoder_depth]}
     if architecture in ("pspnet", "fpn"):
         features_stride = 2**encoder_depth if architecture == "pspnet" else 2 ** (encoder_depth - 3)
         return {"upsampling": features_stride}

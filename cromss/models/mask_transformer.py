@@ -8,19 +8,41 @@ from timm.models.vision_transformer import Block
 from torch import nn
 
 
+class MaskNorm(nn.Module):
+    """Normalises `K` masks over the classes; one or two are only scaled and shifted.
+
+    LayerNorm would leave nothing of a single mask, and of two only which is the larger, with next to no gradient.
+
+    Attributes:
+        weight: `(K,)`, what a mask is multiplied by at last.
+        bias: `(K,)`, what is added to it then.
+    """
+
+    def __init__(self, num_classes: int, scale: float):
+        """Build it, with the factor that one or two masks start with."""
+        super().__init__()
+        self.normalises = num_classes > 2
+        self.weight = nn.Parameter(torch.full((num_classes,), 1.0 if self.normalises else scale))
+        self.bias = nn.Parameter(torch.zeros(num_classes))
+
+    def forward(self, masks: torch.Tensor) -> torch.Tensor:
+        """`(..., K)` -> `(..., K)`."""
+        if self.normalises:
+            return F.layer_norm(masks, masks.shape[-1:], self.weight, self.bias)
+        return masks * self.weight + self.bias
+
+
 class MaskTransformer(nn.Module):
     """The mask transformer of Segmenter (Strudel et al., ICCV 2021, arXiv 2105.05633, section 3.2).
 
     A learned embedding for each class goes through transformer blocks together with the patches; the
     logits of a class are the cosines between its embedding and the patches, both projected. Over the `K`
-    masks they are normalised (LayerNorm). That would leave nothing of a single mask, and of two only which
-    is the larger, with next to no gradient: there the cosines are multiplied by a learned scale instead. It
-    starts at `sqrt(D)`, which gives cosines of random directions the unit spread that LayerNorm gives.
+    masks they are normalised. One or two cosines are multiplied by a learned scale instead. It starts at
+    `sqrt(D)`, which gives cosines of random directions the unit spread that LayerNorm gives.
 
     Attributes:
         class_embeddings: `(1, K, D)`.
-        mask_scale: `(K,)`, what a mask is multiplied by at last.
-        mask_shift: `(K,)`, what is added to it then.
+        mask_norm: The last layer, see `MaskNorm`.
     """
 
     def __init__(self, embed_dim: int, num_classes: int, depth: int = 2, num_heads: int | None = None):
@@ -44,9 +66,7 @@ class MaskTransformer(nn.Module):
         self.norm = nn.LayerNorm(embed_dim)
         self.project_patches = nn.Linear(embed_dim, embed_dim, bias=False)
         self.project_classes = nn.Linear(embed_dim, embed_dim, bias=False)
-        self.normalises_masks = num_classes > 2
-        self.mask_scale = nn.Parameter(torch.full((num_classes,), 1.0 if self.normalises_masks else embed_dim**0.5))
-        self.mask_shift = nn.Parameter(torch.zeros(num_classes))
+        self.mask_norm = MaskNorm(num_classes, scale=embed_dim**0.5)
         self._initialise()
 
     def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -64,10 +84,7 @@ class MaskTransformer(nn.Module):
         """`(B, h*w, D)` patches and `(B, K, D)` classes -> `(B, h*w, K)` masks."""
         patches = F.normalize(self.project_patches(patches), dim=-1)
         classes = F.normalize(self.project_classes(classes), dim=-1)
-        cosines = patches @ classes.transpose(1, 2)
-        if self.normalises_masks:
-            return F.layer_norm(cosines, cosines.shape[-1:], self.mask_scale, self.mask_shift)
-        return cosines * self.mask_scale + self.mask_shift
+        return self.mask_norm(patches @ classes.transpose(1, 2))
 
     def _initialise(self) -> None:
         nn.init.trunc_normal_(self.class_embeddings, std=0.02)

@@ -97,15 +97,6 @@ class SatMAE(VisionTransformer):
         self.channel_embed = nn.Parameter(sincos(torch.arange(len(groups)), channel_embed_dim)[None])
         self.channel_cls_embed = nn.Parameter(torch.zeros(1, 1, channel_embed_dim))
 
-    def no_weight_decay(self) -> set[str]:
-        """Names of parameters that weight decay leaves alone."""
-        return super().no_weight_decay() | {"channel_embed", "channel_cls_embed"}
-
-    def group_matcher(self, coarse: bool = False) -> dict:
-        """Which parameters belong to the stem and to which block, for layer-wise decay."""
-        matcher = super().group_matcher(coarse)
-        return matcher | {"stem": matcher["stem"] + "|channel_embed|channel_cls_embed"}
-
     def _pos_embed(self, x: torch.Tensor) -> torch.Tensor:
         """Patches `(B, G, h, w, D)` -> tokens `(B, 1 + G * h * w, D)`."""
         batch, num_groups, *grid, _ = x.shape

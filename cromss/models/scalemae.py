@@ -7,6 +7,9 @@ from timm.models.vision_transformer import VisionTransformer
 
 from cromss.models.positions import grid_sincos
 
+S2_RESOLUTION = 10.0
+"""Metres a pixel of Sentinel-2, whose bands all come on the grid of the finest ones."""
+
 
 class ScaleMAE(VisionTransformer):
     """A ViT with fixed position embeddings, made for the grid of the images and their resolution.
@@ -32,5 +35,5 @@ class ScaleMAE(VisionTransformer):
     def _pos_embed(self, x: torch.Tensor) -> torch.Tensor:
         """Patches `(B, h, w, D)` -> tokens `(B, 1 + h * w, D)`; nothing is added to the class token."""
         positions = grid_sincos(x.shape[1:3], self.embed_dim, self.resolution, x.device)
-        patches = x.flatten(1, 2) + positions.to(x.dtype)
+        patches = x.flatten(1, 2) + positions.to(self.cls_token.dtype)  # that of the weights: autocast's x is coarser
         return self.pos_drop(torch.cat([self.cls_token.expand(len(x), -1, -1), patches], dim=1))

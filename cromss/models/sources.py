@@ -36,7 +36,6 @@ _COMMON = {"s1": "common", "s2": "common", "ortho": "common"}
 _SSL4EO = {2: S1.bands, 3: S2_SUBSETS[3], 13: S2.bands}
 _SSL4EO_NATIVE = {"s1": "standard", "s2": "reflectance"}
 _RGB = {3: S2_SUBSETS[3]}
-_RGB_NATIVE = {"s2": "imagenet", "ortho": "imagenet"}
 
 SOURCES = MappingProxyType(
     {
@@ -57,10 +56,13 @@ SOURCES = MappingProxyType(
         "satmae": Source(
             ("satmae",), {"s2": "satmae"}, {10: S2_SUBSETS[10]}, reference="arXiv 2207.08051, SatMAE++ 2403.05419"
         ),
-        "scalemae": Source((), _RGB_NATIVE, _RGB, ("mae", "bare"), "arXiv 2212.14532"),
+        "scalemae": Source((), {"s2": "imagenet"}, _RGB, ("mae", "bare"), "arXiv 2212.14532"),
         "dofa": Source(("dofa",), {"s1": "dofa", "s2": "dofa"}, reference="arXiv 2403.15356"),
         "imagenet": Source(
-            (), _RGB_NATIVE, _RGB, ("mae", "dino", "bare"), "downloaded; of files MAE, DINO, DINOv2, timm's ViTs"
+            shared_layouts=("mae", "dino", "bare"),
+            native={"s2": "imagenet", "ortho": "imagenet"},
+            bands=_RGB,
+            reference="downloaded; of files MAE, DINO, DINOv2, timm's ViTs",
         ),
         "bare": Source(("bare", "unknown"), reference="plain encoders of any origin"),
         "random": Source((), _COMMON, reference="no file"),
@@ -72,12 +74,18 @@ FILE_SOURCES = tuple(name for name in SOURCES if name != "random")
 """Sources whose weights are loaded from files."""
 
 
-def source_of(layout: str, in_channels: int | None = None) -> str:
+def source_of(layout: str, in_channels: int | None = None, kind: str | None = None) -> str:
     """Name of the source whose files have a layout; `"bare"` where none can be told.
 
-    MAE with 13 or 2 bands is that of SSL4EO-S12, with 3 that of ImageNet.
+    ViTs of MAE and DINO with 13 or 2 bands are SSL4EO-S12's, with 3 bands ImageNet's; DINO's ResNets are all
+    SSL4EO-S12's.
+
+    Args:
+        layout: One of `cromss.models.stems.LAYOUTS`.
+        in_channels: Number of bands.
+        kind: Kind of the encoder, see `cromss.models.stems.Stem`.
     """
-    if (layout, in_channels) == ("mae", 3):
+    if layout in ("mae", "dino") and (kind, in_channels) == ("vit", 3):
         return "imagenet"
     return next((name for name, source in SOURCES.items() if layout in source.layouts), "bare")
 

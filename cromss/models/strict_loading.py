@@ -1,6 +1,6 @@
 """Strict loading: every tensor of a part of a network by name and shape, or none."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import nn
@@ -15,16 +15,19 @@ def own_names(module: nn.Module) -> dict[str, torch.Tensor]:
     return {name.removeprefix("model.") if wrapped else name: tensor for name, tensor in tensors.items()}
 
 
-def pick(state_dict: Tensors, prefix: str, module: nn.Module) -> tuple[dict[str, torch.Tensor], list[str]]:
+def pick(
+    state_dict: Tensors, prefix: str, module: nn.Module, dispensable: Collection[str] = ()
+) -> tuple[dict[str, torch.Tensor], list[str]]:
     """A module's tensors among those of a file.
 
     Whatever stands beside its own parts is left out (heads, decoders, mask tokens); within them names and
-    shapes must be the same. Only BatchNorm's step counters may be missing.
+    shapes must be the same. Only BatchNorm's step counters and what is said to be dispensable may be missing.
 
     Args:
         state_dict: All tensors of the file.
         prefix: What stands before the module's own names.
         module: Where they will be loaded.
+        dispensable: Own names that may be missing.
 
     Returns:
         Tensors by the module's own names, and what keeps them from being loaded, if anything does.
@@ -33,16 +36,20 @@ def pick(state_dict: Tensors, prefix: str, module: nn.Module) -> tuple[dict[str,
     first_names = {name.split(".")[0] for name in own}
     behind = {name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
     found = {name: tensor for name, tensor in behind.items() if name.split(".")[0] in first_names}
-    problems = [problem for name, tensor in own.items() if (problem := _misfit(name, tensor, found.get(name)))]
+    wanted = {name: tensor for name, tensor in own.items() if name in found or name not in dispensable}
+    problems = [problem for name, tensor in wanted.items() if (problem := _misfit(name, tensor, found.get(name)))]
     return found, problems + [f"{name} has no place in it" for name in found if name not in own]
 
 
 def fill(module: nn.Module, tensors: Tensors) -> None:
-    """Load tensors by foreign names; step counters that are not among them become 0."""
+    """Load tensors by foreign names.
+
+    Of a norm, what is not among them starts anew: step counters and shifts (`bias`) become 0, scales (`weight`) 1.
+    """
     own = own_names(module)
-    counters = {name: torch.zeros_like(tensor) for name, tensor in own.items() if _is_counter(name)}
+    new = {name: torch.full_like(own[name], int(name.endswith("weight"))) for name in own.keys() - tensors.keys()}
     full_names = dict(zip(own, module.state_dict()))
-    module.load_state_dict({full_names[name]: tensor for name, tensor in (counters | tensors).items()})
+    module.load_state_dict({full_names[name]: tensor for name, tensor in (new | dict(tensors)).items()})
 
 
 def _misfit(name: str, own: torch.Tensor, found: torch.Tensor | None) -> str | None:

@@ -14,21 +14,22 @@ from dataclasses import dataclass
 import timm
 import torch
 import torch.nn.functional as F
-from timm.layers import LayerNorm2d, PatchEmbed
+from timm.layers import LayerNorm2d
+from timm.models import is_model_in_modules
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from cromss.encoder_names import family
+from cromss.encoder_names import IMAGE_SIZES, OWN_FAMILIES, PATCH_SIZES, family
 from cromss.models.dofa import Dofa
 from cromss.models.satmae import SatMAE
-from cromss.models.scalemae import ScaleMAE
+from cromss.models.scalemae import S2_RESOLUTION, ScaleMAE
 
 STRIDES = (4, 8, 16, 32)
 """Pixels to a cell of each level of the pyramid."""
 
 _SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
 _PATCH = re.compile(r"_patch(\d+)")
-_OWN_NAME = re.compile(rf"(satmae|scalemae|dofa)_({'|'.join(_SIZES)})_patch(\d+)_(\d+)")
+_OWN_NAME = re.compile(rf"({'|'.join(OWN_FAMILIES)})_({'|'.join(_SIZES)})_patch(\d+)_(\d+)")
 
 
 @dataclass(frozen=True)
@@ -36,19 +37,17 @@ class ViTOptions:
     """How a ViT is built where its name leaves it open.
 
     Attributes:
-        patch_size: Side of a patch, in pixels; 0 for that in the name.
-        image_size: Side of the images that the position embeddings are made for, in pixels; they are
-            interpolated for others. 0 for that in the name.
-        drop_path: Rate of stochastic depth in the last block; it grows to it linearly.
+        patch_size: Side of a patch, in pixels, one of `PATCH_SIZES`; 0 for that in the name.
+        image_size: Side of the images that the position embeddings are made for, in pixels, one of
+            `IMAGE_SIZES`; they are interpolated for others. 0 for that in the name.
+        drop_path: Rate of stochastic depth in the last block, at least 0 and under 1; it grows to it linearly.
         grad_checkpointing: Recompute the activations of the blocks in the backward pass.
-        resolution: Metres a pixel (ScaleMAE).
     """
 
     patch_size: int = 0
     image_size: int = 0
     drop_path: float = 0.0
     grad_checkpointing: bool = False
-    resolution: float = 10.0
 
 
 AS_NAMED = ViTOptions()
@@ -127,50 +126,72 @@ def build_vit_encoder(
         pyramid: See `ViTEncoder`.
 
     Raises:
-        ValueError: Unknown name, or bands, wavelengths or options that the ViT cannot take.
+        ValueError: Unknown name, or weights that timm does not have under it; bands, wavelengths or options
+            that the ViT cannot take.
     """
-    told = _PATCH.search(encoder_name)
-    if told is None:
-        raise ValueError(f"encoder_name {encoder_name!r}: a plain ViT is wanted, such as vit_small_patch16_224")
-    patch_size = options.patch_size or int(told[1])
+    patch_size, image_size = _sizes(encoder_name, options)
+    _check_numbers(encoder_name, patch_size, image_size, options.drop_path)
     common = {"patch_size": patch_size, "in_chans": in_channels, "drop_path_rate": options.drop_path}
     common |= {"num_classes": 0, "global_pool": "", "dynamic_img_size": True}
-    if options.image_size:
-        common["img_size"] = _tokens_side(options.image_size, patch_size) * patch_size
-    if family(encoder_name) == "vit":
-        vit = _of_timm(encoder_name, common, pretrained)
+    if image_size is not None:
+        common["img_size"] = _tokens_side(image_size, patch_size) * patch_size
+    if family(encoder_name) in OWN_FAMILIES:
+        vit = _own(encoder_name, common, wavelengths)
     else:
-        vit = _own(encoder_name, common, options, wavelengths)
+        vit = _of_timm(encoder_name, common, pretrained)
     vit.set_grad_checkpointing(options.grad_checkpointing)
     return ViTEncoder(vit, in_channels, pyramid)
 
 
-def _of_timm(encoder_name: str, common: dict, pretrained: bool) -> VisionTransformer:
-    """A plain ViT; what timm has under such names besides is refused."""
-    try:
-        vit = timm.create_model(encoder_name, pretrained=pretrained, **common)
-    except TypeError:
-        vit = None
-    if not isinstance(vit, VisionTransformer) or not isinstance(vit.patch_embed, PatchEmbed):
-        raise ValueError(f"encoder_name {encoder_name!r}: no plain ViT; choose such as vit_small_patch16_224")
-    return vit
+def _sizes(encoder_name: str, options: ViTOptions) -> tuple[int, int | None]:
+    """Sides of a patch and of the images, as the options or else the name say; timm's own image side is `None`."""
+    if family(encoder_name) in OWN_FAMILIES:
+        _, _, patch_size, image_size = _own_name(encoder_name)
+        return options.patch_size or int(patch_size), options.image_size or int(image_size)
+    told = _PATCH.search(encoder_name)
+    if told is None:
+        raise ValueError(f"encoder_name {encoder_name!r}: a plain ViT is wanted, such as vit_small_patch16_224")
+    return options.patch_size or int(told[1]), options.image_size or None
 
 
-def _own(
-    encoder_name: str, common: dict, options: ViTOptions, wavelengths: Sequence[float] | None
-) -> VisionTransformer:
-    """A ViT that timm does not have."""
+def _own_name(encoder_name: str) -> tuple[str, str, str, str]:
+    """Family, size, patch side and image side that the name of a ViT of ours tells."""
     told = _OWN_NAME.fullmatch(encoder_name)
     if told is None:
         wanted = f"{family(encoder_name)}_large_patch16_224, with {', '.join(_SIZES)}"
         raise ValueError(f"encoder_name {encoder_name!r}: its names are such as {wanted}")
-    embed_dim, depth, num_heads = _SIZES[told[2]]
-    common = {"img_size": _tokens_side(int(told[4]), common["patch_size"]) * common["patch_size"]} | common
-    common |= {"embed_dim": embed_dim, "depth": depth, "num_heads": num_heads}
-    if told[1] == "satmae":
+    return told.groups()
+
+
+def _check_numbers(encoder_name: str, patch_size: int, image_size: int | None, drop_path: float) -> None:
+    """Refuse numbers out of range, whether options or the name say them."""
+    for option, number, allowed in (("patch_size", patch_size, PATCH_SIZES), ("image_size", image_size, IMAGE_SIZES)):
+        if number is not None and number not in allowed:
+            raise ValueError(f"{option} {number} of {encoder_name}: must be {allowed[0]} to {allowed[-1]}")
+    if not 0 <= drop_path < 1:
+        raise ValueError(f"drop_path {drop_path} of {encoder_name}: must be at least 0 and under 1")
+
+
+def _of_timm(encoder_name: str, common: dict, pretrained: bool) -> VisionTransformer:
+    """A plain ViT; what timm has under such names besides is refused."""
+    architecture, _, tag = encoder_name.partition(".")
+    if not is_model_in_modules(architecture, ["vision_transformer"]):
+        raise ValueError(f"encoder_name {encoder_name!r}: no plain ViT; choose such as vit_small_patch16_224")
+    if (tag or pretrained) and not timm.is_model_pretrained(encoder_name):
+        offered = ", ".join(timm.list_pretrained(f"{architecture}.*")) or "none"
+        raise ValueError(f"encoder_name {encoder_name!r}: timm has no such weights; of this architecture {offered}")
+    return timm.create_model(encoder_name, pretrained=pretrained, **common)
+
+
+def _own(encoder_name: str, common: dict, wavelengths: Sequence[float] | None) -> VisionTransformer:
+    """A ViT that timm does not have."""
+    kind, size, _, _ = _own_name(encoder_name)
+    embed_dim, depth, num_heads = _SIZES[size]
+    common = common | {"embed_dim": embed_dim, "depth": depth, "num_heads": num_heads}
+    if kind == "satmae":
         return SatMAE(channel_embed_dim=embed_dim // 4, **common)
-    if told[1] == "scalemae":
-        return ScaleMAE(resolution=options.resolution, **common)
+    if kind == "scalemae":
+        return ScaleMAE(resolution=S2_RESOLUTION, **common)
     return Dofa(wavelengths=wavelengths, **common)
 
 

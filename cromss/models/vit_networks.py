@@ -11,10 +11,8 @@ from torch import nn
 from cromss.models.mask_transformer import MaskTransformer
 from cromss.models.vit import AS_NAMED, STRIDES, ViTEncoder, ViTOptions, build_vit_encoder
 
-VIT_ARCHITECTURES = ("unet", "fpn", "upernet", "segmenter")
-"""Architectures on offer for ViTs."""
-
-_UNET_CHANNELS = (256, 128, 64, 32, 16)
+UNET_CHANNELS = (256, 128, 64, 32, 16)
+"""Channels of a U-Net's decoder blocks, from the coarsest to the finest."""
 
 
 class ViTNetwork(SegmentationModel):
@@ -57,7 +55,7 @@ def build_vit_network(
         decoder = MaskTransformer(channels[-1], num_classes)
         return ViTNetwork(encoder, decoder, nn.Upsample(scale_factor=encoder.token_stride, mode="bilinear"))
     if architecture == "unet":
-        decoder, head = UnetDecoder(channels, _UNET_CHANNELS), SegmentationHead(_UNET_CHANNELS[-1], num_classes)
+        decoder, head = UnetDecoder(channels, UNET_CHANNELS), SegmentationHead(UNET_CHANNELS[-1], num_classes)
     elif architecture == "fpn":
         decoder, head = FPNDecoder(channels), _coarse_head(128, num_classes)
     else:

@@ -15,6 +15,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from cromss.models.dofa import Dofa
 from cromss.models.position_interpolation import fit_positions
 from cromss.models.scalemae import ScaleMAE
 from cromss.models.segmenter import Segmenter
@@ -39,6 +40,10 @@ LOAD_TAGS = ("encoder", "de1", "de2", "de3", "de4", "wocls", "all")
 _ENCODER_IN_PREFIX = re.compile(r"((encoder\.)?encoders\.\w+|encoder\w*)\.(model\.)?$")
 _PREFERRED = re.compile("encoder_q|base_encoder|teacher")
 _TRUE_COLOUR = dict(zip(ORTHO.bands[1:], S2_SUBSETS[3]))
+
+_FINAL_NORM = ("norm.weight", "norm.bias")
+_NO_FINAL_NORM = "final norm not in the file: it starts as 1 and 0"
+_KERNEL_ORDER = "kernels read as (C, k, k, D): files from before 2024-06 have another order and look the same"
 
 _ADVICE = {
     "encoder": "--model_type must be the encoder of these weights",
@@ -147,6 +152,8 @@ def _load(
 ) -> WeightsReport:
     if source not in ("auto", *FILE_SOURCES):
         raise WeightsError(f"source {source!r}: choose one of auto, {', '.join(FILE_SOURCES)}")
+    if source == "scalemae" and not isinstance(encoder, ScaleMAE):
+        raise WeightsError(f"{path}: source scalemae: its encoder is --model_type scalemae_large_patch16_224 or alike")
     content = open_checkpoint(Path(path))
     state_dict = tensors_in(content, path)
     own = own_names(encoder)
@@ -159,19 +166,19 @@ def _load(
     found, notes = _tensors_of(path, state_dict, parts, stems)
     for part, (module, _) in parts.items():
         fill(module, found[part])
-    sensor = chosen.modality or modality
+    sensor, told_source = chosen.modality or modality, _told_source(chosen, encoder, source)
     return WeightsReport(
         Path(path),
         _sha256(path),
         len(state_dict),
         stems,
-        **_origin((chosen,)) | {"modality": sensor, "source": _told_source(chosen, encoder, source)},
+        **_origin((chosen,)) | {"modality": sensor, "source": told_source},
         num_loaded=sum(map(len, found.values())),
         num_expected=sum(len(module.state_dict()) for module, _ in parts.values()),
         parts={part: len(tensors) for part, tensors in found.items()},
         bands=told_bands(content, sensor, chosen.shape[1]),
         normalization=told_normalization(content),
-        notes=notes,
+        notes=notes + _notes_of_dofa(encoder, found["encoder"], told_source),
     )
 
 
@@ -206,13 +213,17 @@ def _tensors_of(
     stems: tuple[Stem, ...],
 ) -> tuple[dict[str, dict[str, torch.Tensor]], tuple[str, ...]]:
     """Tensors of every part from the file, all of them, or an error; and what was done to them."""
+    encoder, behind = parts["encoder"]
+    if behind + "register_tokens" in state_dict:
+        wanted = "with timm's names (reg_token) they are, such as those of vit_small_patch14_reg4_dinov2"
+        raise WeightsError(f"{path}: register_tokens: DINOv2's own files with registers are not read; {wanted}")
     try:
-        state_dict, notes = fit_positions(state_dict, parts["encoder"][1], parts["encoder"][0])
+        state_dict, notes = fit_positions(state_dict, behind, encoder)
     except ValueError as error:
         raise WeightsError(f"{path}: {error}; {_ADVICE['encoder']}; found {listed(stems)}") from None
     found = {}
     for part, (module, prefix) in parts.items():
-        found[part], problems = pick(state_dict, prefix, module)
+        found[part], problems = pick(state_dict, prefix, module, _dispensable(state_dict, prefix, module))
         if problems:
             raise WeightsError(
                 f"{path}: {prefix or '(no prefix)'} is not this {part}, {len(problems)} of its tensors do not fit: "
@@ -221,13 +232,27 @@ def _tensors_of(
     return found, notes
 
 
+def _dispensable(state_dict: Mapping[str, torch.Tensor], prefix: str, module: nn.Module) -> tuple[str, ...]:
+    """Own names that a file may lack: those of DOFA's final norm, which torchgeo's copies are without."""
+    lacks_norm = isinstance(module, Dofa) and not any(prefix + name in state_dict for name in _FINAL_NORM)
+    return _FINAL_NORM if lacks_norm else ()
+
+
+def _notes_of_dofa(encoder: nn.Module, loaded: Mapping[str, torch.Tensor], source: str) -> tuple[str, ...]:
+    """What files of DOFA leave open; the order of the kernels in our own ones is known."""
+    if not isinstance(encoder, Dofa):
+        return ()
+    norm = () if _FINAL_NORM[0] in loaded else (_NO_FINAL_NORM,)
+    return norm if source == "cromss" else (*norm, _KERNEL_ORDER)
+
+
 def _told_source(stem: Stem, encoder: nn.Module, source: str) -> str:
     """Whose weights these are: as told, by the encoder where its files look like others' (ScaleMAE), by the layout."""
     if source != "auto":
         return source
     if isinstance(encoder, ScaleMAE) and stem.layout in SOURCES["scalemae"].accepted:
         return "scalemae"
-    return source_of(stem.layout, stem.shape[1])
+    return source_of(stem.layout, stem.shape[1], stem.kind)
 
 
 def _origin(stems: tuple[Stem, ...]) -> dict[str, str | int | None]:
@@ -238,7 +263,7 @@ def _origin(stems: tuple[Stem, ...]) -> dict[str, str | int | None]:
         return {"layout": layout, "source": source_of(layout)}
     stem, bands = stems[0], stems[0].shape[1]
     told = {"prefix": stem.prefix, "kind": stem.kind, "in_channels": bands, "modality": stem.modality}
-    return told | {"layout": layout, "source": source_of(layout, bands)}
+    return told | {"layout": layout, "source": source_of(layout, bands, stem.kind)}
 
 
 def _sha256(path: str | Path) -> str:

@@ -23,13 +23,13 @@ class WeightsReport:
         in_channels: Number of bands of that encoder; `None` where it takes any (DOFA), too.
         modality: Modality of that encoder, as the file tells or as asked for, or `None`.
         num_loaded: Tensors loaded; 0 when only inspected.
-        num_expected: Tensors wanted. Old files lack BatchNorm's step counters, then set to 0; nothing
-            else may be missing.
+        num_expected: Tensors wanted. Old files lack BatchNorm's step counters, then set to 0, and copies of
+            DOFA its final norm, see `notes`; nothing else may be missing.
         parts: Part of the network -> tensors loaded into it.
         bands: Names of that encoder's bands in order, where the checkpoint tells them (ours do).
         normalization: Modality -> name, where the checkpoint tells how its input was normalised (ours of
             transfer do).
-        notes: What was done to tensors before they were loaded.
+        notes: What was done to tensors before they were loaded, and what the file leaves open.
     """
 
     path: Path

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from cromss.encoder_names import family, is_vit
+from cromss.encoder_names import IMAGE_SIZES, OWN_FAMILIES, PATCH_SIZES, family, is_vit
 from cromss.sensors import MODALITIES, S2_SUBSETS
 
 
@@ -49,8 +49,10 @@ class Encoder:
 
     def __post_init__(self) -> None:
         patch, side, rate, name = self.patch_size, self.image_size, self.drop_path, self.model_type
-        require(patch == 0 or 4 <= patch <= 32, "patch_size", patch, "4 to 32, or 0 for that of the name")
-        require(side == 0 or 16 <= side <= 8192, "image_size", side, "16 to 8192, or 0 for --crop_size")
+        legal, wanted = patch == 0 or patch in PATCH_SIZES, f"{PATCH_SIZES[0]} to {PATCH_SIZES[-1]}"
+        require(legal, "patch_size", patch, f"{wanted}, or 0 for that of the name")
+        legal, wanted = side == 0 or side in IMAGE_SIZES, f"{IMAGE_SIZES[0]} to {IMAGE_SIZES[-1]}"
+        require(legal, "image_size", side, f"{wanted}, or 0 for --crop_size")
         require(0 <= rate < 1, "drop_path", rate, "at least 0 and under 1")
         waves = self.wavelengths
         require(all(0 < wave < float("inf") for wave in waves), "wavelengths", waves, "in um, over 0 and finite")
@@ -65,7 +67,13 @@ _S2_CHANNELS = {"satmae": 10, "scalemae": 3}
 """ViT family -> the bands that it knows, as `--n_channels` says them."""
 
 
-def check_bands(encoder: Encoder, modalities: Sequence[str], n_channels: int) -> None:
+def check_start(encoder_name: str, flag: str, start: str) -> None:
+    """Refuse ImageNet weights, the value `start` of a flag, of an encoder that timm has none of."""
+    unknown = start == "imagenet" and family(encoder_name) in OWN_FAMILIES
+    require(not unknown, flag, start, f"random or a file with --model_type {encoder_name}: timm has no weights of it")
+
+
+def check_inputs(encoder: Encoder, modalities: Sequence[str], n_channels: int) -> None:
     """Refuse modalities and bands that an encoder cannot take.
 
     Args:
@@ -97,9 +105,9 @@ class Optimisation:
     batch_size: int = 16
     """Samples a step and process."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    """Optimiser; adamw for ViTs: no weight decay of biases, norms and embeddings."""
+    """Optimiser; adamw for ViTs: weight decay of matrices and convolution kernels alone."""
     learning_rate: Annotated[float, tyro.conf.arg(aliases=["-l"])] = 0.005
-    """Initial learning rate."""
+    """Initial learning rate; ViTs want about 5e-4."""
     weight_decay: float = 1e-8
     """Weight decay."""
     warmup_epochs: int = 0

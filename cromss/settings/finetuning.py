@@ -7,10 +7,20 @@ from typing import Annotated, Literal
 import tyro
 
 from cromss.downstream_sets import DOWNSTREAM_SETS, DownstreamSet
-from cromss.encoder_names import is_vit
-from cromss.settings.common import Encoder, Optimisation, Runtime, check_bands, check_channels, check_loss, require
+from cromss.encoder_names import VIT_HEADS, family, is_vit
+from cromss.settings.common import (
+    Encoder,
+    Optimisation,
+    Runtime,
+    check_channels,
+    check_inputs,
+    check_loss,
+    check_start,
+    require,
+)
 
-_VIT_HEADS = ("unet", "fpn", "upernet", "segmenter")
+_NATIVE_CHANNELS = {"dofa": (92, 9, 3), "satlas": (92, 9, 3), "scalemae": (3,), "imagenet": (3,)}
+"""Source of weights -> `--n_channels` that its native normalisation knows, where these are not all."""
 _SCHEDULE_VALUES = {
     "none": ((0, 0), ""),
     "cos": ((0, 2), "the epoch where the cosine ends, and the final rate"),
@@ -142,6 +152,19 @@ class DownstreamModel(Encoder):
             require(no_other, "weight_source", self.weight_source, f"auto {with_it}")
         moving = self.moving_batchnorm and self.encoder_finetune_tag == "etr"
         require(not moving, "moving_batchnorm", "", "left out where the encoder is trained")
+        rate, frozen = self.drop_path, self.encoder_finetune_tag == "efix"
+        require(not (rate and frozen), "drop_path", rate, "0 with --encoder_finetune_tag efix: nothing frozen drops")
+        for flag in ("weight_path", "weight_path_s1"):
+            check_start(self.model_type, flag, getattr(self, flag))
+
+    @property
+    def known_source(self) -> str:
+        """Whose weights --weight_path holds, as far as the settings tell; empty otherwise."""
+        if self.weight_path in ("random", "imagenet"):
+            return self.weight_path
+        if self.weight_source == "auto" and family(self.model_type) == "dofa":
+            return "dofa"
+        return self.weight_source.removeprefix("auto")
 
     def _check_vit(self) -> None:
         head, name = self.model_framework, self.model_type
@@ -150,9 +173,10 @@ class DownstreamModel(Encoder):
             require(head != "segmenter", "model_framework", head, wanted)
             return
         with_it = f"with the ViT --model_type {name}"
-        heads = f"{', '.join(_VIT_HEADS[:-1])} or {_VIT_HEADS[-1]}"
-        require(head in _VIT_HEADS, "model_framework", head, f"{heads} {with_it}")
+        heads = f"{', '.join(VIT_HEADS[:-1])} or {VIT_HEADS[-1]}"
+        require(head in VIT_HEADS, "model_framework", head, f"{heads} {with_it}")
         require(self.encoder_depth == 0, "encoder_depth", self.encoder_depth, f"0 {with_it}")
+        require(not self.moving_batchnorm, "moving_batchnorm", "", f"left out {with_it}: it has no BatchNorm")
         require(self.weight_load_tag == "encoder", "weight_load_tag", self.weight_load_tag, f"encoder {with_it}")
 
 
@@ -228,4 +252,14 @@ class FinetuneSettings:
         require(not twin or self.data.input_type == "s12", "fusion_type", "twin", "early but for --input_type s12")
         other = self.model.weight_path_s1
         require(twin or not other, "weight_path_s1", other, "empty but for --fusion_type twin")
-        check_bands(self.model, self.data.modalities, self.data.n_channels)
+        check_inputs(self.model, self.data.modalities, self.data.n_channels)
+        self._check_native()
+
+    def _check_native(self) -> None:
+        source, told, name = self.data, self.model.weight_source, self.model.known_source
+        if source.normalization != "native" or "s2" not in source.modalities or name not in _NATIVE_CHANNELS:
+            return
+        known = " or ".join(map(str, _NATIVE_CHANNELS[name]))
+        ours = ", or --weight_source cromss if they are ours" if (name, told) == ("dofa", "auto") else ""
+        wanted = f"{known} with --normalization native of {name} weights{ours}"
+        require(source.n_channels in _NATIVE_CHANNELS[name], "n_channels", source.n_channels, wanted)

@@ -5,7 +5,17 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from cromss.settings.common import Encoder, Optimisation, Runtime, check_bands, check_channels, check_loss, require
+from cromss.encoder_names import OWN_FAMILIES, family
+from cromss.settings.common import (
+    Encoder,
+    Optimisation,
+    Runtime,
+    check_channels,
+    check_inputs,
+    check_loss,
+    check_start,
+    require,
+)
 
 
 @dataclass(frozen=True)
@@ -110,6 +120,11 @@ class PretrainModel(Encoder):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_loss(self.loss_type)
+        for flag in ("init_s1", "init_s2"):
+            check_start(self.model_type, flag, getattr(self, flag))
+        name = self.model_type
+        unknown = self.pre_train and family(name) in OWN_FAMILIES
+        require(not unknown, "pre_train", True, f"left out with --model_type {name}: timm has no weights of it")
 
 
 @dataclass(frozen=True)
@@ -163,7 +178,7 @@ class PretrainSettings:
     cross: ClassVar[CrossModal] = CrossModal(consist_loss_type="none")
 
     def __post_init__(self) -> None:
-        check_bands(self.model, self.modalities, self.data.n_channels)
+        check_inputs(self.model, self.modalities, self.data.n_channels)
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -3,8 +3,9 @@
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -13,6 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import ClusterEnvironment, LightningEnvironment
 
 from cromss.callbacks import AtomicCheckpointIO, EpochTable, LastCheckpoint, SameBuffers, StepLimit, StepSeed
+from cromss.models.weights import open_checkpoint
 from cromss.settings import Runtime
 from cromss.training.run_folder import RunFolder
 
@@ -21,8 +23,10 @@ def fit(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule
     """Train, from a checkpoint if there is one.
 
     Raises:
-        ValueError: The checkpoint is of another model.
+        ValueError: The checkpoint is of another model, or holds the state of another optimiser.
     """
+    if checkpoint:
+        refuse_unfit(checkpoint, task)
     try:
         trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
     except ValueError as error:
@@ -31,11 +35,57 @@ def fit(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule
         raise ValueError(
             "a batch of one tile is too small for this --crop_size: BatchNorm wants a larger --batch_size or more tiles"
         ) from error
+
+
+def refuse_unfit(checkpoint: Path, task: L.LightningModule) -> None:
+    """Raise ValueError where a task cannot go on from a checkpoint; its weights are loaded."""
+    content = open_checkpoint(checkpoint)
+    try:
+        task.load_state_dict(content["state_dict"])
     except RuntimeError as error:
-        if "loading state_dict" not in str(error):
-            raise
         first = str(error).splitlines()[1].strip()
         raise ValueError(f"--resume {checkpoint}: weights of another model ({first[:160]})") from error
+    if not optimiser_fits(content, task.configure_optimizers()):
+        raise ValueError(
+            f"--resume {checkpoint}: its optimiser state does not fit this version's; start afresh with --resume none"
+        )
+
+
+def optimiser_fits(content: Mapping[str, Any], made: Mapping[str, Any]) -> bool:
+    """Whether an optimiser, and its schedule, can take over the state in a checkpoint.
+
+    Optimisers know their parameters by position alone, so that the groups must be as large and the shapes equal.
+
+    Args:
+        content: The checkpoint, with `"optimizer_states"` and `"lr_schedulers"`.
+        made: What `configure_optimizers` returns: `"optimizer"`, and `"lr_scheduler"` where there is one.
+    """
+    saved, groups = content["optimizer_states"], made["optimizer"].param_groups
+    schedules = [made["lr_scheduler"].state_dict()] if "lr_scheduler" in made else []
+    if len(saved) != 1 or list(map(_kind, saved[0]["param_groups"])) != list(map(_kind, groups)):
+        return False
+    if list(map(_num_factors, content["lr_schedulers"])) != list(map(_num_factors, schedules)):
+        return False
+    return _shapes_fit(saved[0]["state"], [parameter for group in groups for parameter in group["params"]])
+
+
+def _shapes_fit(state: Mapping[int, Mapping[str, Any]], parameters: Sequence[torch.Tensor]) -> bool:
+    """Whether what is kept of each parameter (position -> name -> tensor) has its shape, but for the step."""
+    return all(
+        name == "step" or value is None or value.shape == parameters[position].shape
+        for position, kept in state.items()
+        for name, value in kept.items()
+    )
+
+
+def _kind(group: Mapping[str, Any]) -> tuple[int, bool]:
+    """Number of parameters of a group, and whether they are Adam's."""
+    return len(group["params"]), "betas" in group
+
+
+def _num_factors(schedule: Mapping[str, Any]) -> int:
+    """Groups of which a schedule keeps the factor; 0 where it is of another kind."""
+    return len(schedule.get("lr_lambdas", ()))
 
 
 def build_trainer(
