@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cromss.config import parse, replace_text, run
+from cromss.config import read, replace_text, run
 from cromss.downstream_sets import CLASS_SCORES
 from cromss.settings import FinetuneSettings, MultiModalSettings
 from cromss.tables import tabulate, to_csv, to_markdown
@@ -39,23 +39,32 @@ class ViTBenchmark:
     epochs: int = 20
     """Epochs of transfer."""
 
+    def __post_init__(self) -> None:
+        for flag in ("seed", "crop_size", "pretrain_epochs", "epochs"):
+            if not getattr(self, flag):
+                raise ValueError(f"--{flag}: at least 1 is wanted")
+
 
 def main(settings: ViTBenchmark) -> None:
     """Pretrain, transfer, and tabulate."""
+    from cromss.training import finetune, pretrain
+
+    transfer(settings, "random", "random", 0)  # what is wrong with the settings is said before anything runs
+    pretraining(settings, "mid", 0)
     settings.results.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for seed in settings.seed:
         for start in STARTS:
-            path = "random" if start == "random" else pretrained(settings, start, seed)
-            rows.append(transferred(settings, start, path, seed))
+            path = "random" if start == "random" else pretrain(pretraining(settings, start, seed))["checkpoint"]
+            metrics = finetune(transfer(settings, start, path, seed))
+            scores = {key: round(100 * metrics[key], 3) for key in CLASS_SCORES}
+            rows.append({"weights": start, "seed": seed} | scores | {"seconds": round(metrics["seconds"])})
             replace_text(settings.results, to_csv(rows))
     print(report(rows))
 
 
-def pretrained(settings: ViTBenchmark, fusion: str, seed: int) -> str:
-    """Checkpoint of twins pretrained with all of the method: smoothing, selection, consistency."""
-    from cromss.training import pretrain
-
+def pretraining(settings: ViTBenchmark, fusion: str, seed: int) -> MultiModalSettings:
+    """Settings of twins pretrained with all of the method: smoothing, selection, consistency."""
     ramp = settings.pretrain_epochs // 2
     flags = f"""
         --fusion_type {fusion} --model_type {settings.encoder} --drop_path 0.1 --crop_size {settings.crop_size}
@@ -65,23 +74,17 @@ def pretrained(settings: ViTBenchmark, fusion: str, seed: int) -> str:
         --validation 0.1 --synthetic_locations 48 --seed {seed} --devices 1
         --name {fusion}_seed{seed} --display_interval 20 --save_interval 1000
     """
-    return pretrain(parse(MultiModalSettings, [*flags.split(), "--save_dir", str(settings.save_dir)]))["checkpoint"]
+    return read(MultiModalSettings, [*flags.split(), "--save_dir", str(settings.save_dir)])
 
 
-def transferred(settings: ViTBenchmark, start: str, path: str, seed: int) -> dict[str, Any]:
-    """Row of one transfer with a frozen encoder."""
-    from cromss.training import finetune
-
+def transfer(settings: ViTBenchmark, start: str, path: str, seed: int) -> FinetuneSettings:
+    """Settings of a transfer with a frozen encoder."""
     flags = f"""
         --dataset DFC2020 --model_framework upernet --model_type {settings.encoder} --crop_size {settings.crop_size}
         --synthetic_tiles 24 32 --encoder_finetune_tag efix --epochs {settings.epochs} --batch_size 8
         --learning_rate 5e-4 --seed {seed} --devices 1 --name {start}_frozen_seed{seed} --save_interval 1000
     """
-    metrics = finetune(
-        parse(FinetuneSettings, [*flags.split(), "--weight_path", path, "--save_dir", str(settings.save_dir)])
-    )
-    scores = {key: round(100 * metrics[key], 3) for key in CLASS_SCORES}
-    return {"weights": start, "seed": seed} | scores | {"seconds": round(metrics["seconds"])}
+    return read(FinetuneSettings, [*flags.split(), "--weight_path", path, "--save_dir", str(settings.save_dir)])
 
 
 def report(rows: Sequence[Mapping[str, Any]]) -> str:

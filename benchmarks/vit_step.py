@@ -60,6 +60,8 @@ class ViTStep:
 def main(settings: ViTStep) -> None:
     """Measure both networks, add to the table, and print."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with torch.device("meta"):
+        build(settings, settings.encoder)  # refuses what cannot be built, before anything is measured
     reference = measured(settings, REFERENCE, device)
     rows = [compared(row, reference) for row in (reference, measured(settings, settings.encoder, device))]
     settings.out.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,9 @@ PATCH_SIZES = range(4, 33)
 IMAGE_SIZES = range(16, 8193)
 """Sides of the images that a ViT's position embeddings may be made for, in pixels."""
 
+LONGEST_WAVELENGTH = 100.0
+"""In um; whatever is longer must have been meant in nm."""
+
 
 def family(name: str) -> str:
     """Family of a ViT, one of `VIT_FAMILIES`: `dofa_base_patch16_224` -> `dofa`; empty for any other encoder."""

@@ -127,6 +127,12 @@ def test_grid_is_the_product_of_its_axes(write, tmp_path):
         assert re.fullmatch(r"[\w.-]+", runtime.name)
 
 
+def test_heads_of_a_set_stand_for_the_recipes_own(write):
+    entry = {"recipe": "recipe.yaml", "heads": ["upernet"], "flags": "--model_type vit_tiny_patch16_224"}
+    cells = list_cells(write({"sets": {"DFC2020": entry}}), "runs")
+    assert {cell.settings.model.model_framework for cell in cells} == {"upernet"}
+
+
 @pytest.mark.parametrize(
     ("fractions", "n_train"),
     [([10, 100], {10: 0, 100: 0}), ([100, 10], {10: 0, 100: 0}), ([100], {100: 5}), ([10], {10: 0})],

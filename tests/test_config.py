@@ -121,6 +121,7 @@ def test_short_flags():
         (MultiModalSettings, "--limit_batches -1", "--limit_batches"),
         (MultiModalSettings, "--max_steps 0", "--max_steps 0"),
         (MultiModalSettings, "--crop_size -5", "--crop_size -5"),
+        (FinetuneSettings, "--crop_size 1", "--crop_size 1: must be 2 to 8192"),
         (MultiModalSettings, "--n_classes 0", "--n_classes 0"),
         (MultiModalSettings, "--devices -3", "--devices -3"),
         (MultiModalSettings, "--seed -1", "--seed -1"),

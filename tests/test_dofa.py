@@ -182,10 +182,11 @@ def test_wavelengths_of_an_unknown_band():
         ((), "the 4 bands .* got 0"),
         ((0.5,), "the 4 bands .* got 1"),
         ((0.4, 0.5, 0.6, 0.7, 0.8), "the 4 bands .* got 5"),
-        ((0.4, 0.5, 0.0, 0.7), "all positive, got 0.4 0.5 0.0 0.7"),
-        ((0.4, 0.5, -0.6, 0.7), "all positive, got 0.4 0.5 -0.6 0.7"),
-        ((0.4, float("nan"), 0.6, 0.7), "all positive, got 0.4 nan 0.6 0.7"),
-        ((0.4, float("inf"), 0.6, 0.7), "all positive, got 0.4 inf 0.6 0.7"),
+        ((0.4, 0.5, 0.0, 0.7), "0 to 100, got 0.4 0.5 0.0 0.7"),
+        ((0.4, 0.5, -0.6, 0.7), "0 to 100, got 0.4 0.5 -0.6 0.7"),
+        ((0.4, float("nan"), 0.6, 0.7), "0 to 100, got 0.4 nan 0.6 0.7"),
+        ((400.0, 500.0, 600.0, 700.0), "0 to 100, got 400.0 500.0 600.0 700.0"),
+        ((0.4, float("inf"), 0.6, 0.7), "0 to 100, got 0.4 inf 0.6 0.7"),
     ],
 )
 def test_bad_wavelengths_are_refused_in_one_line(wavelengths, message):

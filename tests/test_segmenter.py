@@ -153,12 +153,28 @@ def test_a_copy_of_a_frozen_model_is_frozen():
     assert not any(module.training for module in twin.encoder.modules())
 
 
+@pytest.mark.parametrize("encoder_name", ["tu-twins_pcpvt_small", "tu-resnet50_clip"])
+def test_of_timm_whatever_takes_any_size_is_taken(encoder_name):
+    """Though timm says of their classifiers that they do not."""
+    with torch.device("meta"):
+        model = build_segmenter("fpn", encoder_name, in_channels=3, num_classes=4).eval()
+        assert model(torch.empty(1, 3, 64, 96)).shape == (1, 4, 64, 96)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"architecture": "pspnett"}, "architecture 'pspnett': choose one of unet, .*pspnet"),
         ({"architecture": "segformer"}, "choose one of"),
         ({"encoder_name": "resnet180"}, "encoder_name 'resnet180': no such encoder; did you mean .*resnet18"),
+        ({"encoder_name": "tu-swin_tiny_patch4_window7_224"}, r"takes images of one size only; .* \(--model_type\)$"),
+        (
+            {"encoder_name": "tu-swin_tiny_patch4_window7_224.ms_in1k"},
+            "one size only; choose a CNN such as tu-resnet50",
+        ),
+        ({"encoder_name": "tu-deit_tiny_patch16_224"}, "'tu-deit_tiny_patch16_224': it takes images of one size only"),
+        ({"encoder_name": "tu-eva02_tiny_patch14_224"}, "one size only; .* a plain ViT such as vit_small_patch16_224"),
+        ({"encoder_name": "tu-samvit_base_patch16"}, "'tu-samvit_base_patch16': it has no pyramid of features; choose"),
         ({"encoder_depth": 2}, "encoder_depth 2: choose 3, 4 or 5"),
         ({"encoder_depth": 6}, "encoder_depth 6"),
         ({"in_channels": 0}, "in_channels 0"),

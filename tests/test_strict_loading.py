@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cromss.models.strict_loading import fill, own_names, pick
+from cromss.models.strict_loading import damages, fill, own_names, pick
 
 
 def network() -> nn.Sequential:
@@ -33,15 +33,29 @@ def test_all_fit():
     [
         ({"0__bias": None}, "0.bias is missing"),
         ({"0__bias": torch.ones(4)}, "0.bias is (4,), not (3,)"),
-        ({"0__bias": torch.ones(3, dtype=torch.int64)}, "0.bias is torch.int64, not torch.float32"),
-        ({"1__running_var": torch.tensor([1, torch.nan, 1])}, "1.running_var holds NaN or infinity"),
-        ({"1__running_var": torch.tensor([1, torch.inf, 1])}, "1.running_var holds NaN or infinity"),
         ({"1__scale": torch.ones(3)}, "1.scale has no place in it"),
         ({"1__num_batches_tracked": torch.ones(2)}, "1.num_batches_tracked is (2,), not ()"),
     ],
 )
 def test_what_does_not_fit_is_named(changes, problem):
     assert pick(file(**changes), "net.", network())[1] == [problem]
+
+
+@pytest.mark.parametrize(
+    ("changes", "damage"),
+    [
+        ({}, []),
+        ({"1__num_batches_tracked": torch.tensor(7)}, []),
+        ({"0__bias": torch.ones(3, dtype=torch.float16)}, []),
+        ({"0__bias": torch.ones(3, dtype=torch.int64)}, ["0.bias is torch.int64, not torch.float32"]),
+        ({"1__running_var": torch.tensor([1, torch.nan, 1])}, ["1.running_var holds NaN or infinity"]),
+        ({"1__running_var": torch.tensor([1, torch.inf, 1])}, ["1.running_var holds NaN or infinity"]),
+    ],
+)
+def test_damaged_values_are_named(changes, damage):
+    found, problems = pick(file(**changes), "net.", network())
+    assert problems == []
+    assert damages(network(), found) == damage
 
 
 def test_step_counters_may_be_missing_and_are_zero_then():

@@ -196,6 +196,8 @@ def test_dofa_twins_share_wavelengths_with_the_common_branch():
     ("settings", "message"),
     [
         ({"encoder_name": "vit_smal_patch16_224"}, "no such encoder; did you mean vit_small_patch16_224"),
+        ({"encoder_name": "vit_tiny"}, "did you mean vit_tiny_patch16_224"),
+        ({"encoder_name": "tu-vit_qqqqqqqqqqqqqqqq_patchqqqqqqqq"}, "did you mean vit_small_patch16_224"),
         ({"encoder_name": "tu-vit_small_patch16_224"}, "ViTs go without tu-, vit_small_patch16_224"),
         ({"encoder_name": "vit_relpos_small_patch16_224"}, "no plain ViT; choose such as vit_small_patch16_224"),
         ({"encoder_name": "vit_base_patch16_rope_224"}, "no plain ViT; choose such as vit_small_patch16_224"),
@@ -218,6 +220,15 @@ def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message) as caught:
         build_segmenter(**({"architecture": "upernet", "encoder_name": PLAIN} | settings))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny", "vits16", "ViT-small", "deit_tiny_patch16_224"])
+def test_names_suggested_can_be_built(name):
+    with pytest.raises(ValueError, match=r"no such encoder; did you mean .*\?") as caught, torch.device("meta"):
+        build_segmenter("unet", name)
+    for suggested in str(caught.value).partition("did you mean ")[2].removesuffix("?").split(", "):
+        with torch.device("meta"):
+            build_segmenter("unet", suggested)
 
 
 @pytest.mark.parametrize(

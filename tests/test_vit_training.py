@@ -85,12 +85,20 @@ def test_position_embeddings_of_other_crops_are_interpolated_with_a_message(twin
         "--model_type satmae_tiny_patch8_96 --n_channels 10 --encoder_finetune_tag etr --grad_checkpointing",
         "--model_type scalemae_tiny_patch16_224 --n_channels 3",
         "--patch_size 8 --image_size 64",
+        "--crop_size 8",
         "--epochs 3 --encoder_finetune_tag eft --encoder_finetune_epoch 1 --warmup_epochs 1",
     ],
 )
 def test_variants_train(sets, tmp_path, arguments):
     metrics = finetune(transfer_settings(tmp_path, sets, f"{arguments} --max_steps 2 --name a"))
     assert 0 <= metrics["oa"] <= 1
+
+
+def test_a_wrong_encoder_is_told_before_the_set_is_made(tmp_path):
+    settings = parse(MultiModalSettings, f"--model_type vit_smal_patch16_224 --save_dir {tmp_path}".split())
+    with pytest.raises(ValueError, match="did you mean vit_small_patch16_224"):
+        pretrain(settings)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_single_modality_is_pretrained(sets, tmp_path):

@@ -74,10 +74,25 @@ WRONG = {
     "resnet-into-vit": (foreign.moco, (13,), {}, "no vit encoder in it; --model_type must .*resnet"),
     "bands": (mae, (9,), {}, r"no encoder takes 9 bands; found \(no prefix\) \(192, 13, 16, 16\) \[s2\] \(vit\)"),
     "bands-of-scalemae": (scalemae, (13, SCALEMAE), {}, r"no encoder takes 13 bands; found .* \(192, 3, 16, 16\)"),
-    "modality": (mae, (13,), {"modality": "s1"}, "no encoder takes 13 bands of s1"),
-    "source": (mae, (13,), {"source": "dino"}, "no encoder takes 13 bands in dino; found"),
+    "modality": (
+        mae,
+        (13,),
+        {"modality": "s1"},
+        r"no encoder takes 13 bands of s1; found .*; feed the .* \(--n_channels, --input_type\)$",
+    ),
+    "source": (
+        mae,
+        (13,),
+        {"source": "dino"},
+        "no encoder takes 13 bands in dino; found .*; leave --weight_source out$",
+    ),
     "source-of-satmae": (satmae, (10, SATMAE), {"source": "mae"}, "no encoder takes 10 bands in mae"),
-    "source-of-dofa": (dofa, (13, DOFA), {"source": "satmae"}, "no encoder takes any bands in satmae"),
+    "source-of-dofa": (
+        dofa,
+        (13, DOFA),
+        {"source": "satmae"},
+        "no encoder takes any bands in satmae; found .*; leave --weight_source out$",
+    ),
     "scalemae-told-into-vit": (
         scalemae,
         (3,),
@@ -95,7 +110,7 @@ WRONG = {
         lambda: dofa_of_torchgeo() | {"norm.bias": torch.zeros(192)},
         (13, DOFA),
         {},
-        r"1 of its tensors do not fit: norm\.weight is missing",
+        r"1 of its tensors does not fit: norm\.weight is missing",
     ),
     "other-norm-of-dofa": (
         lambda: dofa() | {"norm.bias": torch.zeros(96)},
@@ -107,7 +122,7 @@ WRONG = {
         lambda: changed(mae(), blocks__2__norm1__bias=torch.full((192,), torch.nan)),
         (13,),
         {},
-        r"blocks\.2\.norm1\.bias holds NaN or infinity; --model_type must",
+        r"w\.pt: blocks\.2\.norm1\.bias holds NaN or infinity; the file is damaged, save it anew in finite .*; found",
     ),
     "nan-in-positions": (
         lambda: changed(mae(), pos_embed=torch.full((1, 145, 192), torch.nan)),
@@ -119,13 +134,13 @@ WRONG = {
         lambda: changed(mae(), pos_embed=torch.ones(1, 145, 192, dtype=torch.int8)),
         (13,),
         {},
-        r"pos_embed is torch\.int8, not torch\.float32",
+        r"pos_embed is torch\.int8, not torch\.float32; the file is damaged, save it anew in .* floating-point",
     ),
     "one-missing": (
         lambda: changed(mae(), blocks__1__attn__qkv__bias=None),
         (13,),
         {},
-        r"1 of its tensors do not fit: blocks\.1\.attn\.qkv\.bias is missing",
+        r"1 of its tensors does not fit: blocks\.1\.attn\.qkv\.bias is missing",
     ),
     "block-missing": (
         lambda: changed(mae(), **{key: None for key in tensors() if key.startswith("blocks.1.")}),
@@ -141,7 +156,7 @@ WRONG = {
         lambda: {key: value for key, value in dofa().items() if "fc_weight" not in key},
         (13, DOFA),
         {},
-        "no encoder takes any bands; found none",
+        "no encoder takes any bands; found none$",
     ),
     "one-too-many": (
         lambda: changed(mae(), blocks__0__ls1__gamma=torch.ones(192)),

@@ -78,6 +78,7 @@ def without(name: str) -> dict:
 
 MID = r"found net\.encoder1\. \(64, 2, 7, 7\) \[s1\], net\.encoder\. \(64, 13, 7, 7\) \[s2\]"
 BARE = r"found \(no prefix\) \(64, 13, 7, 7\) \[s2\]"
+FEED = r"; feed the bands it was trained on \(--n_channels, --input_type\)$"
 # how the file is made | bands of the encoder, options | what the line says
 WRONG = {
     "other-depth": (
@@ -87,10 +88,28 @@ WRONG = {
         r"layer1\.2\.conv1\.weight has no place in it.*" + BARE,
     ),
     "other-block": (lambda: behind("", 13, "resnet50"), 13, {}, r"conv1\.weight is \(64, 64, 1, 1\), not.*" + BARE),
-    "other-bands": (mid, 9, {}, "no encoder takes 9 bands; " + MID),
-    "rgb": (lambda: behind("", 3), 13, {}, r"found \(no prefix\) \(64, 3, 7, 7\)"),
-    "other-modality": (mid, 13, {"modality": "s1"}, "no encoder takes 13 bands of s1; " + MID),
-    "other-source": (mid, 13, {"source": "moco"}, "no encoder takes 13 bands in moco; " + MID),
+    "other-bands": (mid, 9, {}, "no encoder takes 9 bands; " + MID + r" \(resnet\)" + FEED),
+    "rgb": (lambda: behind("", 3), 13, {}, r"found \(no prefix\) \(64, 3, 7, 7\) \(resnet\)" + FEED),
+    "other-modality": (mid, 13, {"modality": "s1"}, "no encoder takes 13 bands of s1; " + MID + r" \(resnet\)" + FEED),
+    "other-source": (
+        mid,
+        13,
+        {"source": "moco"},
+        "no encoder takes 13 bands in moco; " + MID + r".*; leave --weight_source out$",
+    ),
+    "other-source-and-bands": (mid, 9, {"source": "moco"}, "no encoder takes 9 bands in moco; .*" + FEED),
+    "no-encoder-of-both": (
+        mid,
+        15,
+        {"modality": "common"},
+        "15 bands of common; .*; --fusion_type twin takes an encoder for each sensor$",
+    ),
+    "both-in-other-bands": (
+        lambda: behind("encoders.common.", 15),
+        11,
+        {"modality": "common"},
+        "11 bands of common; .*" + FEED,
+    ),
     "softcon-in-name-only": (mid, 13, {"source": "softcon"}, "no encoder takes 13 bands in softcon; " + MID),
     "no-such-source": (mid, 13, {"source": "macaw"}, "source 'macaw': choose one of auto, cromss, moco"),
     "no-weights-file": (mid, 13, {"source": "random"}, "source 'random': choose one of auto, cromss, moco"),
@@ -98,16 +117,21 @@ WRONG = {
         lambda: without("layer3.0.bn1.bias"),
         13,
         {},
-        r", 1 of its .* layer3\.0\.bn1\.bias is missing.*" + BARE,
+        r", 1 of its tensors does not fit: layer3\.0\.bn1\.bias is missing.*" + BARE,
     ),
     "one-reshaped": (lambda: behind("") | {"bn1.bias": torch.zeros(63)}, 13, {}, r"bn1\.bias is \(63,\), not \(64,\)"),
-    "nan": (lambda: diverged(float("nan")), 13, {}, r"layer4\.1\.bn2\.running_var holds NaN or infinity.*" + BARE),
+    "nan": (
+        lambda: diverged(float("nan")),
+        13,
+        {},
+        r"layer4\.1\.bn2\.running_var holds NaN or infinity; the file is damaged.*" + BARE,
+    ),
     "infinity": (lambda: diverged(float("inf")), 13, {}, r"layer4\.1\.bn2\.running_var holds NaN or infinity"),
     "no-resnet": (
         lambda: {"model": {"head.weight": torch.zeros(3, 3)}},
         13,
         {},
-        "no encoder takes 13 bands; found none",
+        "no encoder takes 13 bands; found none$",
     ),
     "no-tensors": (lambda: {"epoch": 3}, 13, {}, "no tensors found"),
     "truncated": (None, 13, {}, "cannot be read as weights"),
@@ -253,5 +277,7 @@ def test_the_modality_asked_for_stands_where_the_file_tells_none(tmp_path):
 
 def test_whole_numbers_are_no_weights(tmp_path):
     state = {name: (100 * value).to(torch.int8) for name, value in tensors().items()}
-    with pytest.raises(WeightsError, match=r"is torch\.int8, not torch\.float32"):
+    with pytest.raises(
+        WeightsError, match=r"is torch\.int8, not torch\.float32; the file is damaged, save it anew in finite"
+    ):
         load_encoder(encoder(), save(state, tmp_path / "w.pt"))

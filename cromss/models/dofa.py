@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from cromss.encoder_names import LONGEST_WAVELENGTH
 from cromss.models.positions import grid_sincos, sincos
 from cromss.sensors import MODALITIES, S1, S2
 
@@ -130,7 +131,7 @@ class Dofa(VisionTransformer):
         kwargs: As for timm's `VisionTransformer`; images may always have any size that patches divide.
 
     Raises:
-        ValueError: `wavelengths` are missing, of another number than the bands, or not positive.
+        ValueError: `wavelengths` are missing, of another number than the bands, or out of range.
     """
 
     def __init__(self, *, wavelengths: Sequence[float] | None = None, in_chans: int, **kwargs):
@@ -151,5 +152,5 @@ def _check_wavelengths(wavelengths: Sequence[float] | None, in_chans: int) -> No
         raise ValueError(f"{wanted}, got none")
     if len(wavelengths) != in_chans:
         raise ValueError(f"{wanted}, got {len(wavelengths)}")
-    if not all(math.isfinite(wavelength) and wavelength > 0 for wavelength in wavelengths):
-        raise ValueError(f"{wanted}, all positive, got {' '.join(map(str, wavelengths))}")
+    if not all(0 < wavelength < LONGEST_WAVELENGTH for wavelength in wavelengths):
+        raise ValueError(f"{wanted}, 0 to {LONGEST_WAVELENGTH:g}, got {' '.join(map(str, wavelengths))}")

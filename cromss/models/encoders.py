@@ -68,6 +68,10 @@ def build_network(
             encoder_depth=encoder_depth,
             **_depth_options(architecture, encoder_depth),
         )
+    except ValueError as error:
+        if "downsampling pattern" not in str(error):
+            raise
+        raise ValueError(_unusable(encoder_name, "has no pyramid of features")) from error
     except (KeyError, OSError) as error:
         if encoder_weights is None:
             raise
@@ -119,11 +123,49 @@ def _check_names(architecture: str, encoder_name: str) -> None:
     if is_vit(timm_name) and timm_name != encoder_name and timm.is_model(timm_name):
         raise ValueError(f"encoder_name {encoder_name!r}: ViTs go without tu-, {timm_name}")
     if (timm_name != encoder_name or is_vit(encoder_name)) and (":" in timm_name or timm.is_model(timm_name)):
+        if timm_name != encoder_name and _takes_one_size(timm_name):
+            raise ValueError(_unusable(encoder_name, "takes images of one size only"))
         return
-    known = own + [f"tu-{model}" for model in timm.list_models(exclude_filters="vit_*")] + timm.list_models("vit_*")
-    close = difflib.get_close_matches(encoder_name, known, n=4)
-    hint = f"did you mean {', '.join(close)}?" if close else "see smp.encoders.get_encoder_names(), or tu-<timm model>"
+    close = _similar(encoder_name)
+    example = "choose --model_type such as resnet50, tu-<timm model> or vit_small_patch16_224"
+    hint = f"did you mean {', '.join(close)}?" if close else example
     raise ValueError(f"encoder_name {encoder_name!r}: no such encoder; {hint}")
+
+
+def _similar(encoder_name: str) -> list[str]:
+    """Up to four names of encoders that resemble a misspelt one; of ViTs where it begins like theirs."""
+    bare = encoder_name.lower().removeprefix("tu-")
+    if bare.startswith("vit"):
+        plain = timm.list_models("vit_*_patch*", module="vision_transformer")
+        whole = bare if "_patch" in bare else f"{bare}_patch16_224"
+        return difflib.get_close_matches(whole, plain, n=4) or ["vit_small_patch16_224"]
+    of_timm = (name for name in timm.list_models(exclude_filters="vit_*") if not _has_fixed_size(name))
+    known = smp.encoders.get_encoder_names() + [f"tu-{name}" for name in of_timm]
+    return difflib.get_close_matches(encoder_name, known, n=4)
+
+
+def _has_fixed_size(timm_name: str) -> bool:
+    """Whether timm says that a model's weights are for images of one size."""
+    told = timm.get_pretrained_cfg(timm_name.partition(".")[0])
+    return told is not None and told.fixed_input_size
+
+
+def _takes_one_size(timm_name: str) -> bool:
+    """Whether the features, too, of a model that timm says so of are to be had at that size only."""
+    if not _has_fixed_size(timm_name):
+        return False
+    try:
+        with torch.device("meta"):
+            timm.create_model(timm_name.partition(".")[0], features_only=True).eval()(torch.empty(1, 3, 96, 96))
+    except (AssertionError, RuntimeError, ValueError):
+        return True
+    return False
+
+
+def _unusable(encoder_name: str, reason: str) -> str:
+    """The line that refuses an encoder of timm."""
+    remedy = "choose a CNN such as tu-resnet50, or a plain ViT such as vit_small_patch16_224"
+    return f"encoder_name {encoder_name!r}: it {reason}; {remedy} (--model_type)"
 
 
 def _check_numbers(in_channels: int, num_classes: int, encoder_depth: int) -> None:
@@ -168,7 +210,7 @@ def _weights_error(encoder_name: str, encoder_weights: str, error: Exception) ->
         return f"encoder_weights {encoder_weights!r}: {encoder_name} offers {', '.join(offered) or 'none'}"
     return (
         f"encoder_weights {encoder_weights!r} of {encoder_name} could not be downloaded "
-        f"({type(error).__name__}); check the network, or load a local file with load_encoder"
+        f"({type(error).__name__}); check the network, or give a weights file"
     )
 
 

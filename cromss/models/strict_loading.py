@@ -21,7 +21,8 @@ def pick(
     """A module's tensors among those of a file.
 
     Whatever stands beside its own parts is left out (heads, decoders, mask tokens); within them names and
-    shapes must be the same. Only BatchNorm's step counters and what is said to be dispensable may be missing.
+    shapes must be the same; values are left to `damages`. Only BatchNorm's step counters and what is said to be
+    dispensable may be missing.
 
     Args:
         state_dict: All tensors of the file.
@@ -41,6 +42,12 @@ def pick(
     return found, problems + [f"{name} has no place in it" for name in found if name not in own]
 
 
+def damages(module: nn.Module, found: Tensors) -> list[str]:
+    """What makes tensors that fit a module by name and shape useless: integers for floats, NaN, infinity."""
+    own = own_names(module)
+    return [damage for name, tensor in found.items() if (damage := _damage(name, own[name], tensor))]
+
+
 def fill(module: nn.Module, tensors: Tensors) -> None:
     """Load tensors by foreign names.
 
@@ -56,8 +63,11 @@ def _misfit(name: str, own: torch.Tensor, found: torch.Tensor | None) -> str | N
     """What keeps a tensor of the file from its place in the network, if anything does."""
     if found is None:
         return None if _is_counter(name) else f"{name} is missing"
-    if found.shape != own.shape:
-        return f"{name} is {tuple(found.shape)}, not {tuple(own.shape)}"
+    return None if found.shape == own.shape else f"{name} is {tuple(found.shape)}, not {tuple(own.shape)}"
+
+
+def _damage(name: str, own: torch.Tensor, found: torch.Tensor) -> str | None:
+    """What makes a tensor useless, if anything does."""
     if own.is_floating_point() and not found.is_floating_point():
         return f"{name} is {found.dtype}, not {own.dtype}"
     return None if torch.isfinite(found).all() else f"{name} holds NaN or infinity"

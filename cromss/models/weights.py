@@ -21,7 +21,7 @@ from cromss.models.scalemae import ScaleMAE
 from cromss.models.segmenter import Segmenter
 from cromss.models.sources import FILE_SOURCES, SOURCES, source_of
 from cromss.models.stems import VIT_STEMS, Stem, find_stems, first_convolution, listed
-from cromss.models.strict_loading import fill, own_names, pick
+from cromss.models.strict_loading import damages, fill, own_names, pick
 from cromss.models.vit import backbone
 from cromss.models.weight_files import (
     WeightsError,
@@ -50,6 +50,7 @@ _ADVICE = {
     "decoder": "--weight_load_tag encoder needs none",
     "segmentation_head": "--weight_load_tag wocls needs none",
 }
+_DAMAGED = "the file is damaged, save it anew in finite floating-point numbers"
 
 
 def inspect(path: str | Path) -> WeightsReport:
@@ -186,24 +187,36 @@ def _choose(path: str | Path, stems: tuple[Stem, ...], wanted: Stem, modality: s
     """The encoder of a file that fits the wanted one, or an error."""
     if stems and wanted.kind not in {stem.kind for stem in stems}:
         raise WeightsError(f"{path}: no {wanted.kind} encoder in it; {_ADVICE['encoder']}; found {listed(stems)}")
-    bands = wanted.shape[1]
-    fitting = [
-        stem
-        for stem in stems
-        if stem.kind == wanted.kind
-        and (stem.shape[1] == bands or stem.groups)
-        and (modality is None or stem.modality in (None, modality))
-        and (source == "auto" or stem.layout in SOURCES[source].accepted)
-    ]
+    fitting = [stem for stem in stems if _fits(stem, wanted, modality, source)]
     fitting = [stem for stem in fitting if _PREFERRED.search(stem.prefix)] or fitting
     if len(fitting) != 1:
-        asked = f"{bands or 'any'} bands" + (f" of {modality}" if modality else "")
+        asked = f"{wanted.shape[1] or 'any'} bands" + (f" of {modality}" if modality else "")
         asked += f" in {source}" if source != "auto" else ""
         problem = f"more than one encoder takes {asked}, name the modality" if fitting else f"no encoder takes {asked}"
-        raise WeightsError(f"{path}: {problem}; found {listed(stems)}")
+        remedy = "" if fitting or not stems else f"; {_remedy(stems, wanted, modality, source)}"
+        raise WeightsError(f"{path}: {problem}; found {listed(stems)}{remedy}")
     if wanted.kind in VIT_STEMS and (misfits := fitting[0].misfits(wanted)):
         raise WeightsError(f"{path}: {'; '.join(misfits)}; found {listed(stems)}")
     return fitting[0]
+
+
+def _fits(stem: Stem, wanted: Stem, modality: str | None, source: str) -> bool:
+    """Whether an encoder of a file is of the kind, bands, modality and source asked for."""
+    return (
+        stem.kind == wanted.kind
+        and (stem.shape[1] == wanted.shape[1] or bool(stem.groups))
+        and (modality is None or stem.modality in (None, modality))
+        and (source == "auto" or stem.layout in SOURCES[source].accepted)
+    )
+
+
+def _remedy(stems: tuple[Stem, ...], wanted: Stem, modality: str | None, source: str) -> str:
+    """What to do about a file whose encoders are of the kind wanted, but none of them fits."""
+    if any(_fits(stem, wanted, modality, "auto") for stem in stems):
+        return "leave --weight_source out"
+    if modality == "common" and all(stem.modality != "common" for stem in stems):
+        return "--fusion_type twin takes an encoder for each sensor"
+    return "feed the bands it was trained on (--n_channels, --input_type)"
 
 
 def _tensors_of(
@@ -225,10 +238,13 @@ def _tensors_of(
     for part, (module, prefix) in parts.items():
         found[part], problems = pick(state_dict, prefix, module, _dispensable(state_dict, prefix, module))
         if problems:
+            misfits = f"{len(problems)} of its tensors {'does' if len(problems) == 1 else 'do'} not fit"
             raise WeightsError(
-                f"{path}: {prefix or '(no prefix)'} is not this {part}, {len(problems)} of its tensors do not fit: "
+                f"{path}: {prefix or '(no prefix)'} is not this {part}, {misfits}: "
                 f"{'; '.join(problems[:3])}; {_ADVICE[part.split('.')[0]]}; found {listed(stems)}"
             )
+        if damaged := damages(module, found[part]):
+            raise WeightsError(f"{path}: {'; '.join(damaged[:3])}; {_DAMAGED}; found {listed(stems)}")
     return found, notes
 
 

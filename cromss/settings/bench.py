@@ -161,7 +161,8 @@ def _cells_of_set(grid: Grid, name: str, path: Path, save_dir: str) -> Iterator[
     entry, place = grid.sets[name], f"--grid {path}: sets: {name}"
     flags = ["--config", str(path.parent / entry.recipe), "--devices", "1", *_words(grid.flags, place)]
     flags += [*_words(entry.flags, place), *(["--data_path", entry.data_path] if entry.data_path else [])]
-    recipe = _finetune_settings([*flags, "--weight_path", "a file", "--split_file", ""], place)
+    head = ["--model_framework", entry.heads[0]] if entry.heads else []
+    recipe = _finetune_settings([*flags, *head, "--weight_path", "a file", "--split_file", ""], place)
     inputs, heads = entry.input_types or (recipe.data.input_type,), entry.heads or (recipe.model.model_framework,)
     axes = (inputs, grid.weights, heads, grid.encoder_states, grid.normalizations, grid.fractions, grid.seeds)
     for point in itertools.product(*axes):

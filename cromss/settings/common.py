@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from cromss.encoder_names import IMAGE_SIZES, OWN_FAMILIES, PATCH_SIZES, family, is_vit
+from cromss.encoder_names import IMAGE_SIZES, LONGEST_WAVELENGTH, OWN_FAMILIES, PATCH_SIZES, family, is_vit
 from cromss.sensors import MODALITIES, S2_SUBSETS
 
 
@@ -55,7 +55,8 @@ class Encoder:
         require(legal, "image_size", side, f"{wanted}, or 0 for --crop_size")
         require(0 <= rate < 1, "drop_path", rate, "at least 0 and under 1")
         waves = self.wavelengths
-        require(all(0 < wave < float("inf") for wave in waves), "wavelengths", waves, "in um, over 0 and finite")
+        legal, wanted = all(0 < wave < LONGEST_WAVELENGTH for wave in waves), f"0 to {LONGEST_WAVELENGTH:g}"
+        require(legal, "wavelengths", waves, f"in um, such as 0.665: {wanted}")
         for flag in ("patch_size", "image_size", "drop_path", "grad_checkpointing"):
             value = getattr(self, flag)
             require(is_vit(name) or not value, flag, value, f"left out with --model_type {name}, which is no ViT")
@@ -87,7 +88,7 @@ def check_inputs(encoder: Encoder, modalities: Sequence[str], n_channels: int) -
     kind, name = family(encoder.model_type), encoder.model_type
     if kind in _S2_CHANNELS:
         only = tuple(modalities) == ("s2",)
-        require(only, "model_type", name, f"another encoder but for --input_type s2: {kind} takes Sentinel-2 alone")
+        require(only, "model_type", name, f"another encoder, or --input_type s2: {kind} takes Sentinel-2 alone")
         wanted = _S2_CHANNELS[kind]
         require(n_channels == wanted, "n_channels", n_channels, f"{wanted} with --model_type {name}")
     count = sum(len(S2_SUBSETS[n_channels] if m == "s2" else MODALITIES[m].bands) for m in modalities)

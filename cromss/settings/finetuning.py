@@ -84,7 +84,7 @@ class DownstreamData:
         require(0 < self.fraction <= 100, "fraction", self.fraction, "percent, over 0 and at most 100")
         require(not (self.n_train and self.fraction < 100), "n_train", self.n_train, "0 where --fraction is given")
         require(self.split_seed >= 0, "split_seed", self.split_seed, "at least 0")
-        require(0 < self.crop_size <= 8192, "crop_size", self.crop_size, "1 to 8192")
+        require(1 < self.crop_size <= 8192, "crop_size", self.crop_size, "2 to 8192")
         require(min(self.synthetic_tiles) > 0, "synthetic_tiles", self.synthetic_tiles, "at least 1")
         require(32 <= self.synthetic_size <= 2048, "synthetic_size", self.synthetic_size, "32 to 2048")
         paths = bool(self.train_path), bool(self.test_path)

@@ -54,7 +54,7 @@ class PretrainData:
         require(self.n_classes > 1, "n_classes", self.n_classes, "at least 2")
         require(0 < self.validation < 1, "validation", self.validation, "over 0 and under 1")
         require(self.test_season >= -1, "test_season", self.test_season, "a season counted from 0, or -1")
-        require(0 < self.crop_size <= 8192, "crop_size", self.crop_size, "1 to 8192")
+        require(1 < self.crop_size <= 8192, "crop_size", self.crop_size, "2 to 8192")
         require(self.synthetic_locations > 1, "synthetic_locations", self.synthetic_locations, "at least 2")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L
 from torch import nn
 
-from cromss.encoder_names import family, is_vit
+from cromss.encoder_names import IMAGE_SIZES, family, is_vit
 from cromss.legends import LEGENDS
 from cromss.models.dofa import wavelengths_of
 from cromss.models.segmenter import Segmenter
@@ -81,7 +81,8 @@ def vit_options(model: Encoder, crop_size: int) -> ViTOptions:
     """How a ViT is built; unless told otherwise, its position embeddings are made for the training crops."""
     if not is_vit(model.model_type):
         return AS_NAMED
-    return ViTOptions(model.patch_size, model.image_size or crop_size, model.drop_path, model.grad_checkpointing)
+    image_size = model.image_size or max(crop_size, IMAGE_SIZES[0])
+    return ViTOptions(model.patch_size, image_size, model.drop_path, model.grad_checkpointing)
 
 
 def wavelengths(model: Encoder, bands: Mapping[str, Sequence[str]]) -> dict[str, tuple[float, ...]]:
@@ -119,7 +120,7 @@ def load_weights(
     """
     if path in ("random", "imagenet"):
         return Origin(path)
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise WeightsError(f"{path or 'empty path'}: no such file; random, imagenet, or a checkpoint file is wanted")
     if tag == "encoder" or segmenter is None:
         report = load_encoder(encoder, path, modality, source)

@@ -137,7 +137,8 @@ def _places(labels: LmdbReader | PublishedReader) -> Sequence[Hashable]:
 
 
 def _pretrain(settings: PretrainSettings, folder: RunFolder) -> dict[str, Any]:
-    data, task = pretraining_data(settings), pretraining_task(settings)
+    task = pretraining_task(settings)
+    data = pretraining_data(settings)
     checkpoint = folder.open(settings)
     optimisation = settings.optimisation
     callbacks = [

@@ -75,9 +75,11 @@ class RunFolder:
             ValueError: Its files are damaged.
         """
         runtime, optimisation = settings.runtime, settings.optimisation
-        if runtime.resume != "auto" or not (self.path / "metrics.json").exists():
+        if runtime.resume != "auto":
             return None
         self.refuse_other_settings(settings)
+        if not (self.path / "metrics.json").exists():
+            return None
         metrics = _read(self.path / "metrics.json", json.loads, ("epochs", "max_steps"))
         if metrics["epochs"] > optimisation.epochs:
             raise OtherSettings(self.path, f"epochs {metrics['epochs']} -> {optimisation.epochs}")

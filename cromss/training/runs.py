@@ -47,7 +47,8 @@ def refuse_unfit(checkpoint: Path, task: L.LightningModule) -> None:
         raise ValueError(f"--resume {checkpoint}: weights of another model ({first[:160]})") from error
     if not optimiser_fits(content, task.configure_optimizers()):
         raise ValueError(
-            f"--resume {checkpoint}: its optimiser state does not fit this version's; start afresh with --resume none"
+            f"--resume {checkpoint}: its optimiser state is that of other settings or of another version; "
+            "start afresh with --resume none"
         )
 
 
