@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -59,10 +60,16 @@ def test_readme_commands_parse(script, arguments, monkeypatch):
     assert all(flag in said for flag in flags)
 
 
+@cache
+def cells_of(grid):
+    """Cells of a grid, listed once."""
+    return list_cells(CONFIGS / grid, "runs/bench")
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.name)
 def test_configs_parse(path):
     if path.name.startswith("bench"):
-        assert list_cells(path, "runs/bench")
+        assert cells_of(path.name)
         return
     parse(
         FinetuneSettings if path.name.startswith(("ft_", "demo_finetune")) else MultiModalSettings,
@@ -97,7 +104,7 @@ def test_recipes_are_the_published_ones(dataset):
 @pytest.fixture(scope="module")
 def published_cells():
     """Cells of the grid of the published tables."""
-    return list_cells(CONFIGS / "bench_published.yaml", "runs/bench")
+    return cells_of("bench_published.yaml")
 
 
 def test_published_grid_follows_the_published_protocol(published_cells):
@@ -129,7 +136,7 @@ SOURCES_OF_VITS |= {"ScaleMAE": "scalemae", "DOFA ViT-B": "dofa", "DOFA ViT-L": 
 
 
 def test_every_cell_of_the_vit_grid_can_be_normalised_as_its_weights_were():
-    for cell in list_cells(CONFIGS / "bench_vit.yaml", "runs/bench"):
+    for cell in cells_of("bench_vit.yaml"):
         assert cell.normalization == "native"
         for modality, bands in downstream_bands(cell.settings.data).items():
             native = NORMALIZATIONS[native_normalization(SOURCES_OF_VITS[cell.weights], modality)]
