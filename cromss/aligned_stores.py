@@ -169,6 +169,7 @@ class _Ledger:
         self._file.close()
 
     def add(self, *row: object) -> None:
+        """Append a row, on the disk at once."""
         self.rows.append([str(cell) for cell in row])
         csv.writer(self._file).writerow(row)
         self._file.flush()

@@ -220,6 +220,13 @@ def test_limits_of_short_runs(sets, tmp_path):
     assert [row["step"] for row in table(tmp_path / "a" / "metrics.csv")] == ["1", "2"]
 
 
+def test_loss_falls(sets, tmp_path):
+    arguments = "--input_type s2 --epochs 10 --crop_size 64 --learning_rate 0.003 --display_interval 99 --name a"
+    pretrain_with(tmp_path, sets / "ours", arguments, SingleModalSettings)
+    losses = [float(row["train/loss"]) for row in table(tmp_path / "a" / "metrics.csv")]
+    assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
+
+
 def test_start_from_given_weights(twins, sets, tmp_path):
     weights = twins[0] / "a" / "checkpoints" / "last.ckpt"
     trained = torch.load(weights, weights_only=True)["state_dict"]
