@@ -8,7 +8,7 @@ import pytest
 import yaml
 from conftest import load_script
 
-from cromss.config import parse, read, read_yaml, run, save_yaml, suggestion, to_flat
+from cromss.config import parse, read, run, save_yaml, suggestion, to_flat
 from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSettings
 
 ALL = [MultiModalSettings, SingleModalSettings, FinetuneSettings]
@@ -166,17 +166,6 @@ def test_bad_yaml_ends_in_one_line_that_names_the_file(content, message, tmp_pat
 def test_binary_yaml_is_refused(tmp_path, capsys):
     (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00\x01")
     assert "not plain YAML" in error_of(MultiModalSettings, ["--config", str(tmp_path / "a.yaml")], capsys)
-
-
-def test_keys_may_return_in_other_mappings(tmp_path):
-    text = "a: &first {x: 1, y: [{x: 2}, {x: 3}]}\nb: {<<: *first, x: 4}\nc: [*first, *first]\n"
-    (tmp_path / "a.yaml").write_text(text)
-    assert read_yaml(tmp_path / "a.yaml", "grid") == yaml.safe_load(text)
-
-
-def test_yaml_that_refers_to_itself_ends(tmp_path):
-    (tmp_path / "a.yaml").write_text("a: &a [*a]\n")
-    assert list(read_yaml(tmp_path / "a.yaml", "grid")) == ["a"]
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ import pytest
 from conftest import REPOSITORY
 
 ROOMS = (
-    ("__init__", "sensors", "legends", "store"),
+    ("__init__", "sensors", "legends", "store", "yaml_files"),
     (
         *("noisy_labels", "losses", "metrics", "layouts", "scenes", "panels"),
         *("downstream_sets", "encoder_names", "input_checks", "normalization", "oscd", "scene_names"),
-        *("splits", "tables"),
+        *("splits", "tables", "fields", "noise_rules", "legend_files", "label_quality"),
     ),
     (
         *("objective", "models", "datasets", "batch_transforms", "synthetic", "optimisers"),
@@ -24,7 +24,8 @@ LAYERS = {room: layer for layer, rooms in enumerate(ROOMS) for room in rooms}
 NO_TORCH = {
     *("sensors", "legends", "store", "layouts", "scenes", "synthetic", "panels", "config", "settings"),
     *("offset", "aligned_stores", "preparation", "downstream_sets", "normalization", "oscd"),
-    *("encoder_names", "input_checks", "scene_names", "splits", "tables"),
+    *("encoder_names", "input_checks", "scene_names", "splits", "tables", "yaml_files"),
+    *("fields", "noise_rules", "legend_files"),
 }
 SOURCES = sorted(p for p in REPOSITORY.rglob("*.py") if not {".venv", "build"} & set(p.relative_to(REPOSITORY).parts))
 WRITING = {"layouts", "scenes", "scene_names", "oscd", "offset", "preparation", "aligned_stores"}

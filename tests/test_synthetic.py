@@ -3,6 +3,16 @@
 import numpy as np
 import pytest
 
+from cromss.fields import (
+    block_means,
+    local_mean,
+    near,
+    parcels,
+    resampled,
+    shifted,
+    smooth_field,
+    uniform_pair,
+)
 from cromss.input_checks import check_values, detect_offset
 from cromss.legends import NOL
 from cromss.sensors import S1, S2
@@ -15,16 +25,6 @@ from cromss.synthetic import (
     noisy_labels,
     optical,
     radar,
-)
-from cromss.synthetic.fields import (
-    block_means,
-    local_mean,
-    near,
-    parcels,
-    resampled,
-    shifted,
-    smooth_field,
-    uniform_pair,
 )
 from cromss.synthetic.noise import SEASONAL_FLIPS
 

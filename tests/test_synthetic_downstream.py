@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import rasterio
 
+from cromss.fields import local_mean
 from cromss.input_checks import check_values
 from cromss.legends import DW, NYC, OSM
 from cromss.sensors import ORTHO, S1, S2
 from cromss.synthetic import city_names, write_dw, write_nyc, write_oscd, write_osm
 from cromss.synthetic.change import town_pair
 from cromss.synthetic.experts import clouded, left_out
-from cromss.synthetic.fields import local_mean
 from cromss.synthetic.land import BUILT, CROPS
 from cromss.synthetic.location import draw_location
 from cromss.synthetic.orthophoto import LONGEST, SHADOW_LENGTH, shadows

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from cromss.config import read, read_yaml, suggestion
+from cromss.config import read, suggestion
 from cromss.settings.common import require
 from cromss.settings.finetuning import FinetuneSettings
+from cromss.yaml_files import read_yaml
 
 ENCODER_TAGS = {"frozen": "efix", "tuned": "etr"}
 """State of the encoder -> its word for `--encoder_finetune_tag`."""

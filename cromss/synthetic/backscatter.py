@@ -6,7 +6,7 @@ bright in VV (double bounce), crowns bright in VH (volume), soils and low plants
 
 import numpy as np
 
-from cromss.synthetic.fields import point_spread, smooth_field
+from cromss.fields import point_spread, smooth_field
 from cromss.synthetic.ground import Ground, between, check_season, draw_ground, greenness
 from cromss.synthetic.land import BARE, BUILT, CROPS, FLOODED, GRASS, SHRUB, SNOW, TREES, WATER
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cromss.synthetic.fields import local_mean, parcels, per_parcel, smooth_field, squash
+from cromss.fields import local_mean, parcels, per_parcel, smooth_field, squash
 from cromss.synthetic.ground import Ground, draw_ground
 from cromss.synthetic.land import BARE, BIOMES, BUILT, CROPS, GRASS, SHRUB, SNOW, TREES, WATER, landscape, roads
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from cromss.fields import Shape, resampled
 from cromss.legends import OSCD
 from cromss.sensors import S2
 from cromss.synthetic.change import Pair, town_pair
-from cromss.synthetic.fields import Shape, resampled
 from cromss.synthetic.ground import NUM_SEASONS
 from cromss.synthetic.location import LAND, OPTICAL, PLACE, stream
 from cromss.synthetic.optics import band_factor, native_bands

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cromss.fields import Shape, near, smooth_field
 from cromss.legends import NYC
-from cromss.synthetic.fields import Shape, near, smooth_field
 
 TREE, GRASS, BARE, WATER, BUILDING, ROAD, PAVED, RAILROAD = range(NYC.num_classes)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cromss.synthetic.fields import Shape, fractal_field, local_mean, parcel_edges, shifted, smooth_field
+from cromss.fields import Shape, fractal_field, local_mean, parcel_edges, shifted, smooth_field
 
 CLOUD = (0.62, 0.62, 0.60, 0.61, 0.63, 0.64, 0.65, 0.66, 0.67, 0.40, 0.02, 0.46, 0.37)
 """Top-of-atmosphere reflectance of a thick cloud by band of `cromss.sensors.S2`; our own round numbers."""

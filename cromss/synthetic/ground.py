@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cromss.synthetic.fields import Shape, fractal_field, parcel_edges, parcels, smooth_field, squash
+from cromss.fields import Shape, fractal_field, parcel_edges, parcels, smooth_field, squash
 from cromss.synthetic.land import BARE, BUILT, CROPS, FLOODED, GRASS, SHRUB, SNOW, TREES, WATER, Landscape
 
 NUM_SEASONS = 4

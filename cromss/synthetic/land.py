@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cromss.legends import NOL
-from cromss.synthetic.fields import (
+from cromss.fields import (
     Shape,
     fractal_field,
     parcel_edges,
@@ -13,6 +12,7 @@ from cromss.synthetic.fields import (
     per_parcel,
     smooth_field,
 )
+from cromss.legends import NOL
 
 WATER, TREES, GRASS, FLOODED, CROPS, SHRUB, BUILT, BARE, SNOW = range(NOL.num_classes)
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from cromss.fields import local_mean, near, parcels, per_parcel, smooth_field
 from cromss.legends import IGNORE_INDEX, OSM
-from cromss.synthetic.fields import local_mean, near, parcels, per_parcel, smooth_field
 from cromss.synthetic.ground import Ground
 from cromss.synthetic.land import BARE, BUILT, CROPS, FLOODED, GRASS, SHRUB, TREES, WATER, Landscape
 

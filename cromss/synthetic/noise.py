@@ -5,8 +5,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from rasterio.features import sieve
 
+from cromss.fields import smooth_field, uniform_pair
 from cromss.legends import NOL
-from cromss.synthetic.fields import smooth_field, uniform_pair
 from cromss.synthetic.ground import NUM_SEASONS
 from cromss.synthetic.land import BARE, BUILT, CROPS, FLOODED, GRASS, SHRUB, SNOW, TREES, WATER
 

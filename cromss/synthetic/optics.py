@@ -5,8 +5,8 @@ Spectra are our own round numbers of the usual shape (red edge of leaves, dark w
 
 import numpy as np
 
+from cromss.fields import block_means, enlarge, point_spread, smooth_field
 from cromss.sensors import S2
-from cromss.synthetic.fields import block_means, enlarge, point_spread, smooth_field
 from cromss.synthetic.ground import Ground, check_season, draw_ground, greenness
 from cromss.synthetic.land import BARE, BUILT, CROPS, FLOODED, GRASS, SHRUB, SNOW, TREES, WATER
 

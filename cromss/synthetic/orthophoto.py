@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from cromss.fields import point_spread, shifted, smooth_field
 from cromss.legends import NYC
 from cromss.synthetic.city import BARE, BUILDING, GRASS, PAVED, RAILROAD, ROAD, STREET, TREE, WATER, City
-from cromss.synthetic.fields import point_spread, shifted, smooth_field
 from cromss.synthetic.noise import confuse, displace
 
 COLOURS = {

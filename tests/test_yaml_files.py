@@ -1,0 +1,41 @@
+"""Plain YAML files: what is read, and what is said of the rest."""
+
+import pytest
+import yaml
+
+from cromss.yaml_files import read_yaml
+
+
+def test_keys_may_return_in_other_mappings(tmp_path):
+    text = "a: &first {x: 1, y: [{x: 2}, {x: 3}]}\nb: {<<: *first, x: 4}\nc: [*first, *first]\n"
+    (tmp_path / "a.yaml").write_text(text)
+    assert read_yaml(tmp_path / "a.yaml", "grid") == yaml.safe_load(text)
+
+
+def test_yaml_that_refers_to_itself_ends(tmp_path):
+    (tmp_path / "a.yaml").write_text("a: &a [*a]\n")
+    assert list(read_yaml(tmp_path / "a.yaml", "grid")) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: [", "not plain YAML (line"),
+        (b"a: 1\na: 2", "(line 2: 'a' is given twice)"),
+        (b"a: !!python/object/apply:os.system ['echo']", "not plain YAML"),
+        (b"\xff\xfe\x00\x01", "not plain YAML"),
+    ],
+)
+def test_other_files_are_refused_in_one_line(content, message, tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ValueError) as error:
+        read_yaml(path, "rules")
+    assert message in str(error.value)
+    assert str(error.value).startswith(f"--rules {path}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match="--rules .*no.yaml: No such file"):
+        read_yaml(tmp_path / "no.yaml", "rules")
