@@ -144,4 +144,24 @@ OSCD = Legend(
     source="Onera satellite change detection, GeoTIFF masks (1 no change, 2 change)",
 )
 
-LEGENDS = {legend.name: legend for legend in (NOL, DW, DFC2020, OSM, NYC, OSCD)}
+_LIDAR_CLASSES, _LIDAR_COLOURS = ("background", "trees", "buildings", "roads"), ("b4aaa0", "1b6b3a", "c4281b", "505050")
+
+NYC_LIDAR = Legend(
+    name="NYC_LIDAR",
+    classes=_LIDAR_CLASSES,
+    colours=_LIDAR_COLOURS,
+    codes={i: i for i in range(4)},
+    ignored=frozenset({IGNORE_INDEX}),
+    source="New York City, noisy labels from LiDAR, 3 classes and background (arXiv 2402.16164); our palette",
+)
+
+NYC_MERGED = Legend(
+    name=NYC_LIDAR.name,
+    classes=_LIDAR_CLASSES,
+    colours=_LIDAR_COLOURS,
+    codes={1: 1, 2: 0, 3: 0, 4: 0, 5: 2, 6: 3, 7: 0, 8: 0},
+    ignored=NYC.ignored,
+    source="exact codes of New York City, merged into the classes of its noisy labels",
+)
+
+LEGENDS = {legend.name: legend for legend in (NOL, DW, DFC2020, OSM, NYC, NYC_LIDAR, OSCD)}

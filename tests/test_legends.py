@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from cromss.legends import DFC2020, DW, IGNORE_INDEX, LEGENDS, NOL, OSM
+from cromss.legends import DFC2020, DW, IGNORE_INDEX, LEGENDS, NOL, NYC, NYC_LIDAR, NYC_MERGED, OSM
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_downstream_labels_are_class_ids(reference, legend, raw):
     assert set(np.unique(ids)) <= {*range(legend.num_classes), IGNORE_INDEX}
 
 
-@pytest.mark.parametrize("legend", LEGENDS.values(), ids=LEGENDS.keys())
+@pytest.mark.parametrize("legend", [*LEGENDS.values(), NYC_MERGED], ids=[*LEGENDS, "NYC_MERGED"])
 def test_legends_are_complete(legend):
     assert len(legend.colours) == legend.num_classes
     assert sorted(set(legend.codes.values())) == list(range(legend.num_classes))
@@ -53,6 +53,31 @@ def test_published_legends_by_hand():
         7,
         0,
     ]
+
+
+def test_legends_have_their_own_names():
+    assert all(legend.name == name for name, legend in LEGENDS.items())
+    assert NYC_MERGED.name == "NYC_LIDAR"
+    assert NYC_MERGED not in LEGENDS.values()
+
+
+def test_exact_classes_of_new_york_merge_into_the_noisy_ones():
+    assert NYC_LIDAR.classes == NYC_MERGED.classes == ("background", "trees", "buildings", "roads")
+    assert NYC_LIDAR.colours == NYC_MERGED.colours
+    assert NYC_LIDAR.to_class_ids(np.array([0, 1, 2, 3, 255])).tolist() == [0, 1, 2, 3, 255]
+    codes = np.arange(9)
+    named = [NYC.classes[i] if i < 8 else "unlabelled" for i in NYC.to_class_ids(codes).tolist()]
+    merged = [NYC_MERGED.classes[i] if i < 4 else "unlabelled" for i in NYC_MERGED.to_class_ids(codes).tolist()]
+    kept = {"unlabelled", "trees", "buildings", "roads"}
+    assert merged == [name if name in kept else "background" for name in named]
+    assert set(merged) == kept | {"background"}
+
+
+@pytest.mark.parametrize("legend", [NYC_LIDAR, NYC_MERGED], ids=["noisy", "exact"])
+def test_noisy_and_exact_codes_of_new_york_are_not_mistaken(legend):
+    foreign = 4 if legend is NYC_LIDAR else 9
+    with pytest.raises(ValueError, match=rf"a.tif: label codes outside the NYC_LIDAR legend: {foreign} \(known"):
+        legend.to_class_ids(np.array([1, foreign]), where="a.tif")
 
 
 @pytest.mark.parametrize("code", [9, 42, 254, -1, 300])

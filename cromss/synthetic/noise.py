@@ -3,10 +3,10 @@
 from dataclasses import dataclass, fields
 
 import numpy as np
-from rasterio.features import sieve
 
-from cromss.fields import smooth_field, uniform_pair
+from cromss.fields import uniform_pair
 from cromss.legends import NOL
+from cromss.noise_rules import confuse, minimum_mapping_unit, shift_borders
 from cromss.synthetic.ground import NUM_SEASONS
 from cromss.synthetic.land import BARE, BUILT, CROPS, FLOODED, GRASS, SHRUB, SNOW, TREES, WATER
 
@@ -96,8 +96,8 @@ def noisy_labels(
     _check(exact, season)
     noise = noise or NoiseModel()
     seasonal = rng.spawn(NUM_SEASONS)[season]
-    labels = displace(exact, rng, noise.border_shift)
-    labels = sieve(labels, noise.min_object, connectivity=4) if noise.min_object > 1 else labels
+    labels = shift_borders(exact, rng, noise.border_shift)
+    labels = minimum_mapping_unit(labels, max(noise.min_object, 1))
     labels = confuse(labels, rng, noise.confusion_matrix(), noise.confusion_scale)
     return _flip(labels, season, seasonal, noise.seasonal_flip)
 
@@ -107,31 +107,6 @@ def _check(exact: np.ndarray, season: int) -> None:
         raise ValueError(f"season {season}: wanted 0 spring, 1 summer, 2 autumn or 3 winter")
     if exact.dtype != np.uint8 or exact.ndim != 2 or exact.max() >= NOL.num_classes:
         raise ValueError(f"exact labels: wanted (H, W) uint8 ids in 0..8, got {exact.shape} {exact.dtype}")
-
-
-def displace(labels: np.ndarray, rng: np.random.Generator, shift: float) -> np.ndarray:
-    """Look up each pixel at a smoothly displaced place, at most three `shift` px away along each axis."""
-    if shift == 0:
-        return labels
-    places = []
-    for axis, length in enumerate(labels.shape):
-        offset = np.clip(smooth_field(rng, labels.shape, 8) * shift / np.sqrt(2), -3 * shift, 3 * shift)
-        index = np.arange(length).reshape((-1, 1) if axis == 0 else (1, -1)) + np.rint(offset).astype(int)
-        places.append(np.clip(index, 0, length - 1))
-    return labels[tuple(places)]
-
-
-def confuse(labels: np.ndarray, rng: np.random.Generator, matrix: np.ndarray, scale: float) -> np.ndarray:
-    """Draw each pixel's class from its row of `matrix`, in patches of `scale` px."""
-    whether, which = uniform_pair(rng, labels.shape, scale)
-    error = 1 - matrix.diagonal()
-    others = matrix * (1 - np.eye(len(matrix)))
-    cumulative = np.cumsum(others, axis=1) / np.maximum(error, 1e-12)[:, None]
-    cumulative[cumulative > 1 - 1e-6] = np.inf
-    wrong = whether < error[labels]
-    noisy = labels.copy()
-    noisy[wrong] = (which[wrong][:, None] >= cumulative[labels[wrong]]).sum(axis=1)
-    return noisy
 
 
 def _flip(labels: np.ndarray, season: int, rng: np.random.Generator, probability: float) -> np.ndarray:

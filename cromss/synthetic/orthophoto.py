@@ -4,8 +4,8 @@ import numpy as np
 
 from cromss.fields import point_spread, shifted, smooth_field
 from cromss.legends import NYC
+from cromss.noise_rules import confuse, shift_borders
 from cromss.synthetic.city import BARE, BUILDING, GRASS, PAVED, RAILROAD, ROAD, STREET, TREE, WATER, City
-from cromss.synthetic.noise import confuse, displace
 
 COLOURS = {
     TREE: (142, 58, 78, 52),
@@ -81,7 +81,7 @@ def laser_labels(classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """
     table = np.zeros(NYC.num_classes, np.uint8)
     table[list(SEEN_AS)] = list(SEEN_AS.values())
-    return confuse(displace(table[classes], rng, DISPLACEMENT), rng, CONFUSION, PATCH)
+    return confuse(shift_borders(table[classes], rng, DISPLACEMENT), rng, CONFUSION, PATCH)
 
 
 def _paint(city: City, rng: np.random.Generator) -> np.ndarray:

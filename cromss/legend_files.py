@@ -1,0 +1,111 @@
+"""Legends that a user writes: a YAML file of classes, colours and codes.
+
+classes: {other: b4aaa0, trees: 1b6b3a, built: c4281b}   # name -> hex colour, in the order of class ids
+codes: {41: trees, 42: trees, 21: other, 23: built}      # raw code -> class name
+ignored: [0]                                             # codes without a label; 255 always is one
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cromss.legends import IGNORE_INDEX, LEGENDS, NYC_MERGED, Legend
+from cromss.yaml_files import read_yaml
+
+NAMED = LEGENDS | {"NYC_MERGED": NYC_MERGED}
+"""Legends that a flag may name."""
+
+MAX_CODE, MAX_CLASSES = 65535, 254
+
+_KEYS = ("classes", "codes", "ignored", "rules")
+
+
+def read_legend(word: str, flag: str) -> Legend:
+    """A legend by its name, or from a YAML file, named after the file.
+
+    Args:
+        word: A key of `NAMED`, or the path of a file; `rules` in it are for `noise_rules`.
+        flag: The flag that gives it.
+
+    Raises:
+        ValueError: No such legend and no such file, or a file with something wrong in it; the line begins
+            with `--<flag> <word>:`.
+    """
+    if word in NAMED:
+        return NAMED[word]
+    path = Path(word)
+    if not path.is_file():
+        raise ValueError(f"--{flag} {word}: neither a legend ({', '.join(NAMED)}) nor a file")
+    content = read_yaml(path, flag)
+    try:
+        return _legend(path, content)
+    except ValueError as error:
+        raise ValueError(f"--{flag} {path}: {error}") from None
+
+
+def write_legend(path: Path, legend: Legend) -> None:
+    """Write the legend of masks that hold class ids of `legend`, see `class_id_legend`."""
+    content = {"classes": dict(zip(legend.classes, legend.colours)), "codes": dict(enumerate(legend.classes))}
+    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def class_id_legend(legend: Legend) -> Legend:
+    """The same classes for masks that hold class ids: each code is its class id, 255 is ignored."""
+    return replace(legend, codes={i: i for i in range(legend.num_classes)}, ignored=frozenset({IGNORE_INDEX}))
+
+
+def _legend(path: Path, content: Any) -> Legend:
+    if not isinstance(content, dict) or not {"classes", "codes"} <= content.keys():
+        raise ValueError("wanted is a mapping with classes and codes")
+    for key in content.keys() - set(_KEYS):
+        raise ValueError(f"unknown key {key!r}; wanted: {', '.join(_KEYS)}")
+    colours = _colours(content["classes"])
+    ignored = _ignored(content.get("ignored"))
+    codes = _codes(content["codes"], list(colours), ignored)
+    legend = Legend(path.stem, tuple(colours), tuple(colours.values()), codes, ignored, f"{path.name}")
+    if legend.classes != LEGENDS.get(path.stem, legend).classes:
+        raise ValueError(f"{path.stem} is a legend of other classes; name the file otherwise")
+    return legend
+
+
+def _colours(classes: Any) -> dict[str, str]:
+    """Class name -> hex colour."""
+    if not isinstance(classes, dict) or not 2 <= len(classes) <= MAX_CLASSES:
+        raise ValueError(f"classes: wanted are 2 to {MAX_CLASSES} names with a colour each, as trees: 1b6b3a")
+    for name, colour in classes.items():
+        if not isinstance(name, str) or not name.strip() or not name.isprintable():
+            raise ValueError(f"classes: {name!r} is no name; quote it if it is meant as text")
+        if not isinstance(colour, str) or not re.fullmatch("[0-9a-fA-F]{6}", colour):
+            raise ValueError(f"classes: colour {colour!r} of {name}: six hex digits, in quotes if all are decimal")
+    return {name: colour.lower() for name, colour in classes.items()}
+
+
+def _ignored(codes: Any) -> frozenset[int]:
+    if not isinstance(codes, list | None):
+        raise ValueError(f"ignored: {codes!r}: a list of codes is wanted, as [0]")
+    for code in codes or ():
+        _refuse_no_code(code, "ignored")
+    return frozenset({IGNORE_INDEX, *(codes or ())})
+
+
+def _codes(codes: Any, classes: list[str], ignored: frozenset[int]) -> Mapping[int, int]:
+    """Raw code -> class id."""
+    if not isinstance(codes, dict) or not codes:
+        raise ValueError("codes: wanted is a class name by code, as 41: trees")
+    for code, name in codes.items():
+        _refuse_no_code(code, "codes")
+        if name not in classes:
+            raise ValueError(f"codes: {code}: {name!r} is none of the classes {', '.join(classes)}")
+        if code in ignored:
+            always = "; 255 always is" if code == IGNORE_INDEX else "; keep one"
+            raise ValueError(f"codes: {code}: {name} is also ignored{always}")
+    return {code: classes.index(name) for code, name in codes.items()}
+
+
+def _refuse_no_code(code: Any, key: str) -> None:
+    if type(code) is not int or not 0 <= code <= MAX_CODE:
+        raise ValueError(f"{key}: code {code!r}: a whole number of 0..{MAX_CODE} is wanted")
