@@ -176,7 +176,7 @@ class PanelWriter(L.Callback):
         rows = []
         for i in range(min(self.num_rows, len(ready["labels"]))):
             row = {_TITLES[m]: picture(_array(x[i]), m, task.bands[m]) for m, x in ready["images"].items()}
-            row["noisy label"] = class_map(_array(ready["labels"][i]), task.legend)
+            row["training label"] = class_map(_array(ready["labels"][i]), task.legend)
             if "exact" in ready:
                 row["exact label"] = class_map(_array(ready["exact"][i]), task.legend)
             row |= {f"prediction {b}": class_map(_array(x[i].argmax(0)), task.legend) for b, x in logits.items()}

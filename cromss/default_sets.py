@@ -14,13 +14,15 @@ from rasterio.errors import NotGeoreferencedWarning
 from cromss import layouts, oscd, preparation, synthetic
 from cromss.aligned_stores import Prepared, write_stores
 from cromss.downstream_sets import DownstreamSet
-from cromss.legends import NOL
+from cromss.legends import NOL, NYC_LIDAR, NYC_MERGED, Legend
 from cromss.settings import PretrainData
 from cromss.store import StoreMeta
 
 _SOURCE = f"synthetic world {synthetic.WORLD_VERSION}"
 _PATIENCE_S = 1800
 _CITY_TILE = 128
+_OTHER_CITY = 6
+"""Seed of the city with noisy labels; that of the downstream set is another."""
 _DOWNSTREAM_WRITERS = {
     "DFC2020": synthetic.write_dfc2020,
     "DW": synthetic.write_dw,
@@ -30,13 +32,18 @@ _DOWNSTREAM_WRITERS = {
 }
 
 
-def pretraining_set(folder: Path, names: PretrainData) -> Path:
-    """Folder of the LMDB environments of a synthetic NoL set, made if it is not there.
+def pretraining_set(folder: Path, names: PretrainData, modalities: Sequence[str]) -> Path:
+    """Folder of the LMDB environments of a synthetic set with noisy labels, made if it is not there.
 
     Args:
         folder: Where raw files and environments go.
         names: Environment names and number of locations.
+        modalities: What will be read: `("ortho",)` asks for the city, others for the land of both Sentinels.
     """
+    return _city_set(folder, names) if "ortho" in modalities else _land_set(folder, names)
+
+
+def _land_set(folder: Path, names: PretrainData) -> Path:
     home = folder / f"nol_v{synthetic.WORLD_VERSION}_{names.synthetic_locations}"
     files = {"s1": names.data_name_s1, "s2": names.data_name_s2, "labels": names.data_name_label}
     noisy = {modality: home / "lmdb" / name for modality, name in files.items()}
@@ -46,11 +53,25 @@ def pretraining_set(folder: Path, names: PretrainData) -> Path:
         synthetic.write_nol(home / "raw", names.synthetic_locations)
         locations = layouts.list_ssl4eo(home / "raw", folders, home / "raw" / "dw_complete_ids.csv")
         num_seasons = layouts.most_seasons(locations)
-        metas = {path: _quantised_meta(modality, num_seasons) for modality, path in stores.items()}
+        metas = {path: _quantised_meta(modality, num_seasons, NOL) for modality, path in stores.items()}
         write_stores(metas, locations, partial(_quantised, num_seasons=num_seasons))
 
     _once(home, noisy, partial(make, folders={"s1": "s1", "s2": "s2c", "labels": "labels"}))
     _once(home, exact, partial(make, folders={"labels": "exact"}))
+    return home / "lmdb"
+
+
+def _city_set(folder: Path, names: PretrainData) -> Path:
+    home = folder / f"nyc_noisy_v{synthetic.WORLD_VERSION}_{names.synthetic_locations}"
+    files = {"ortho": names.data_name_ortho, "labels": names.data_name_label, "exact": names.data_name_gt}
+    stores = {modality: home / "lmdb" / name for modality, name in files.items()}
+
+    def make(stores: Mapping[str, Path]) -> None:
+        synthetic.write_nyc(home / "raw", names.synthetic_locations, num_test=1, seed=_OTHER_CITY)
+        metas = {path: _quantised_meta(modality, 1, NYC_LIDAR) for modality, path in stores.items()}
+        write_stores(metas, layouts.list_nyc_triples(home / "raw", "train"), _triple)
+
+    _once(home, stores, make)
     return home / "lmdb"
 
 
@@ -115,14 +136,20 @@ def _alone(home: Path) -> Iterator[None]:
         yield
 
 
-def _quantised_meta(modality: str, num_seasons: int) -> StoreMeta:
-    if modality == "labels":
-        return preparation.label_meta(NOL.name, num_seasons, _SOURCE)
+def _quantised_meta(modality: str, num_seasons: int, legend: Legend) -> StoreMeta:
+    if modality in ("labels", "exact"):
+        return preparation.label_meta(legend, num_seasons, _SOURCE, modality)
     return preparation.image_meta(modality, "uint8", num_seasons, _SOURCE)
 
 
 def _quantised(location: layouts.Location, num_seasons: int) -> Prepared:
     return preparation.to_pretraining(layouts.read_location(location, num_seasons, NOL, 264), location, told=0)
+
+
+def _triple(location: layouts.Location) -> Prepared:
+    return preparation.to_pretraining(
+        layouts.read_location(location, 1, NYC_LIDAR, exact_legend=NYC_MERGED), location, None
+    )
 
 
 def _raw_meta(modality: str, task: DownstreamSet) -> StoreMeta:

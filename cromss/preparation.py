@@ -7,7 +7,6 @@ import shutil
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,10 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from cromss.aligned_stores import Prepared, write_stores
 from cromss.layouts import Location, check_location
+from cromss.legends import LEGENDS, Legend
 from cromss.offset import decide_offset, remove_offset
-from cromss.sensors import MODALITIES, QUANTISED, quantise
+from cromss.scenes import check_bands
+from cromss.sensors import MODALITIES, ORTHO, QUANTISED, quantise
 from cromss.store import LmdbReader, StoreMeta, partial_path
 
 RAW_TYPES = {"s1": "float32", "s2": "uint16", "ortho": "uint8"}
@@ -82,9 +83,12 @@ def image_meta(modality: str, dtype: str, num_seasons: int, source: str) -> Stor
     return StoreMeta(modality, sensor.bands, dtype, num_seasons, unit, statistics=statistics, source=source)
 
 
-def label_meta(legend: str, num_seasons: int, source: str) -> StoreMeta:
-    """Description of a label store."""
-    return StoreMeta("labels", (), "uint8", num_seasons, "class id", legend=legend, source=source)
+def label_meta(legend: str | Legend, num_seasons: int, source: str, modality: str = "labels") -> StoreMeta:
+    """Description of a label store, with the classes of a legend or of a name in `LEGENDS`; `"exact"` is one too."""
+    known = LEGENDS.get(legend) if isinstance(legend, str) else legend
+    described = {"classes": known.classes, "colours": known.colours} if known else {}
+    name = known.name if known else legend
+    return StoreMeta(modality, (), "uint8", num_seasons, "class id", legend=name, source=source, **described)
 
 
 def source_text(*parts: str, limit: int | None = None) -> str:
@@ -173,7 +177,8 @@ def check_listing(stores: Mapping[Path, StoreMeta], locations: Sequence[Location
     """Refuse a listing before anything is read, as `run` does; for a set of several parts, all before the first is run.
 
     Raises:
-        ValueError: No location, an id that no file of splits can hold, or as `refuse_incomplete` (`"stop"`).
+        ValueError: No location, or an id that no file of splits can hold; with `"stop"` also as `refuse_incomplete`,
+            or the first orthophoto is of other bands than told.
     """
     if not locations:
         raise ValueError(f"{next(iter(stores)).parent}: no location to write into it")
@@ -184,6 +189,15 @@ def check_listing(stores: Mapping[Path, StoreMeta], locations: Sequence[Location
             )
     if on_error == "stop":
         refuse_incomplete(locations, {meta.modality: meta.num_seasons for meta in stores.values()})
+        _refuse_other_bands(locations[0])
+
+
+def _refuse_other_bands(location: Location) -> None:
+    """Refuse an orthophoto whose header contradicts the order of bands told, before a store is begun with it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        for path in location.scenes.get("ortho", ()):
+            check_bands(path, ORTHO, location.bands.get("ortho"))
 
 
 def is_finished(stores: Mapping[Path, StoreMeta]) -> bool:
@@ -197,11 +211,8 @@ def is_finished(stores: Mapping[Path, StoreMeta]) -> bool:
     """
     there = [path for path in stores if path.exists()]
     for path in there:
-        found, wanted = LmdbReader(path).meta, stores[path]
-        for name in (field.name for field in fields(StoreMeta)):
-            if getattr(found, name) != getattr(wanted, name):
-                told = f"{name} {getattr(found, name)!r}, not {getattr(wanted, name)!r}"
-                raise ValueError(f"{path}: finished with {told}; remove it, or choose another --out")
+        if told := LmdbReader(path).meta.difference(stores[path]):
+            raise ValueError(f"{path}: finished with {told}; remove it, or choose another --out")
     if len(there) == len(stores):
         print(f"{there[0].parent}: finished already, left as it is")
     return len(there) == len(stores)

@@ -55,7 +55,7 @@ class Scoreboard(nn.Module):
 
 
 class PretrainTask(L.LightningModule):
-    """Noisy-label pretraining of one modality or of twins.
+    """Noisy-label pretraining of one modality or of twins, scored against exact labels where the batches hold any.
 
     Args:
         model: Takes one image `(B, C, H, W)` a modality, returns branch -> logits `(B, K, H, W)`; its
@@ -98,7 +98,7 @@ class PretrainTask(L.LightningModule):
         refuse_non_finite(terms, batch["id"])
         self._log("train", terms, len(labels))
         if self.train_scores is not None:
-            self.train_scores.update(logits, labels)
+            self.train_scores.update(logits, ready.get("exact", labels))
         return terms["loss"]
 
     def on_train_epoch_start(self) -> None:

@@ -149,8 +149,11 @@ def class_shares(store: Store, records: Sequence[tuple[int, int]]) -> dict[str, 
 
 
 def legend_of(store: Store) -> Legend:
-    """The legend that a label store names; NoL for published stores, which name none."""
-    return LEGENDS.get(store.meta.legend, NOL)
+    """The classes that a label store describes, else those of the legend it names; NoL for published stores."""
+    meta = store.meta
+    if meta.classes:
+        return Legend(meta.legend, meta.classes, meta.colours, {i: i for i in range(len(meta.classes))})
+    return LEGENDS.get(meta.legend, NOL)
 
 
 def num_dates(store: Store) -> int:
@@ -210,7 +213,7 @@ def draw_panel(stores: Mapping[str, Store], path: Path, num_locations: int = 4) 
         for axis, (store, season) in zip(row, columns):
             image = displayable(store, index, season)
             axis.imshow(image, cmap="gray", interpolation="nearest")
-            axis.set_title(f"{store.location_id(index)} {store.meta.modality}", fontsize=7)
+            axis.set_title(f"{store.location_id(index)}\n{store.meta.modality}", fontsize=7)
             axis.set_axis_off()
     figure.savefig(path, dpi=120)
 

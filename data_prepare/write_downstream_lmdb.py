@@ -19,7 +19,6 @@ from cromss.config import run
 from cromss.downstream_sets import DOWNSTREAM_SETS, DownstreamSet
 from cromss.input_checks import refuse_offset
 from cromss.offset import offsets_by_id
-from cromss.scenes import check_bands
 from cromss.sensors import ORTHO
 from cromss.store import StoreMeta
 
@@ -74,7 +73,6 @@ def main(settings: DownstreamFolders) -> None:
     chosen = {split: preparation.first(locations[split], settings.limit) for split in unfinished}
     for split, stores in unfinished.items():
         preparation.check_listing(stores, chosen[split], settings.on_error)
-        refuse_other_bands(chosen[split][0], settings.on_error)
     for split, stores in unfinished.items():
         preparation.run(
             stores,
@@ -95,12 +93,6 @@ def refuse_contradictions(settings: DownstreamFolders) -> None:
         raise ValueError(f"--band_order {' '.join(order)}: {' '.join(ORTHO.bands)} in any order, with --dataset NYC")
     if name not in ("DW", "OSM") and (settings.s2_offset == "1000" or settings.s2_offset_ids):
         raise ValueError(f"--s2_offset, --s2_offset_ids: nothing to subtract with --dataset {name}; leave them out")
-
-
-def refuse_other_bands(first: layouts.Location, on_error: str) -> None:
-    """Raise ValueError where the first orthophoto contradicts the order of the bands, unless it may be skipped."""
-    for path in first.scenes.get("ortho", ()) if on_error == "stop" else ():
-        check_bands(path, ORTHO, first.bands.get("ortho"))
 
 
 def prepare_tile(

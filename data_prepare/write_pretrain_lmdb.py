@@ -1,92 +1,48 @@
-"""Write a pretraining set (Sentinel-1, Sentinel-2, noisy labels) from raw folders into LMDB stores.
+"""Write a pretraining set (images, noisy labels, and exact ones where there are any) from raw folders into LMDB stores.
 
 python data_prepare/write_pretrain_lmdb.py --data_path SSL4EO-S12 --out lmdb --ids_csv dw_complete_ids.csv
+python data_prepare/write_pretrain_lmdb.py --data_path NYC --out lmdb/nyc --layout nyc --band_order R G B NIR
 python data_prepare/write_pretrain_lmdb.py --data_path tiles --out lmdb --layout tiles --s2_offset_ids p7=1000
+python data_prepare/write_pretrain_lmdb.py --data_path tiles --out lmdb --layout tiles --modalities ortho labels \\
+    --labels_path noisy --label_pattern noisy.tif --label_codes noisy/legend.yaml
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from cromss import layouts, preparation
 from cromss.aligned_stores import Prepared, refuse_changed_offsets
 from cromss.config import run
-from cromss.legends import LEGENDS
+from cromss.legend_files import read_legend
+from cromss.legends import Legend
 from cromss.offset import offsets_by_id
+from cromss.settings.pretraining_set import PretrainSet
 from cromss.store import StoreMeta
 
 
-@dataclass(frozen=True)
-class PretrainSet:
-    """Raw folders of a pretraining set, and how to write them."""
-
-    data_path: Path
-    """Folder of the raw set."""
-    out: Path
-    """Folder for the stores, skipped.csv and s2_offsets.csv."""
-    layout: Literal["ssl4eo", "tiles"] = "ssl4eo"
-    """ssl4eo: <modality>/<id>/<scene>/<band>.tif; tiles: <id>/<one multi-band file a modality>."""
-    modalities: tuple[Literal["s1", "s2", "labels"], ...] = ("s1", "s2", "labels")
-    """What to write."""
-    ids_csv: Path | None = None
-    """ssl4eo: ids and their Sentinel-2 scenes (id,season1,...,seasonT); all folders without it."""
-    num_seasons: int | None = None
-    """Seasons wanted of every location; by default what most locations have."""
-    s1_dir: str = "s1"
-    """ssl4eo: folder of Sentinel-1 under data_path."""
-    s2_dir: str = "s2c"
-    """ssl4eo: folder of Sentinel-2 level 1C under data_path."""
-    label_dir: str = "labels"
-    """ssl4eo: folder of the labels under data_path."""
-    s1_pattern: str = "S1*.tif"
-    """tiles: file of Sentinel-1 in a location's folder."""
-    s2_pattern: str = "S2*.tif"
-    """tiles: file of Sentinel-2 in a location's folder."""
-    label_pattern: str = "DW.tif"
-    """tiles: file of the labels in a location's folder."""
-    label_codes: Literal["NoL", "DW", "OSM"] = "NoL"
-    """Legend of the raw label codes: NoL 0..8 are the classes; DW and OSM 0 is unlabelled, classes from 1."""
-    size: int = 264
-    """ssl4eo: side to resample to, in pixels (images bicubic, labels nearest); tiles keep their size."""
-    s2_offset: Literal["auto", "0", "1000"] = "auto"
-    """DN to subtract from Sentinel-2; auto follows the metadata of each scene, else its pixels."""
-    s2_offset_ids: tuple[str, ...] = ()
-    """Offset of single locations, as ID=0 ID=1000."""
-    data_name_s1: str = "0k_251k_uint8_s1.lmdb"
-    """Store of Sentinel-1 under out."""
-    data_name_s2: str = "0k_251k_uint8_s2c.lmdb"
-    """Store of Sentinel-2 under out."""
-    data_name_label: str = "dw_labels.lmdb"
-    """Store of the labels under out."""
-    on_error: Literal["stop", "skip"] = "stop"
-    """Stop at the first bad location, or list it in skipped.csv and go on."""
-    workers: int = 4
-    """Reading threads."""
-    limit: int | None = None
-    """Write only the first locations."""
-    dry_run: bool = False
-    """Only list the locations and estimate the disk space."""
-
-
 def main(settings: PretrainSet) -> None:
-    """List, check, estimate, write, report."""
-    refuse_contradictions(settings)
+    """List, check, estimate, write, report; a finished set is left as it is."""
+    legends = read_legends(settings)
     locations = preparation.first(list_locations(settings), settings.limit)
-    num_seasons = settings.num_seasons or (1 if settings.layout == "tiles" else layouts.most_seasons(locations))
-    size = settings.size if settings.layout == "ssl4eo" else None
+    ssl4eo = settings.layout == "ssl4eo"
+    num_seasons = settings.num_seasons or (layouts.most_seasons(locations) if ssl4eo else 1)
+    size = settings.size if ssl4eo else None
     told_by_id = offsets_by_id(settings.s2_offset_ids, {location.id for location in locations})
     refuse_changed_offsets(settings.out, told_by_id)
+    stores = store_metas(settings, legends, num_seasons)
+    if preparation.is_finished(stores):
+        return
     prepare = partial(
         prepare_location,
         num_seasons=num_seasons,
-        label_codes=settings.label_codes,
+        legends=legends,
         size=size,
         told=None if settings.s2_offset == "auto" else int(settings.s2_offset),
         told_by_id=told_by_id,
     )
     preparation.run(
-        store_metas(settings, num_seasons),
+        stores,
         locations,
         prepare,
         size=size,
@@ -96,55 +52,88 @@ def main(settings: PretrainSet) -> None:
     )
 
 
-def refuse_contradictions(settings: PretrainSet) -> None:
-    """Raise ValueError for flags that do not go together."""
-    names = [settings.data_name_s1, settings.data_name_s2, settings.data_name_label]
-    if len(set(names)) < 3 or not all(names) or any("/" in name for name in names):
-        raise ValueError(f"--data_name_s1, _s2, _label {' '.join(names)}: three different names in --out are wanted")
-    if settings.layout == "tiles" and settings.ids_csv:
-        raise ValueError("--ids_csv goes with --layout ssl4eo; tiles are listed from their folders")
-    if settings.size < 1:
-        raise ValueError(f"--size {settings.size}: must be at least 1")
-    if not settings.modalities:
-        raise ValueError("--modalities: name at least one of s1, s2, labels")
+def read_legends(settings: PretrainSet) -> dict[str, Legend]:
+    """Legends of noisy and exact labels, which have the same classes."""
+    noisy, exact = ("NYC_LIDAR", "NYC_MERGED") if settings.layout == "nyc" else ("NoL", "")
+    label_codes = settings.label_codes or noisy
+    exact_codes = settings.exact_codes or exact or label_codes
+    legends = {"labels": read_legend(label_codes, "label_codes"), "exact": read_legend(exact_codes, "exact_codes")}
+    ours, others = legends["exact"].classes, legends["labels"].classes
+    if ours != others and legends.keys() <= set(settings.written):
+        shown = f"{', '.join(ours)}, where --label_codes {label_codes} has {', '.join(others)}"
+        raise ValueError(f"--exact_codes {exact_codes}: its classes are {shown}; both must have the same")
+    return legends
 
 
 def list_locations(settings: PretrainSet) -> list[layouts.Location]:
     """Locations of the chosen layout and modalities."""
+    order = settings.band_order or None
+    if settings.layout == "nyc":
+        return layouts.list_nyc_triples(settings.data_path, "train", order, settings.written)
+    if settings.layout == "ssl4eo":
+        return layouts.list_ssl4eo(settings.data_path, places(settings), settings.ids_csv)
+    return layouts.list_tiles(settings.data_path, places(settings), roots(settings), order)
+
+
+def places(settings: PretrainSet) -> dict[str, str]:
+    """Modality -> its folder (ssl4eo) or file pattern (tiles)."""
     folders = {"s1": settings.s1_dir, "s2": settings.s2_dir, "labels": settings.label_dir}
-    patterns = {"s1": settings.s1_pattern, "s2": settings.s2_pattern, "labels": settings.label_pattern}
-    if settings.layout == "tiles":
-        return layouts.list_tiles(settings.data_path, {m: patterns[m] for m in settings.modalities})
-    return layouts.list_ssl4eo(settings.data_path, {m: folders[m] for m in settings.modalities}, settings.ids_csv)
+    patterns = {
+        "s1": settings.s1_pattern,
+        "s2": settings.s2_pattern,
+        "ortho": settings.ortho_pattern,
+        "labels": settings.label_pattern,
+        "exact": settings.exact_pattern,
+    }
+    known = {"ssl4eo": folders, "tiles": patterns, "nyc": {}}[settings.layout]
+    return {modality: known[modality] for modality in settings.written if modality in known}
+
+
+def roots(settings: PretrainSet) -> dict[str, Path]:
+    """Modality -> its folder of tiles, where that is not data_path."""
+    told = {"labels": settings.labels_path, "exact": settings.exact_path}
+    return {modality: path for modality, path in told.items() if path is not None}
 
 
 def prepare_location(
     location: layouts.Location,
     num_seasons: int,
-    label_codes: str,
+    legends: Mapping[str, Legend],
     size: int | None,
     told: int | None,
-    told_by_id: dict[str, int],
+    told_by_id: Mapping[str, int],
 ) -> Prepared:
     """Read a location and convert it to what is stored."""
-    seasons = layouts.read_location(location, num_seasons, LEGENDS[label_codes], size)
+    seasons = layouts.read_location(location, num_seasons, legends["labels"], size, legends["exact"])
     return preparation.to_pretraining(seasons, location, told, told_by_id)
 
 
-def store_metas(settings: PretrainSet, num_seasons: int) -> dict[Path, StoreMeta]:
-    """Path of each store and its description; the settings are in it, so that no other run resumes it."""
-    names = {"s1": settings.data_name_s1, "s2": settings.data_name_s2, "labels": settings.data_name_label}
-    source = f"{settings.layout} layout"
-    source += f", resampled to {settings.size} px" if settings.layout == "ssl4eo" else ""
+def store_metas(settings: PretrainSet, legends: Mapping[str, Legend], num_seasons: int) -> dict[Path, StoreMeta]:
+    """Path of each store and its description; it names the settings, so that a run with others refuses the store."""
     stores = {}
-    for modality in settings.modalities:
-        if modality == "labels":
-            meta = preparation.label_meta(settings.label_codes, num_seasons, source)
+    for modality, name in settings.stores.items():
+        source = source_of(settings, modality)
+        if modality in legends:
+            meta = preparation.label_meta(legends[modality], num_seasons, source, modality)
         else:
-            extra = f", s2_offset {settings.s2_offset}" if modality == "s2" else ""
-            meta = preparation.image_meta(modality, "uint8", num_seasons, source + extra)
-        stores[settings.out / names[modality]] = meta
+            meta = preparation.image_meta(modality, "uint8", num_seasons, source)
+        stores[settings.out / name] = meta
     return stores
+
+
+def source_of(settings: PretrainSet, modality: str) -> str:
+    """What a store says of its source."""
+    ssl4eo, root = settings.layout == "ssl4eo", roots(settings).get(modality)
+    return preparation.source_text(
+        f"{settings.layout} layout",
+        places(settings).get(modality, ""),
+        f"from {root.name}" if root else "",
+        f"ids of {settings.ids_csv.name}" if settings.ids_csv else "",
+        f"resampled to {settings.size} px" if ssl4eo else "",
+        f"s2_offset {settings.s2_offset}" if modality == "s2" else "",
+        f"bands from {' '.join(settings.band_order)}" if modality == "ortho" and settings.band_order else "",
+        limit=settings.limit,
+    )
 
 
 if __name__ == "__main__":

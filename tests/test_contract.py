@@ -27,6 +27,7 @@ TRAINING = {
     "finetune.py": FinetuneSettings,
     "bench.py": BenchSettings,
 }
+SINGLE_MODAL = {"nyc.yaml": ("ortho", 4, "resnet18", 288), "s2dw.yaml": ("s2", 9, "resnet50", 256)}
 CONFIGS = REPOSITORY / "train_scripts" / "configs"
 README = (REPOSITORY / "README.md").read_text()
 
@@ -71,10 +72,13 @@ def test_configs_parse(path):
     if path.name.startswith("bench"):
         assert cells_of(path.name)
         return
-    parse(
-        FinetuneSettings if path.name.startswith(("ft_", "demo_finetune")) else MultiModalSettings,
-        ["--config", str(path)],
-    )
+    parse(_settings_of(path.name), ["--config", str(path)])
+
+
+def _settings_of(config):
+    if config.startswith(("ft_", "demo_finetune")):
+        return FinetuneSettings
+    return SingleModalSettings if config in SINGLE_MODAL else MultiModalSettings
 
 
 RECIPES = {  # FACTS of the papers: head, encoder, crop
@@ -99,6 +103,17 @@ def test_recipes_are_the_published_ones(dataset):
     assert rates == pytest.approx([5e-4, (5e-4 + 1e-5) / 2, 1e-5, 1e-5])
     assert data.n_train == (100 if dataset == "NYC" else 0)
     assert settings.runtime.test_batch_size == (1 if dataset == "OSCD" else 0)
+
+
+@pytest.mark.parametrize("config", SINGLE_MODAL)
+def test_single_modal_recipes_are_the_published_ones(config):
+    settings = parse(SingleModalSettings, ["--config", str(CONFIGS / config)])
+    data, model, optimisation = settings.data, settings.model, settings.optimisation
+    assert (settings.input_type, data.n_classes, model.model_type, data.crop_size) == SINGLE_MODAL[config]
+    assert (model.loss_type, data.rotate_share, data.experiment) == ("cd", 0, "ns_labels")
+    assert (optimisation.optimizer, optimisation.learning_rate, optimisation.lr_adjust_type) == ("adam", 1e-3, "none")
+    assert (optimisation.batch_size, optimisation.epochs) == (256, 100)
+    assert not settings.smoothing.label_smoothing
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,8 @@ oscd_script, pretrain_oscd = load_script("write_oscd_lmdb"), load_script("write_
 
 
 def write_pretrain(root: Path, out: Path, **options) -> None:
-    pretrain.main(pretrain.PretrainSet(root, out, **{"size": 12, "workers": 2, **options}))
+    size = {"size": 12} if options.get("layout", "ssl4eo") == "ssl4eo" else {}
+    pretrain.main(pretrain.PretrainSet(root, out, **{"workers": 2, **size, **options}))
 
 
 def command(script: str, *arguments) -> subprocess.CompletedProcess:
@@ -210,10 +211,11 @@ def test_unfinished_stores_of_other_settings_are_refused(root, tmp_path, options
         ({"s2_offset_ids": ("0000001=500",)}, "--s2_offset_ids 0000001=500: wanted"),
         ({"s2_offset_ids": ("77=0",)}, "--s2_offset_ids 77=0: wanted"),
         ({"s2_dir": "s2a"}, "s2a: no such folder"),
-        ({"data_name_s1": "x.lmdb", "data_name_s2": "x.lmdb"}, "three different names"),
-        ({"data_name_s1": "../x.lmdb"}, "three different names"),
+        ({"data_name_s1": "x.lmdb", "data_name_s2": "x.lmdb"}, "x.lmdb x.lmdb dw_labels.lmdb: must be different names"),
+        ({"data_name_s1": "../x.lmdb"}, "must be different names"),
         ({"size": -5}, "--size -5: must be at least 1"),
-        ({"modalities": ()}, "--modalities: name at least one"),
+        ({"num_seasons": 0}, "--num_seasons 0: must be at least 1"),
+        ({"modalities": ("s2", "s2")}, "--modalities s2 s2: must be some of s1 s2 labels, each once"),
         ({"num_seasons": 4}, "3 of 3 locations are incomplete: location 0000001: 2 s1 scenes, wanted 4"),
     ],
 )

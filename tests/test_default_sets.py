@@ -10,7 +10,9 @@ import rasterio
 from cromss import default_sets, synthetic
 from cromss.default_sets import downstream_set, pretraining_set
 from cromss.downstream_sets import DOWNSTREAM_SETS
+from cromss.legends import NYC_LIDAR
 from cromss.settings import PretrainData
+from cromss.settings.pretraining import SingleModalData
 from cromss.store import open_part, open_store
 
 TASKS = sorted(DOWNSTREAM_SETS)
@@ -24,7 +26,7 @@ def names():
 
 @pytest.fixture(scope="module")
 def home(names, tmp_path_factory):
-    return pretraining_set(tmp_path_factory.mktemp("world"), names)
+    return pretraining_set(tmp_path_factory.mktemp("world"), names, ("s1", "s2"))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,24 @@ def test_noisy_labels_are_noisy(home, names):
 
 def test_second_call_makes_nothing(home, names, monkeypatch):
     monkeypatch.setattr(synthetic, "write_nol", lambda *_: pytest.fail("made again"))
-    assert pretraining_set(home.parent.parent, names) == home
+    assert pretraining_set(home.parent.parent, names, ("s2",)) == home
+
+
+def test_orthophotos_with_noisy_and_exact_labels_of_the_same_classes(tmp_path):
+    names = SingleModalData(synthetic_locations=2, data_name_label="noisy.lmdb")
+    home = pretraining_set(tmp_path, names, ("ortho",))
+    ortho, noisy, exact = (open_store(home / name) for name in ("orthophotos.lmdb", "noisy.lmdb", "exact_labels.lmdb"))
+    assert (ortho.meta.unit, ortho.read(0, 0).shape) == ("8 bit", (4, 288, 288))
+    assert noisy.meta.classes == exact.meta.classes == NYC_LIDAR.classes
+    folder = tmp_path / next(path.name for path in tmp_path.iterdir()) / "raw" / "train"
+    for index, name in enumerate(ortho.location_ids()):
+        with rasterio.open(folder / "label" / f"{name}.tif") as file:
+            codes = file.read(1)
+        merged = np.select([codes == 0, codes == 1, codes == 5, codes == 6], [255, 1, 2, 3], 0)
+        assert np.array_equal(exact.read(index, 0), merged)
+        both = noisy.read(index, 0)[merged < 255], merged[merged < 255]
+        assert 0.5 < (both[0] == both[1]).mean() < 0.85
+    assert pretraining_set(tmp_path, names, ("ortho",)) == home
 
 
 @pytest.mark.parametrize("name", TASKS)

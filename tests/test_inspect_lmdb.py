@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, load_script
 
+from cromss.legends import Legend
 from cromss.preparation import image_meta, label_meta
 from cromss.sensors import S1, S2, quantise
 from cromss.store import LmdbReader, LmdbWriter, StoreMeta
@@ -121,6 +122,26 @@ def test_change_sets_and_orthophotos_are_inspected_too(tmp_path, capsys):
     wrong = (tmp_path / "change" / "s2.lmdb", tmp_path / "photos" / "labels.lmdb")
     assert inspection.main(inspection.Inspection(wrong)) == 1
     assert "2 and 1 seasons" in capsys.readouterr().out
+
+
+def test_classes_of_a_users_own_are_named_and_coloured(tmp_path, capsys):
+    legend = Legend("mine", ("other", "trees"), ("102030", "1b6b3a"), {41: 1, 0: 0})
+    masks = np.random.default_rng(3).integers(0, 2, (2, 8, 8), np.uint8)
+    masks[0, 0] = 255
+    for modality in ("labels", "exact"):
+        with LmdbWriter(tmp_path / modality, label_meta(legend, 1, "test", modality)) as writer:
+            for name, mask in zip("ab", masks):
+                writer.write(name, [mask])
+            writer.finish()
+    stores = (tmp_path / "labels", tmp_path / "exact")
+    assert inspection.main(inspection.Inspection(stores, json=tmp_path / "a.json")) == 0
+    assert "exact: 2 locations" in capsys.readouterr().out
+    for report in json.loads((tmp_path / "a.json").read_text())["stores"].values():
+        expected = {"other": (masks == 0).mean(), "trees": (masks == 1).mean(), "ignored": 8 / 128, "unknown": 0}
+        assert report["classes"] == pytest.approx(expected)
+    picture = inspection.displayable(LmdbReader(stores[1]), 1)
+    assert {tuple(colour) for colour in picture.reshape(-1, 3).tolist()} == {(16, 32, 48), (27, 107, 58)}
+    np.testing.assert_array_equal(picture[..., 0] == 27, masks[1] == 1)
 
 
 def test_exit_status_tells_match_mismatch_and_unreadable(tmp_path):

@@ -10,11 +10,12 @@ ROOMS = (
     (
         *("noisy_labels", "losses", "metrics", "layouts", "scenes", "panels"),
         *("downstream_sets", "encoder_names", "input_checks", "normalization", "oscd", "scene_names"),
-        *("splits", "tables", "fields", "noise_rules", "legend_files", "label_quality"),
+        *("splits", "tables", "fields", "noise_rules", "legend_files"),
+        *("label_quality", "mask_pairs", "quality_figures", "quality_report"),
     ),
     (
         *("objective", "models", "datasets", "batch_transforms", "synthetic", "optimisers"),
-        *("offset", "aligned_stores", "preparation"),
+        *("offset", "aligned_stores", "preparation", "analysis"),
     ),
     ("tasks", "callbacks", "datamodule"),
     ("config", "settings"),

@@ -19,7 +19,7 @@ from rasters import (
 
 from cromss import layouts
 from cromss.layouts import Location
-from cromss.legends import DW, NOL, NYC, OSM
+from cromss.legends import DW, NOL, NYC, NYC_LIDAR, NYC_MERGED, OSM, Legend
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -197,6 +197,127 @@ def test_orthophotos_are_listed_and_read_in_the_told_order(tmp_path):
     (tmp_path / "train" / "label" / "tile_2.tif").unlink()
     with pytest.raises(ValueError, match="location tile_2: no labels scenes"):
         layouts.check_location(layouts.list_nyc(tmp_path, "train")[0], 1)
+
+
+RGBN = ("R", "G", "B", "NIR")
+
+
+def write_noisy(root, names=("tile_2", "tile_10"), split="train", size=9, seed=9):
+    """Noisy labels 0..3 and 255 beside `write_nyc`; returns name -> codes."""
+    rng = np.random.default_rng(seed)
+    made = {name: rng.choice(np.array([0, 1, 2, 3, 255], np.uint8), (size, size)) for name in names}
+    for name, codes in made.items():
+        write_tiff(root / split / "noisy" / f"{name}.tif", codes)
+    return made
+
+
+def test_triples_are_read_with_a_legend_each(tmp_path):
+    made, noisy = write_nyc(tmp_path, order=RGBN), write_noisy(tmp_path)
+    locations = layouts.list_nyc_triples(tmp_path, "train", RGBN)
+    assert [location.id for location in locations] == ["tile_2", "tile_10"]
+    for location in locations:
+        seasons = layouts.read_location(location, 1, NYC_LIDAR, exact_legend=NYC_MERGED)
+        assert list(seasons) == ["ortho", "labels", "exact"]
+        image, codes = made["train", location.id]
+        np.testing.assert_array_equal(seasons["ortho"][0], image)
+        np.testing.assert_array_equal(seasons["labels"][0], noisy[location.id])
+        merged = {0: 255, 1: 1, 2: 0, 3: 0, 4: 0, 5: 2, 6: 3, 7: 0, 8: 0}
+        np.testing.assert_array_equal(seasons["exact"][0], np.vectorize(merged.get)(codes))
+
+
+def test_single_parts_of_triples(tmp_path):
+    write_nyc(tmp_path)
+    write_noisy(tmp_path, split="test")
+    (first, _) = layouts.list_nyc_triples(tmp_path, "test", modalities=("labels", "ortho"))
+    assert {m: paths[0].parent.name for m, paths in first.scenes.items()} == {"labels": "noisy", "ortho": "image"}
+    assert first.bands == {}
+    layouts.list_nyc_triples(tmp_path, "train", modalities=("ortho", "exact"))
+    with pytest.raises(ValueError, match="train/noisy: no such folder"):
+        layouts.list_nyc_triples(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("folder", "modality"), [("image", "ortho"), ("noisy", "labels"), ("label", "exact")], ids=lambda word: word
+)
+def test_triples_whose_ids_differ_stay_listed(tmp_path, folder, modality):
+    write_nyc(tmp_path)
+    write_noisy(tmp_path)
+    (tmp_path / "train" / folder / "tile_2.tif").rename(tmp_path / "train" / folder / "tile_3.tif")
+    found = {location.id: location for location in layouts.list_nyc_triples(tmp_path, "train")}
+    assert list(found) == ["tile_2", "tile_3", "tile_10"]
+    layouts.check_location(found["tile_10"], 1)
+    with pytest.raises(ValueError, match=f"location tile_2: no {modality} scenes, wanted 1"):
+        layouts.check_location(found["tile_2"], 1)
+    with pytest.raises(ValueError, match="location tile_3: no "):
+        layouts.check_location(found["tile_3"], 1)
+
+
+@pytest.mark.parametrize(("modality", "name"), [("labels", "noisy"), ("exact", "label")])
+def test_triples_must_agree_in_size_and_place(tmp_path, modality, name):
+    write_nyc(tmp_path, order=RGBN, box=(0, 0, 9, 9))
+    write_noisy(tmp_path)
+    (location, _) = layouts.list_nyc_triples(tmp_path, "train", RGBN)
+    (path,) = location.scenes[modality]
+    assert path.parent.name == name
+    write_tiff(path, np.ones((9, 10), np.uint8))
+    with pytest.raises(ValueError, match=rf"location tile_2: sizes differ \(ortho 9x9, .*{modality} 9x10"):
+        layouts.read_location(location, 1, NYC_LIDAR, exact_legend=NYC_MERGED)
+    write_tiff(path, np.ones((9, 9), np.uint8), box=(3, 0, 12, 9))
+    with pytest.raises(ValueError, match=r"location tile_2: tile_2\.tif and tile_2\.tif lie in different places"):
+        layouts.read_location(location, 1, NYC_LIDAR, exact_legend=NYC_MERGED)
+
+
+def test_exact_labels_follow_the_one_legend_where_there_is_no_other(tmp_path):
+    for name in ("DW.tif", "exact.tif"):
+        write_tiff(tmp_path / "a" / name, np.array([[0, 1, 10]], np.uint8))
+    (location,) = layouts.list_tiles(tmp_path, {"labels": "DW.tif", "exact": "exact.tif"})
+    seasons = layouts.read_location(location, 1, DW)
+    assert seasons["labels"][0].tolist() == seasons["exact"][0].tolist() == [[255, 0, 255]]
+    with pytest.raises(ValueError, match=r"exact\.tif: label codes outside the NYC_LIDAR legend: 10"):
+        layouts.read_location(location, 1, DW, exact_legend=NYC_LIDAR)
+
+
+def test_tiles_may_lie_in_several_folders(tmp_path):
+    for top, names, file in (
+        ("raw", ("0000002", "0000010", "b"), "ortho.tif"),
+        ("noisy", ("2", "10", "b"), "labels.tif"),
+        ("exact", ("2", "0010", "c"), "cover.tif"),
+    ):
+        for name in names:
+            (tmp_path / top / name).mkdir(parents=True)
+            (tmp_path / top / name / file).touch()
+    (tmp_path / "noisy" / "legend.yaml").touch()
+    patterns = {"ortho": "ortho.tif", "labels": "labels.tif", "exact": "cover.tif"}
+    roots = {"labels": tmp_path / "noisy", "exact": tmp_path / "exact"}
+    found = {location.id: location for location in layouts.list_tiles(tmp_path / "raw", patterns, roots, RGBN)}
+    assert list(found) == ["0000002", "0000010", "b", "c"], "named as the images are"
+    for name, folders in (("0000002", ("2", "2")), ("0000010", ("10", "0010"))):
+        layouts.check_location(found[name], 1)
+        assert found[name].bands == {"ortho": RGBN}
+        assert tuple(found[name].scenes[m][0].parent.name for m in ("labels", "exact")) == folders
+    with pytest.raises(ValueError, match="location b: no exact scenes"):
+        layouts.check_location(found["b"], 1)
+    with pytest.raises(ValueError, match="location c: no ortho scenes"):
+        layouts.check_location(found["c"], 1)
+    (tmp_path / "noisy" / "2" / "labels2.tif").touch()
+    with pytest.raises(ValueError, match=r"labels\.tif, labels2\.tif all match 'l\*'; narrow --label_pattern"):
+        layouts.list_tiles(tmp_path / "raw", patterns | {"labels": "l*"}, roots)
+    with pytest.raises(ValueError, match="none: no such folder"):
+        layouts.list_tiles(tmp_path / "raw", patterns, {"labels": tmp_path / "none"})
+
+
+def test_real_orthophotos(real):
+    patterns = {"ortho": "naip_new.tif", "exact": "landcover.tif"}
+    locations = layouts.list_tiles(real / "naip", patterns, bands=RGBN)
+    assert len(locations) == 10
+    codes = Legend("cover", ("rest", "trees"), ("000000", "ffffff"), {2: 1, 3: 0, 5: 0, 6: 0})
+    for location in locations:
+        seasons = layouts.read_location(location, 1, NOL, exact_legend=codes)
+        with rasterio.open(location.scenes["ortho"][0]) as dataset:
+            r, g, b, nir = dataset.read()
+        np.testing.assert_array_equal(seasons["ortho"][0], [nir, r, g, b])
+        with rasterio.open(location.scenes["exact"][0]) as dataset:
+            np.testing.assert_array_equal(seasons["exact"][0] == 1, dataset.read(1) == 2)
 
 
 def test_seasons_are_checked_by_modality():

@@ -6,15 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rasterio.enums import ColorInterp
 from rasters import fake_db, fake_dn, write_tiff
 
 from cromss import preparation
 from cromss.layouts import Location
+from cromss.legends import NYC_MERGED, Legend
 from cromss.sensors import S1, S2, quantise
 from cromss.store import LmdbReader, LmdbWriter
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
+RGBA = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
 METAS = [
     preparation.image_meta("s1", "float32", 4, "test"),
     preparation.image_meta("s2", "uint8", 4, "test"),
@@ -101,6 +104,23 @@ def test_descriptions_name_unit_and_statistics():
     assert (labels.legend, labels.unit, labels.num_seasons) == ("NoL", "class id", 4)
 
 
+@pytest.mark.parametrize("legend", ["NYC_LIDAR", NYC_MERGED], ids=["name", "legend"])
+def test_label_stores_describe_their_classes(legend):
+    meta = preparation.label_meta(legend, 1, "test", "exact")
+    assert (meta.modality, meta.legend, meta.dtype, meta.bands) == ("exact", "NYC_LIDAR", "uint8", ())
+    assert meta.classes == ("background", "trees", "buildings", "roads")
+    assert meta.colours == NYC_MERGED.colours
+    assert preparation.label_meta("NoL", 1, "test").modality == "labels"
+
+
+def test_legends_of_a_users_own_are_described_and_unknown_names_are_not():
+    mine = Legend("mine", ("a", "b"), ("000000", "ffffff"), {7: 0, 9: 1})
+    meta = preparation.label_meta(mine, 1, "test")
+    assert (meta.legend, meta.classes, meta.colours) == ("mine", ("a", "b"), ("000000", "ffffff"))
+    meta = preparation.label_meta("theirs", 1, "test")
+    assert (meta.legend, meta.classes, meta.colours) == ("theirs", (), ())
+
+
 def test_the_disk_estimate_of_the_published_set():
     metas = [preparation.image_meta(modality, "uint8", 4, "test") for modality in ("s1", "s2")]
     wanted = preparation.estimate_bytes(103_793, [*metas, METAS[2]], 264 * 264)
@@ -160,6 +180,8 @@ def test_finished_stores_are_left(finished, tmp_path, capsys):
         {"statistics": {"mean": [0.5]}},
         {"dtype": "int8"},
         {"legend": "DW"},
+        {"classes": ("other", *METAS[2].classes[1:])},
+        {"colours": ("000000", *METAS[2].colours[1:])},
     ],
     ids=lambda changed: next(iter(changed)),
 )
@@ -175,6 +197,16 @@ def test_finished_stores_of_something_else_are_refused(finished, tmp_path, capsy
         f"{path}: finished with {name} {getattr(METAS[2], name)!r}, not {value!r}; remove it, or choose another --out"
     )
     assert capsys.readouterr().out == ""
+
+
+def test_stores_from_before_classes_were_described_are_finished_all_the_same(finished, tmp_path):
+    path = tmp_path / "train" / "older.lmdb"
+    with LmdbWriter(path, replace(METAS[2], classes=(), colours=())) as writer:
+        writer.write("a", [np.zeros((4, 4), np.uint8)] * 4)
+        writer.finish()
+    assert preparation.is_finished(finished | {path: METAS[2]})
+    with pytest.raises(ValueError, match="finished with source 'test', not 'x'"):
+        preparation.is_finished({path: replace(METAS[2], source="x")})
 
 
 def test_a_folder_that_is_no_store_is_not_finished(tmp_path):
@@ -213,6 +245,30 @@ def test_incomplete_locations_are_counted_and_the_first_named():
     with pytest.raises(ValueError, match=r"5 of 7 locations are incomplete: location b: .* location e: .*; \.\.\. \("):
         preparation.refuse_incomplete(locations, 2)
     preparation.refuse_incomplete([locations[0], locations[2]], 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "told", "message"),
+    [
+        ({"descriptions": ("R", "G", "B", "NIR")}, None, "bands are R G B NIR, wanted in the order NIR R G B"),
+        ({"descriptions": ("R", "G", "B", "NIR")}, ("B", "G", "R", "NIR"), "bands are R G B NIR, wanted in the order"),
+        ({"colours": RGBA}, None, "say --band_order R G B NIR or --band_order NIR R G B"),
+        ({"colours": RGBA}, ("B", "G", "R", "NIR"), None),
+        ({"colours": (ColorInterp.gray,) * 4}, None, None),
+    ],
+    ids=["described", "told otherwise", "coloured", "coloured and told", "told by nothing"],
+)
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_orthophotos_of_other_bands_are_refused_before_a_store_is_begun(tmp_path, options, told, message, on_error):
+    path = write_tiff(tmp_path / "a.tif", np.ones((4, 3, 3), np.uint8), **options)
+    location = Location("a", {"ortho": (path,)}, {"ortho": told} if told else {})
+    stores = {tmp_path / "out" / "ortho.lmdb": preparation.image_meta("ortho", "uint8", 1, "test")}
+    if message and on_error == "stop":
+        with pytest.raises(ValueError, match=message):
+            preparation.run(stores, [location], prepare=None, on_error=on_error)
+    else:
+        preparation.run(stores, [location], prepare=None, on_error=on_error, dry_run=True)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["#1", "a\nb", " a", "a\t", ""])

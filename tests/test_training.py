@@ -19,7 +19,7 @@ from cromss.config import parse, run
 from cromss.sensors import S1, S2
 from cromss.settings import MultiModalSettings, SingleModalSettings
 from cromss.training import pretrain
-from cromss.training.pretraining import pretraining_task
+from cromss.training.pretraining import pretraining_network
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +231,7 @@ def test_start_from_given_weights(twins, sets, tmp_path):
     weights = twins[0] / "a" / "checkpoints" / "last.ckpt"
     trained = torch.load(weights, weights_only=True)["state_dict"]
     settings = parse(MultiModalSettings, f"--model_type resnet18 --fusion_type late --init_s2 {weights}".split())
-    fresh = pretraining_task(settings).model
+    fresh = pretraining_network(settings)
     for modality, same in (("s1", False), ("s2", True)):
         stem = fresh.encoders[modality].conv1.weight
         assert torch.equal(stem, trained[f"model.encoders.{modality}.conv1.weight"]) is same
@@ -243,7 +243,7 @@ def test_weights_from_the_network_need_one(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     settings = parse(MultiModalSettings, ["--model_type", "resnet18", "--init_s2", "imagenet"])
     with pytest.raises(ValueError, match="could not be downloaded"):
-        pretraining_task(settings)
+        pretraining_network(settings)
 
 
 def test_missing_set_is_refused_with_its_path(tmp_path):

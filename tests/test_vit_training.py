@@ -6,10 +6,11 @@ import torch
 from sets import NAMES, PART, raw_arrays, season_arrays, write_ours
 
 from cromss.config import parse
+from cromss.legends import NOL
 from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSettings
 from cromss.training import finetune, pretrain
 from cromss.training.finetuning import finetuning_task
-from cromss.training.pretraining import pretraining_task
+from cromss.training.pretraining import pretraining_network, pretraining_task
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -120,7 +121,7 @@ def test_learning_rates_by_layer_with_warm_up_and_cosine():
         MultiModalSettings,
         f"{VIT} {RECIPE} --epochs 20 --warmup_epochs 4 --learning_rate 0.01 --weight_decay 0.05".split(),
     )
-    made = pretraining_task(settings).configure_optimizers()
+    made = pretraining_task(settings, pretraining_network(settings), NOL).configure_optimizers()
     groups = made["optimizer"].param_groups
     assert max(group["initial_lr"] for group in groups) == pytest.approx(0.01)
     assert min(group["initial_lr"] for group in groups) == pytest.approx(0.01 * 0.8**13)

@@ -37,5 +37,5 @@ def test_other_files_are_refused_in_one_line(content, message, tmp_path):
 
 
 def test_missing_file_is_named(tmp_path):
-    with pytest.raises(ValueError, match="--rules .*no.yaml: No such file"):
+    with pytest.raises(ValueError, match=r"--rules .*no\.yaml: No such file"):
         read_yaml(tmp_path / "no.yaml", "rules")

@@ -130,9 +130,13 @@ def check_bands(report: WeightsReport, bands: Sequence[str]) -> None:
         WeightsError: The file tells its bands, or its source has fixed ones, and they differ.
     """
     trained = report.bands or SOURCES[report.source].bands.get(report.in_channels)
-    fed = tuple(_TRUE_COLOUR.get(band, canonical_band(band)) for band in bands)
-    if trained is not None and tuple(map(canonical_band, trained)) != fed:
+    if trained is not None and list(map(_same_name, trained)) != list(map(_same_name, bands)):
         raise WeightsError(f"{report.path}: trained on bands {' '.join(trained)}, but {' '.join(bands)} are fed")
+
+
+def _same_name(band: str) -> str:
+    """One name for the bands of all sensors that see the same colour."""
+    return _TRUE_COLOUR.get(band, canonical_band(band))
 
 
 def _beside(network: nn.Module, tag: str) -> dict[str, nn.Module]:

@@ -1,6 +1,7 @@
 """Settings of pretraining on noisy labels."""
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, fields
 from typing import Annotated, ClassVar, Literal
 
 import tyro
@@ -35,7 +36,7 @@ class PretrainData:
     n_channels: int = 13
     """Sentinel-2 bands: 13, 12 (no B10), 10, 9, 92 (the 9, RGB first) or 3 (RGB)."""
     n_classes: int = 9
-    """Number of classes."""
+    """Number of classes; the noisy labels of NYC have 4."""
     experiment: Literal["ns_labels", "gt_labels"] = "ns_labels"
     """Train on noisy or on exact labels."""
     gt_available: bool = False
@@ -44,8 +45,13 @@ class PretrainData:
     """Share of the locations held out for validation; at least one location."""
     test_season: int = -1
     """Season of the validation images; -1 takes every season in turn."""
+    place_pattern: str = ""
+    """Pattern (regular expression) of location ids whose first group names the place; locations of one place are
+    held out together. If empty, tiles of one city or of one <lon>_<lat> are one place."""
     crop_size: int = 256
     """Side of the training crops, in pixels."""
+    rotate_share: float = 0.2
+    """Share of the training samples that are rotated, by up to 90 degrees; half of them are flipped anyway."""
     synthetic_locations: int = 48
     """Locations of the synthetic default."""
 
@@ -55,7 +61,26 @@ class PretrainData:
         require(0 < self.validation < 1, "validation", self.validation, "over 0 and under 1")
         require(self.test_season >= -1, "test_season", self.test_season, "a season counted from 0, or -1")
         require(1 < self.crop_size <= 8192, "crop_size", self.crop_size, "2 to 8192")
+        require(0 <= self.rotate_share <= 1, "rotate_share", self.rotate_share, "at least 0 and at most 1")
+        _check_pattern("place_pattern", self.place_pattern)
         require(self.synthetic_locations > 1, "synthetic_locations", self.synthetic_locations, "at least 2")
+
+
+def _check_pattern(flag: str, pattern: str) -> None:
+    """Refuse what is no regular expression with a group."""
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"--{flag} {pattern}: no regular expression ({error})") from None
+    require(bool(groups) or not pattern, flag, pattern, r"a pattern with a group in parentheses, as (.*)-\d+")
+
+
+@dataclass(frozen=True)
+class SingleModalData(PretrainData):
+    """Noisy-label pretraining set of one modality; without --data_path a synthetic world is made."""
+
+    data_name_ortho: str = "orthophotos.lmdb"
+    """Orthophoto environment."""
 
 
 @dataclass(frozen=True)
@@ -120,11 +145,19 @@ class PretrainModel(Encoder):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_loss(self.loss_type)
-        for flag in ("init_s1", "init_s2"):
+        for flag in (entry.name for entry in fields(self) if entry.name.startswith("init_")):
             check_start(self.model_type, flag, getattr(self, flag))
         name = self.model_type
         unknown = self.pre_train and family(name) in OWN_FAMILIES
         require(not unknown, "pre_train", True, f"left out with --model_type {name}: timm has no weights of it")
+
+
+@dataclass(frozen=True)
+class SingleModalModel(PretrainModel):
+    """Encoder and its start."""
+
+    init_ortho: str = "random"
+    """Start of the orthophoto encoder: random, imagenet, or a weights file."""
 
 
 @dataclass(frozen=True)
@@ -202,11 +235,14 @@ class MultiModalSettings(PretrainSettings):
 class SingleModalSettings(PretrainSettings):
     """Single-modal pretraining on noisy labels."""
 
-    input_type: Literal["s1", "s2"] = "s2"
-    """Modality."""
+    input_type: Literal["s1", "s2", "ortho"] = "s2"
+    """Modality; ortho for orthophotos (NIR, R, G, B)."""
+    data: SingleModalData = field(default_factory=SingleModalData)
+    model: SingleModalModel = field(default_factory=SingleModalModel)
 
     def __post_init__(self) -> None:
-        unused = "init_s1" if self.input_type == "s2" else "init_s2"
-        value = getattr(self.model, unused)
-        require(value == "random", unused, value, f"left out with --input_type {self.input_type}")
+        for modality in ("s1", "s2", "ortho"):
+            start = getattr(self.model, f"init_{modality}")
+            unused = modality != self.input_type and start != "random"
+            require(not unused, f"init_{modality}", start, f"left out with --input_type {self.input_type}")
         super().__post_init__()

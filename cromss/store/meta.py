@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 FORMAT_VERSION = 1
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64")
 """The position is the code in record headers: append only."""
+
+OPTIONAL = ("classes", "colours")
+"""What older stores do not say of themselves."""
 
 META_KEY = b"__meta__"
 
@@ -23,7 +27,7 @@ class StoreMeta:
     """What a store says about itself.
 
     Attributes:
-        modality: `"s1"`, `"s2"`, `"labels"` or a name of your own.
+        modality: `"s1"`, `"s2"`, `"ortho"`, `"labels"`, `"exact"` or a name of your own.
         bands: Band names in storage order; none for labels.
         dtype: NumPy name of the values' type, one of `DTYPES`.
         num_seasons: Arrays of each location.
@@ -31,9 +35,11 @@ class StoreMeta:
         legend: Name of the legend of labels.
         statistics: Statistics that belong to the values, such as `{"mean": [...], "std": [...]}`.
         source: Where the data come from.
+        classes: Class names of labels, by class id.
+        colours: Their hex colours.
 
     Raises:
-        StoreError: Unknown dtype, or no season.
+        StoreError: Unknown dtype, no season, or not one colour a class.
     """
 
     modality: str
@@ -44,15 +50,28 @@ class StoreMeta:
     legend: str = ""
     statistics: Mapping[str, list[float]] = field(default_factory=dict)
     source: str = ""
+    classes: tuple[str, ...] = ()
+    colours: tuple[str, ...] = ()
 
     def __post_init__(self):
-        object.__setattr__(self, "bands", tuple(self.bands))
+        for name in ("bands", "classes", "colours"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         statistics = {name: [float(value) for value in values] for name, values in self.statistics.items()}
         object.__setattr__(self, "statistics", statistics)
         if self.dtype not in DTYPES:
             raise StoreError(f"dtype {self.dtype!r} cannot be stored; choose one of {', '.join(DTYPES)}")
         if self.num_seasons < 1:
             raise StoreError(f"num_seasons {self.num_seasons}: a location has at least one season")
+        if len(self.colours) != len(self.classes) or not all(re.fullmatch("[0-9a-f]{6}", c) for c in self.colours):
+            raise StoreError(f"colours {self.colours!r}: wanted are six hex digits for each of {self.classes!r}")
+
+    def difference(self, wanted: "StoreMeta") -> str:
+        """The first thing that is not as wanted, `"legend 'OSM', not 'DW'"`; empty where all is, or is not said."""
+        for name in (f.name for f in fields(StoreMeta)):
+            there, other = getattr(self, name), getattr(wanted, name)
+            if there != other and (there or name not in OPTIONAL):
+                return f"{name} {there!r}, not {other!r}"
+        return ""
 
 
 def ids_checksum(ids: Sequence[str]) -> str:
@@ -75,7 +94,8 @@ def decode_meta(value: bytes | memoryview | None, path: Path) -> tuple[StoreMeta
     where = f"{path}: {META_KEY.decode()}"
     entries = load_json(bytes(value or b""), where)
     try:
-        return StoreMeta(**{f.name: entries[f.name] for f in fields(StoreMeta)}), entries
+        told = dict.fromkeys(OPTIONAL, ()) | entries
+        return StoreMeta(**{f.name: told[f.name] for f in fields(StoreMeta)}), entries
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise StoreError(f"{where} is not a store's ({error!r}); write it again") from error
 

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
 import lmdb
@@ -185,10 +184,8 @@ class LmdbWriter:
 
 
 def _check_same(partial: Path, begun: StoreMeta, meta: StoreMeta) -> None:
-    for name in (f.name for f in fields(StoreMeta)):
-        there, wanted = getattr(begun, name), getattr(meta, name)
-        if there != wanted:
-            raise StoreError(f"{partial}: begun with {name} {there!r}, not {wanted!r}; remove it to restart")
+    if told := begun.difference(meta):
+        raise StoreError(f"{partial}: begun with {told}; remove it to restart")
 
 
 def _check_id(where: str, location_id: str) -> None:

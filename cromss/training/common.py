@@ -137,10 +137,11 @@ def load_weights(
 
 def refuse_other_legend(labels: Any, num_classes: int, name: str | None = None) -> None:
     """Raise ValueError when a label store says that it has other classes than are trained."""
-    legend = LEGENDS.get(labels.meta.legend)
-    if legend is not None and (legend.num_classes != num_classes or name not in (None, legend.name)):
+    meta = labels.meta
+    count = LEGENDS[meta.legend].num_classes if meta.legend in LEGENDS else len(meta.classes)
+    if count and (count != num_classes or name not in (None, meta.legend)):
         wanted = f"{num_classes} classes" + (f" of {name}" if name else "")
-        raise ValueError(f"the label store has {legend.num_classes} classes of {legend.name}, but {wanted} are wanted")
+        raise ValueError(f"the label store has {count} classes of {meta.legend}, but {wanted} are wanted")
 
 
 def synthetic_home(runtime: Runtime, what: str) -> Path:

@@ -1,5 +1,6 @@
 """Pretraining on noisy labels, from settings to metrics."""
 
+import re
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from cromss.sensors import QUANTISED
 from cromss.settings import PretrainSettings
 from cromss.settings.pretraining import PretrainOptimisation
 from cromss.splits import place_of
-from cromss.store import LmdbReader, PublishedReader, open_store
+from cromss.store import LmdbReader, PublishedReader, StoreMeta, open_store
 from cromss.tasks import PretrainTask
 from cromss.training.common import (
     band_names,
@@ -46,13 +47,12 @@ def pretraining_data(settings: PretrainSettings) -> StacksData:
     names, runtime = settings.data, settings.runtime
     home = Path(names.data_path) if names.data_path else synthetic_home(runtime, "pretraining")
     if not names.data_path:
-        home = default_sets.pretraining_set(home, names)
-    files = {"s1": names.data_name_s1, "s2": names.data_name_s2}
-    images = {modality: open_store(home / files[modality], modality) for modality in settings.modalities}
+        home = default_sets.pretraining_set(home, names, settings.modalities)
+    files = {modality: getattr(names, f"data_name_{modality}") for modality in settings.modalities}
+    images = {modality: open_store(home / name, modality) for modality, name in files.items()}
     learned = names.data_name_gt if names.experiment == "gt_labels" else names.data_name_label
-    labels = open_store(home / learned, "labels")
-    exact = open_store(home / names.data_name_gt, "labels") if names.gt_available else None
-    refuse_other_legend(labels, names.n_classes)
+    labels = _open_masks(home / learned, names.n_classes)
+    exact = _open_masks(home / names.data_name_gt, names.n_classes) if names.gt_available else None
     build = partial(
         SeasonStacks,
         images,
@@ -63,7 +63,7 @@ def pretraining_data(settings: PretrainSettings) -> StacksData:
         exact=exact,
         min_size=names.crop_size,
     )
-    train, held = hold_out(_places(labels), names.validation, runtime.seed)
+    train, held = hold_out(_places(labels, names.place_pattern), names.validation, runtime.seed)
     return StacksData(
         train=build(draw_season=True),
         val=build(season=names.test_season),
@@ -77,8 +77,30 @@ def pretraining_data(settings: PretrainSettings) -> StacksData:
     )
 
 
-def pretraining_task(settings: PretrainSettings) -> PretrainTask:
-    """Model, objective and transforms of pretraining."""
+def pretraining_network(settings: PretrainSettings) -> nn.Module:
+    """The network, its encoders started as told."""
+    bands, model = pretraining_bands(settings), settings.model
+    starts = {modality: getattr(model, f"init_{modality}") for modality in bands}
+    if model.pre_train:
+        starts = {modality: "imagenet" if start == "random" else start for modality, start in starts.items()}
+    network = build_pretrainer(
+        settings.cross.fusion_type,
+        model.model_type,
+        {modality: len(names) for modality, names in bands.items()},
+        settings.data.n_classes,
+        common_branch=settings.cross.use_common_feature,
+        encoder_weights={modality: start for modality, start in starts.items() if start == "imagenet"},
+        vit=vit_options(model, settings.data.crop_size),
+        wavelengths=wavelengths(model, bands),
+    )
+    for modality, names in bands.items():
+        origin = load_weights(network.encoders[modality], starts[modality], modality, names)
+        print(f"{modality} encoder starts from {origin}")
+    return network
+
+
+def pretraining_task(settings: PretrainSettings, network: nn.Module, legend: Legend) -> PretrainTask:
+    """Network, objective and transforms of pretraining on the classes of a legend."""
     smoothing, cross, names = settings.smoothing, settings.cross, settings.data
     objective = CrossModalObjective(
         num_classes=names.n_classes,
@@ -96,9 +118,9 @@ def pretraining_task(settings: PretrainSettings) -> PretrainTask:
     transform = partial(BatchTransform, names.n_classes, names.crop_size, seed=settings.runtime.seed)
     optimisation = settings.optimisation
     return PretrainTask(
-        model=_pretrainer(settings),
+        model=network,
         objective=objective,
-        train_transform=transform(prior_kind=prior),
+        train_transform=transform(prior_kind=prior, rotate_share=names.rotate_share),
         eval_transform=transform(augment=False),
         optimiser=partial(
             staged_optimiser,
@@ -109,7 +131,7 @@ def pretraining_task(settings: PretrainSettings) -> PretrainTask:
             ratio=optimisation.layer_decay,
             factor=_rate_factor(optimisation),
         ),
-        legend=_pretraining_legend(names.n_classes),
+        legend=legend,
         bands=pretraining_bands(settings),
         score_training=settings.runtime.cal_tr_acc,
     )
@@ -129,20 +151,35 @@ def _rate_factor(optimisation: PretrainOptimisation) -> Callable[[int], float] |
     return schedule(kind, values, epochs, optimisation.learning_rate, optimisation.warmup_epochs)
 
 
-def _places(labels: LmdbReader | PublishedReader) -> Sequence[Hashable]:
+def _open_masks(path: Path, num_classes: int) -> LmdbReader | PublishedReader:
+    """Store of noisy or exact masks of so many classes."""
+    store = open_store(path)
+    if store.meta.modality not in ("labels", "exact"):
+        raise ValueError(f"{path}: a store of {store.meta.modality}, where noisy or exact labels are wanted")
+    refuse_other_legend(store, num_classes)
+    return store
+
+
+def _places(labels: LmdbReader | PublishedReader, pattern: str) -> Sequence[Hashable]:
     """Place of each location: tiles cut from one scene share it. Published locations are all apart."""
     if isinstance(labels, PublishedReader):
         return range(len(labels))
-    return [place_of(name) for name in labels.location_ids()]
+    ids = labels.location_ids()
+    named = [re.fullmatch(pattern, name) if pattern else None for name in ids]
+    if pattern and not any(named):
+        raise ValueError(f"--place_pattern {pattern}: matches none of the {len(ids)} locations, such as {ids[0]!r}")
+    return [match[1] if match else place_of(name) for name, match in zip(ids, named)]
 
 
 def _pretrain(settings: PretrainSettings, folder: RunFolder) -> dict[str, Any]:
-    task = pretraining_task(settings)
+    network = pretraining_network(settings)
     data = pretraining_data(settings)
+    legend = _legend_of(data.train.labels.meta, settings.data.n_classes)
+    task = pretraining_task(settings, network, legend)
     checkpoint = folder.open(settings)
     optimisation = settings.optimisation
     callbacks = [
-        CheckpointCard(_pretrain_card(settings)),
+        CheckpointCard(_pretrain_card(settings, legend)),
         PanelWriter(folder.path / "panels", settings.runtime.display_interval),
     ]
     if optimisation.lr_adjust_type == "rop":
@@ -155,28 +192,10 @@ def _pretrain(settings: PretrainSettings, folder: RunFolder) -> dict[str, Any]:
     return metrics | {"checkpoint": str(folder.last)}
 
 
-def _pretrainer(settings: PretrainSettings) -> nn.Module:
-    bands, model = pretraining_bands(settings), settings.model
-    starts = {"s1": model.init_s1, "s2": model.init_s2}
-    if model.pre_train:
-        starts = {modality: "imagenet" if start == "random" else start for modality, start in starts.items()}
-    network = build_pretrainer(
-        settings.cross.fusion_type,
-        model.model_type,
-        {modality: len(names) for modality, names in bands.items()},
-        settings.data.n_classes,
-        common_branch=settings.cross.use_common_feature,
-        encoder_weights={modality: start for modality, start in starts.items() if start == "imagenet"},
-        vit=vit_options(model, settings.data.crop_size),
-        wavelengths=wavelengths(model, bands),
-    )
-    for modality, names in bands.items():
-        origin = load_weights(network.encoders[modality], starts[modality], modality, names)
-        print(f"{modality} encoder starts from {origin}")
-    return network
-
-
-def _pretraining_legend(num_classes: int) -> Legend:
+def _legend_of(meta: StoreMeta, num_classes: int) -> Legend:
+    """Classes and colours of a label store; those of a known legend where it does not tell."""
+    if meta.classes:
+        return Legend(meta.legend, meta.classes, meta.colours, {i: i for i in range(num_classes)})
     for legend in (NOL, *LEGENDS.values()):
         if legend.num_classes == num_classes:
             return legend
@@ -184,13 +203,14 @@ def _pretraining_legend(num_classes: int) -> Legend:
     return Legend("numbered", names, ("808080",) * num_classes, {i: i for i in range(num_classes)})
 
 
-def _pretrain_card(settings: PretrainSettings) -> dict[str, Any]:
+def _pretrain_card(settings: PretrainSettings, legend: Legend) -> dict[str, Any]:
     return {
         "version": __version__,
         "encoder_name": settings.model.model_type,
         "fusion": settings.cross.fusion_type if settings.input_type == "s12" else "single",
         "bands": {modality: list(names) for modality, names in pretraining_bands(settings).items()},
         "normalization": f"{QUANTISED}, / 255",
+        "classes": list(legend.classes),
         "settings": to_flat(settings),
     }
 

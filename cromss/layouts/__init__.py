@@ -1,0 +1,25 @@
+"""Raw folder layouts -> locations with ids, and locations -> arrays.
+
+Listing (`pretraining`, `orthophotos`, `downstream`) is apart from reading (`location`): a `Location` only names files,
+so that a set can be counted and checked before a pixel is read.
+"""
+
+from cromss.layouts.downstream import list_dfc2020, list_downstream, list_dwosm
+from cromss.layouts.location import Location, check_location, check_places, most_seasons, read_location
+from cromss.layouts.orthophotos import list_nyc, list_nyc_triples
+from cromss.layouts.pretraining import list_ssl4eo, list_tiles
+
+__all__ = [
+    "Location",
+    "check_location",
+    "check_places",
+    "list_dfc2020",
+    "list_downstream",
+    "list_dwosm",
+    "list_nyc",
+    "list_nyc_triples",
+    "list_ssl4eo",
+    "list_tiles",
+    "most_seasons",
+    "read_location",
+]

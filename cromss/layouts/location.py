@@ -1,0 +1,107 @@
+"""A location, whether it is whole, and its arrays."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from cromss.legends import Legend
+from cromss.scene_names import scene_time
+from cromss.scenes import read_image, read_labels, scene_grid
+from cromss.sensors import MODALITIES
+
+
+@dataclass(frozen=True)
+class Location:
+    """One place and the files of its seasons.
+
+    Attributes:
+        id: Name of the place.
+        scenes: By modality (`"s1"`, `"s2"`, `"ortho"`, `"labels"`, `"exact"`) one path a season, in time
+            order: a folder of single-band files, or one GeoTIFF.
+        bands: By modality the order of the bands in its files, where the user told it.
+        second_label_band: Label files may have several bands; the second is the label then.
+    """
+
+    id: str
+    scenes: Mapping[str, tuple[Path, ...]]
+    bands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    second_label_band: bool = False
+
+
+def most_seasons(locations: Sequence[Location]) -> int:
+    """Number of seasons that most locations have (of the modality with most scenes in each)."""
+    return Counter(max(map(len, location.scenes.values())) for location in locations).most_common(1)[0][0]
+
+
+def check_location(location: Location, num_seasons: int | Mapping[str, int]) -> None:
+    """Refuse a location whose listed scenes are not `num_seasons`, in every modality or by modality.
+
+    Raises:
+        ValueError: A modality or season is missing, or labels are of another day than Sentinel-2.
+    """
+    for modality, paths in location.scenes.items():
+        wanted = num_seasons if isinstance(num_seasons, int) else num_seasons[modality]
+        if len(paths) != wanted:
+            raise ValueError(f"location {location.id}: {len(paths) or 'no'} {modality} scenes, wanted {wanted}")
+    for image, labels in zip(location.scenes.get("s2", ()), location.scenes.get("labels", ())):
+        days = [(scene_time(p.parent.name if p.suffix else p.name) or "")[:8] for p in (image, labels)]
+        if all(days) and days[0] != days[1]:
+            raise ValueError(f"location {location.id}: labels of {days[1]} beside s2 of {days[0]}; seasons must agree")
+
+
+def check_places(location: Location) -> None:
+    """Refuse multi-band files of one season that lie in different places; those without a CRS pass.
+
+    Raises:
+        ValueError: Another CRS or corner, by more than a pixel.
+    """
+    for paths in zip(*location.scenes.values()):
+        grids = {path: grid for path in paths if path.is_file() and (grid := scene_grid(path))}
+        for path, grid in grids.items():
+            first = next(iter(grids))
+            if not grid.starts_at(grids[first]):
+                raise ValueError(f"location {location.id}: {path.name} and {first.name} lie in different places")
+
+
+def read_location(
+    location: Location,
+    num_seasons: int,
+    legend: Legend,
+    size: int | None = None,
+    exact_legend: Legend | None = None,
+) -> dict[str, list[np.ndarray]]:
+    """Read all seasons of a location.
+
+    Args:
+        location: The files.
+        num_seasons: Seasons wanted in every modality.
+        legend: Codes of the label files.
+        size: Side in pixels to resample to; the files' own size for `None`.
+        exact_legend: Codes of the files of exact labels; `legend` for `None`.
+
+    Returns:
+        By modality one array a season: images `(C, H, W)` raw values (dB, DN, grey levels), `"labels"` and
+        `"exact"` `(H, W)` uint8 class ids.
+
+    Raises:
+        ValueError: Whatever is missing, unreadable, in the wrong unit or of unequal size.
+    """
+    check_location(location, num_seasons)
+    check_places(location)
+    legends = {"labels": legend, "exact": exact_legend or legend}
+    seasons = {
+        modality: [
+            read_labels(path, legends[modality], size, location.second_label_band)
+            if modality in legends
+            else read_image(path, MODALITIES[modality], size, location.bands.get(modality))
+            for path in paths
+        ]
+        for modality, paths in location.scenes.items()
+    }
+    sizes = {f"{modality} {a.shape[-2]}x{a.shape[-1]}": a.shape[-2:] for modality in seasons for a in seasons[modality]}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"location {location.id}: sizes differ ({', '.join(sizes)}); all must agree")
+    return seasons

@@ -1,0 +1,78 @@
+"""Listings of pretraining sets: SSL4EO-S12, and one's own tiles."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cromss.layouts.folders import children, id_folders, not_empty
+from cromss.layouts.location import Location
+from cromss.scene_names import id_key, read_ids, scene_time
+
+
+def list_ssl4eo(root: Path, folders: Mapping[str, str], ids_csv: Path | None = None) -> list[Location]:
+    """Locations of the SSL4EO-S12 layout `<root>/<folder>/<id>/<scene>/<band>.tif` (arXiv 2211.07044).
+
+    Ids match as numbers, so that `12` and `0000012` are one place. Scenes named in `ids_csv` are
+    those of Sentinel-2 and of the labels; Sentinel-1 scenes go to the seasons in time order.
+
+    Args:
+        root: Folder of the set.
+        folders: Modality -> its folder under `root`; labels are `<id>/<scene>/label.tif`.
+        ids_csv: Ids and scenes (see `read_ids`); every id found in any folder for `None`.
+
+    Raises:
+        ValueError: A folder is missing or empty, or ids occur twice.
+    """
+    found = {modality: id_folders(root / folder) for modality, folder in folders.items()}
+    names = {key: folder.name for ids in found.values() for key, folder in ids.items()}
+    listed = read_ids(ids_csv) if ids_csv else dict.fromkeys(sorted(names.values()), ())
+    locations = []
+    for name, wanted in listed.items():
+        key = id_key(name)
+        scenes = {modality: _season_paths(ids.get(key), modality, wanted) for modality, ids in found.items()}
+        locations.append(Location(names.get(key, name), scenes))
+    return not_empty(locations, root)
+
+
+def list_tiles(
+    root: Path,
+    patterns: Mapping[str, str],
+    roots: Mapping[str, Path] | None = None,
+    bands: tuple[str, ...] | None = None,
+) -> list[Location]:
+    """Locations of one's own multi-band tiles, `<root>/<id>/<file>`: one season.
+
+    Args:
+        root: Folder of the set.
+        patterns: Modality -> file pattern, as `{"s2": "S2*.tif"}`.
+        roots: Modality -> folder with the same ids, where its files are not under `root`.
+        bands: Order of the bands in orthophotos, see `list_nyc`.
+
+    Raises:
+        ValueError: A folder without ids, or a pattern that several files of a location match.
+    """
+    tops = {modality: (roots or {}).get(modality, root) for modality in patterns}
+    folders = {top: id_folders(top) for top in dict.fromkeys(tops.values())}
+    names = {key: folder.name for top in reversed(folders) for key, folder in folders[top].items()}
+    locations, told = [], {} if bands is None else {"ortho": bands}
+    for key, name in sorted(names.items(), key=lambda place: place[1]):
+        scenes = {m: _matching(folders[tops[m]].get(key), pattern, m) for m, pattern in patterns.items()}
+        locations.append(Location(name, scenes, told))
+    return not_empty(locations, root)
+
+
+def _season_paths(folder: Path | None, modality: str, wanted: Sequence[str]) -> tuple[Path, ...]:
+    if folder is None:
+        return ()
+    if modality == "s1" or not wanted:
+        dated = [path.name for path in children(folder) if path.is_dir() and scene_time(path.name)]
+        wanted = sorted(dated, key=scene_time)
+    return tuple(folder / scene / "label.tif" if modality == "labels" else folder / scene for scene in wanted)
+
+
+def _matching(folder: Path | None, pattern: str, modality: str) -> tuple[Path, ...]:
+    """The one file of a location that matches, if any."""
+    files = tuple(sorted(folder.glob(pattern))) if folder else ()
+    if len(files) > 1:
+        names, flag = ", ".join(file.name for file in files), f"--{modality.removesuffix('s')}_pattern"
+        raise ValueError(f"{folder}: {names} all match {pattern!r}; narrow {flag}")
+    return files

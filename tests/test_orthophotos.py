@@ -1,0 +1,82 @@
+"""Orthophotos from raw folders to scores: noisy labels, pretraining, transfer with the encoder frozen."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import REPOSITORY
+
+from cromss import synthetic
+from cromss.config import parse
+from cromss.legends import NYC_LIDAR
+from cromss.settings import FinetuneSettings, SingleModalSettings
+from cromss.training import finetune, pretrain
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SMALL = "--model_type resnet18 --crop_size 64 --batch_size 4 --num_workers 0 --epochs 1 --devices 1 --accelerator cpu"
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("nyc")
+    synthetic.write_nyc(folder / "raw", 5, 1, 72, progress=False)
+    command = "data_prepare/write_pretrain_lmdb.py --layout nyc --data_name_label noisy_labels.lmdb"
+    paths = ["--data_path", folder / "raw", "--out", folder / "lmdb"]
+    subprocess.run([sys.executable, *command.split(), *paths], check=True, cwd=REPOSITORY, capture_output=True)
+    return folder / "lmdb"
+
+
+def pretrained(stores, save_dir, arguments=""):
+    config = REPOSITORY / "train_scripts" / "configs" / "nyc.yaml"
+    words = f"--config {config} {SMALL} --data_path {stores} --save_dir {save_dir} --validation 0.4 {arguments}"
+    return pretrain(parse(SingleModalSettings, words.split()))
+
+
+@pytest.fixture(scope="module")
+def run(stores, tmp_path_factory):
+    return pretrained(stores, tmp_path_factory.mktemp("runs"), "--gt_available --cal_tr_acc --name a")
+
+
+def test_noisy_labels_are_learnt_and_exact_ones_scored(run):
+    card = torch.load(run["checkpoint"], weights_only=True)["cromss"]
+    assert (card["classes"], card["bands"]) == (list(NYC_LIDAR.classes), {"ortho": ["NIR", "R", "G", "B"]})
+    assert 0 <= run["val/oa_ortho"] <= 1
+
+
+def test_training_is_scored_against_exact_labels_where_there_are_any(stores, run, tmp_path):
+    other = pretrained(stores, tmp_path, "--cal_tr_acc --name b")
+    assert other["train/loss"] == run["train/loss"]
+    assert other["train/oa_ortho"] != run["train/oa_ortho"]
+
+
+def test_exact_labels_are_learnt_on_request(stores, run, tmp_path):
+    assert pretrained(stores, tmp_path, "--experiment gt_labels --name b")["train/loss"] != run["train/loss"]
+
+
+def test_the_encoder_goes_on_to_the_exact_classes(run, tmp_path):
+    config = REPOSITORY / "train_scripts" / "configs" / "ft_nyc.yaml"
+    words = f"--config {config} {SMALL} --n_train 0 --synthetic_tiles 4 2 --synthetic_size 72 --name a"
+    words += f" --weight_path {run['checkpoint']} --save_dir {tmp_path}"
+    result = finetune(parse(FinetuneSettings, words.split()))
+    assert 0 <= result["miou"] <= 1
+    frozen = torch.load(tmp_path / "a" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    before = torch.load(run["checkpoint"], weights_only=True)["state_dict"]
+    stem = next(name for name in frozen if name.endswith("encoder.conv1.weight"))
+    assert torch.equal(frozen[stem], before["model.networks.ortho.encoder.conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--n_classes 9", "4 classes of NYC_LIDAR, but 9 classes are wanted"),
+        ("--data_name_ortho exact_labels.lmdb", "exact_labels.lmdb"),
+        ("--data_name_label orthophotos.lmdb", "a store of ortho, where noisy or exact labels are wanted"),
+        ("--data_name_gt no.lmdb --gt_available", r"no\.lmdb"),
+        (r"--place_pattern x(\d)", "matches none of the 5 locations"),
+        ("--place_pattern (00000).", "1 location"),
+    ],
+)
+def test_what_does_not_fit_is_refused(stores, tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pretrained(stores, tmp_path, f"{arguments} --name x")
