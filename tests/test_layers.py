@@ -26,7 +26,7 @@ NO_TORCH = {
     *("sensors", "legends", "store", "layouts", "scenes", "synthetic", "panels", "config", "settings"),
     *("offset", "aligned_stores", "preparation", "downstream_sets", "normalization", "oscd"),
     *("encoder_names", "input_checks", "scene_names", "splits", "tables", "yaml_files"),
-    *("fields", "noise_rules", "legend_files"),
+    *("fields", "noise_rules", "legend_files", "mask_pairs"),
 }
 SOURCES = sorted(p for p in REPOSITORY.rglob("*.py") if not {".venv", "build"} & set(p.relative_to(REPOSITORY).parts))
 WRITING = {"layouts", "scenes", "scene_names", "oscd", "offset", "preparation", "aligned_stores"}
