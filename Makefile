@@ -7,8 +7,8 @@ BIN = .venv/bin
 demo: .venv/ready        ## pretrain and transfer on synthetic data, with a table and a picture
 	$(BIN)/python train_scripts/demo.py
 
-test: .venv/ready        ## the whole test suite
-	$(BIN)/python -m pytest
+test: .venv/ready        ## the whole test suite, a process of one thread for each core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 lint: .venv/ready        ## style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

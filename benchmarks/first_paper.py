@@ -35,7 +35,7 @@ class FirstPaper:
     save_dir: Path = Path("runs/first_paper")
     """Folder of stores and runs."""
     results: Path = Path("benchmarks/first_paper.csv")
-    """Table to write."""
+    """Table to write, of the sets and seeds asked for."""
     sets: tuple[Literal["NYC", "DFC2020", "OSCD"], ...] = ("NYC", "DFC2020", "OSCD")
     """Downstream sets."""
     seed: tuple[int, ...] = (0, 1, 2)
@@ -89,7 +89,7 @@ def pretraining(settings: FirstPaper, recipe: str, labels: str, seed: int) -> Si
         --config {CONFIGS / recipe}.yaml --experiment {labels} --gt_available --model_type resnet18
         --synthetic_locations 48 --crop_size 128 --validation 0.15 --batch_size 8 --num_workers 0
         --epochs {settings.pretrain_epochs} --seed {seed} --devices 1
-        --name {recipe}_{labels}_seed{seed} --display_interval 10 --save_interval 1000
+        --name {recipe}_{labels}_{settings.pretrain_epochs}epochs_seed{seed} --display_interval 10 --save_interval 1000
     """
     return read(SingleModalSettings, [*flags.split(), "--save_dir", str(settings.save_dir)])
 
@@ -102,7 +102,7 @@ def transfer(settings: FirstPaper, name: str, state: str, start: str, path: str,
         --config {CONFIGS}/ft_{name.lower()}.yaml --model_type resnet18 --n_train 0 --synthetic_tiles {tiles}
         --synthetic_size 128 --crop_size 96 --batch_size 8 --learning_rate 1e-3 --epochs {settings.epochs}
         --encoder_finetune_tag {STATES[state]} --seed {seed} --devices 1
-        --name {name}_{start.split()[0]}_{state}_seed{seed} --save_interval 1000
+        --name {name}_{start.split()[0]}_{settings.pretrain_epochs}epochs_{state}_seed{seed} --save_interval 1000
     """
     return read(FinetuneSettings, [*flags.split(), *head, "--weight_path", path, "--save_dir", str(settings.save_dir)])
 

@@ -1,5 +1,6 @@
 """Splits, samplers and loaders: batch order is a pure function of seed and epoch."""
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import cycle, islice
 
@@ -14,9 +15,11 @@ from cromss.datasets import Draw, SeasonStacks, collate
 def hold_out(places: Sequence[Hashable], share: float, seed: int) -> tuple[list[int], list[int]]:
     """Split locations into training and validation by place, at least one place in each.
 
+    Places are drawn one after the other; one is held out where that brings the number of locations nearer to the share.
+
     Args:
         places: Place of each location; locations of one place stay together.
-        share: Share of the places to hold out.
+        share: Share of the locations to hold out.
         seed: Seed of the draw.
 
     Returns:
@@ -25,11 +28,19 @@ def hold_out(places: Sequence[Hashable], share: float, seed: int) -> tuple[list[
     Raises:
         ValueError: Fewer than two places.
     """
-    distinct = list(dict.fromkeys(places))
-    if len(distinct) < 2:
-        raise ValueError(f"{len(distinct)} location(s) cannot be split into training and validation")
-    order = np.random.default_rng([seed, len(distinct)]).permutation(len(distinct)).tolist()
-    held = {distinct[i] for i in order[: min(max(1, round(share * len(distinct))), len(distinct) - 1)]}
+    sizes = Counter(places)
+    if len(sizes) < 2:
+        raise ValueError(
+            f"{len(sizes)} place(s) of {len(places)} locations cannot be split into training and validation"
+        )
+    distinct = list(sizes)
+    order = [distinct[i] for i in np.random.default_rng([seed, len(distinct)]).permutation(len(distinct))]
+    wanted, size, held = max(1, round(share * len(places))), 0, set()
+    for place in order:
+        if len(held) + 1 < len(order) and abs(size + sizes[place] - wanted) < abs(size - wanted):
+            held.add(place)
+            size += sizes[place]
+    held = held or {min(order, key=sizes.__getitem__)}
     positions = range(len(places))
     return [i for i in positions if places[i] not in held], [i for i in positions if places[i] in held]
 

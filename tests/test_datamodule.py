@@ -57,3 +57,22 @@ def test_tiles_of_a_place_are_held_out_together():
     assert sorted(train + val) == list(range(20))
     assert len(val) == 4
     assert {places[i] for i in val}.isdisjoint({places[i] for i in train})
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    ("sizes", "share", "held"),
+    [
+        ((90, 10), 0.1, (10,)),
+        ((50, 50), 0.01, (50,)),
+        ((60, 30, 10), 0.01, (10,)),
+        ((3, 3, 3, 3), 0.5, (3, 3)),
+        ((2, 98), 0.9, (2, 98)),
+    ],
+)
+def test_held_out_places_are_chosen_by_their_locations(sizes, share, held, seed):
+    places = [place for place, size in enumerate(sizes) for _ in range(size)]
+    _, val = hold_out(places, share, seed)
+    found = [places.count(place) for place in dict.fromkeys(places[i] for i in val)]
+    assert set(found) <= set(held)
+    assert 0 < len(found) < len(sizes)

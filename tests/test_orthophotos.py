@@ -2,15 +2,17 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from conftest import REPOSITORY
 
 from cromss import synthetic
-from cromss.config import parse
+from cromss.config import read
 from cromss.legends import NYC_LIDAR
 from cromss.settings import FinetuneSettings, SingleModalSettings
+from cromss.store import LmdbReader, LmdbWriter
 from cromss.training import finetune, pretrain
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -30,7 +32,7 @@ def stores(tmp_path_factory):
 def pretrained(stores, save_dir, arguments=""):
     config = REPOSITORY / "train_scripts" / "configs" / "nyc.yaml"
     words = f"--config {config} {SMALL} --data_path {stores} --save_dir {save_dir} --validation 0.4 {arguments}"
-    return pretrain(parse(SingleModalSettings, words.split()))
+    return pretrain(read(SingleModalSettings, words.split()))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,7 @@ def test_the_encoder_goes_on_to_the_exact_classes(run, tmp_path):
     config = REPOSITORY / "train_scripts" / "configs" / "ft_nyc.yaml"
     words = f"--config {config} {SMALL} --n_train 0 --synthetic_tiles 4 2 --synthetic_size 72 --name a"
     words += f" --weight_path {run['checkpoint']} --save_dir {tmp_path}"
-    result = finetune(parse(FinetuneSettings, words.split()))
+    result = finetune(read(FinetuneSettings, words.split()))
     assert 0 <= result["miou"] <= 1
     frozen = torch.load(tmp_path / "a" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     before = torch.load(run["checkpoint"], weights_only=True)["state_dict"]
@@ -69,14 +71,35 @@ def test_the_encoder_goes_on_to_the_exact_classes(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--n_classes 9", "4 classes of NYC_LIDAR, but 9 classes are wanted"),
+        ("--n_classes 9", r"--n_classes 9: .*noisy_labels\.lmdb.*4 classes of NYC_LIDAR, but 9 classes are wanted"),
+        ("--n_channels 9", "--n_channels 9: must be left out"),
+        ("--init_s2 a.ckpt", r"--init_s2 a\.ckpt: must be left out"),
         ("--data_name_ortho exact_labels.lmdb", "exact_labels.lmdb"),
         ("--data_name_label orthophotos.lmdb", "a store of ortho, where noisy or exact labels are wanted"),
         ("--data_name_gt no.lmdb --gt_available", r"no\.lmdb"),
         (r"--place_pattern x(\d)", "matches none of the 5 locations"),
-        ("--place_pattern (00000).", "1 location"),
+        (r"--place_pattern x\d", "a pattern with a group"),
+        ("--place_pattern x(", "no regular expression"),
+        ("--place_pattern (00000).", r"1 place\(s\) of 5 locations"),
     ],
 )
 def test_what_does_not_fit_is_refused(stores, tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         pretrained(stores, tmp_path, f"{arguments} --name x")
+
+
+def test_exact_labels_of_classes_in_another_order_are_refused(stores, tmp_path):
+    store = LmdbReader(stores / "exact_labels.lmdb")
+    turned = replace(store.meta, classes=store.meta.classes[::-1], legend="own")
+    for name in ("orthophotos.lmdb", "noisy_labels.lmdb"):
+        (tmp_path / name).symlink_to(stores / name)
+    with LmdbWriter(tmp_path / "exact_labels.lmdb", turned) as writer:
+        for index, name in enumerate(store.location_ids()):
+            writer.write(name, [store.read(index, 0)])
+        writer.finish()
+    with pytest.raises(ValueError, match=r"exact_labels\.lmdb has the classes roads, buildings"):
+        pretrained(tmp_path, tmp_path / "runs", "--gt_available --name x")
+
+
+def test_an_optional_group_that_matches_nothing_makes_no_common_place(stores, tmp_path):
+    assert pretrained(stores, tmp_path, r"--place_pattern (?:(000003)|.*) --name x")["val/loss"] > 0

@@ -42,12 +42,11 @@ class PretrainData:
     gt_available: bool = False
     """Score against exact labels while training on noisy ones."""
     validation: Annotated[float, tyro.conf.arg(aliases=["-v"])] = 0.01
-    """Share of the locations held out for validation; at least one location."""
+    """Share of the locations held out for validation; at least one place."""
     test_season: int = -1
     """Season of the validation images; -1 takes every season in turn."""
     place_pattern: str = ""
-    """Pattern (regular expression) of location ids whose first group names the place; locations of one place are
-    held out together. If empty, tiles of one city or of one <lon>_<lat> are one place."""
+    """Regular expression of location ids; its first group names the place, and places are held out whole."""
     crop_size: int = 256
     """Side of the training crops, in pixels."""
     rotate_share: float = 0.2
@@ -245,4 +244,6 @@ class SingleModalSettings(PretrainSettings):
             start = getattr(self.model, f"init_{modality}")
             unused = modality != self.input_type and start != "random"
             require(not unused, f"init_{modality}", start, f"left out with --input_type {self.input_type}")
+        optical, wanted = self.input_type != "ortho", "left out with --input_type ortho: it is for Sentinel-2"
+        require(optical or self.data.n_channels == 13, "n_channels", self.data.n_channels, wanted)
         super().__post_init__()

@@ -1,7 +1,7 @@
 """Pretraining on noisy labels, from settings to metrics."""
 
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,17 @@ from cromss.callbacks import CheckpointCard, PanelWriter, Plateau
 from cromss.config import to_flat
 from cromss.datamodule import StacksData, hold_out
 from cromss.datasets import SeasonStacks
+from cromss.legend_files import stored_legend
 from cromss.legends import LEGENDS, NOL, Legend
 from cromss.models import build_pretrainer
+from cromss.models.fusion import Pretrainer
 from cromss.objective import CrossModalObjective
 from cromss.optimisers import schedule, staged_optimiser
 from cromss.sensors import QUANTISED
 from cromss.settings import PretrainSettings
 from cromss.settings.pretraining import PretrainOptimisation
 from cromss.splits import place_of
-from cromss.store import LmdbReader, PublishedReader, StoreMeta, open_store
+from cromss.store import LmdbReader, PublishedReader, open_store
 from cromss.tasks import PretrainTask
 from cromss.training.common import (
     band_names,
@@ -53,6 +55,7 @@ def pretraining_data(settings: PretrainSettings) -> StacksData:
     learned = names.data_name_gt if names.experiment == "gt_labels" else names.data_name_label
     labels = _open_masks(home / learned, names.n_classes)
     exact = _open_masks(home / names.data_name_gt, names.n_classes) if names.gt_available else None
+    _refuse_other_classes(labels, exact)
     build = partial(
         SeasonStacks,
         images,
@@ -77,26 +80,33 @@ def pretraining_data(settings: PretrainSettings) -> StacksData:
     )
 
 
-def pretraining_network(settings: PretrainSettings) -> nn.Module:
+def pretraining_network(settings: PretrainSettings) -> Pretrainer:
     """The network, its encoders started as told."""
     bands, model = pretraining_bands(settings), settings.model
     starts = {modality: getattr(model, f"init_{modality}") for modality in bands}
     if model.pre_train:
         starts = {modality: "imagenet" if start == "random" else start for modality, start in starts.items()}
-    network = build_pretrainer(
+    downloaded = {modality: start for modality, start in starts.items() if start == "imagenet"}
+    network = blank_network(settings, downloaded)
+    for modality, names in bands.items():
+        origin = load_weights(network.encoders[modality], starts[modality], modality, names)
+        print(f"{modality} encoder starts from {origin}")
+    return network
+
+
+def blank_network(settings: PretrainSettings, encoder_weights: Mapping[str, str] | None = None) -> Pretrainer:
+    """The network with random weights, but for encoders named with weights to download."""
+    bands, model = pretraining_bands(settings), settings.model
+    return build_pretrainer(
         settings.cross.fusion_type,
         model.model_type,
         {modality: len(names) for modality, names in bands.items()},
         settings.data.n_classes,
         common_branch=settings.cross.use_common_feature,
-        encoder_weights={modality: start for modality, start in starts.items() if start == "imagenet"},
+        encoder_weights=encoder_weights or {},
         vit=vit_options(model, settings.data.crop_size),
         wavelengths=wavelengths(model, bands),
     )
-    for modality, names in bands.items():
-        origin = load_weights(network.encoders[modality], starts[modality], modality, names)
-        print(f"{modality} encoder starts from {origin}")
-    return network
 
 
 def pretraining_task(settings: PretrainSettings, network: nn.Module, legend: Legend) -> PretrainTask:
@@ -156,8 +166,19 @@ def _open_masks(path: Path, num_classes: int) -> LmdbReader | PublishedReader:
     store = open_store(path)
     if store.meta.modality not in ("labels", "exact"):
         raise ValueError(f"{path}: a store of {store.meta.modality}, where noisy or exact labels are wanted")
-    refuse_other_legend(store, num_classes)
+    try:
+        refuse_other_legend(store, num_classes)
+    except ValueError as error:
+        raise ValueError(f"--n_classes {num_classes}: {path}: {error}") from None
     return store
+
+
+def _refuse_other_classes(labels: LmdbReader | PublishedReader, exact: LmdbReader | PublishedReader | None) -> None:
+    """Raise ValueError where the ids of noisy and of exact labels mean other classes."""
+    told = [legend.classes for store in (labels, exact) if store and (legend := stored_legend(store.meta))]
+    if len(set(told)) > 1:
+        learned, scored = (", ".join(classes) for classes in told)
+        raise ValueError(f"--gt_available: {exact.path} has the classes {scored}; those of {labels.path} are {learned}")
 
 
 def _places(labels: LmdbReader | PublishedReader, pattern: str) -> Sequence[Hashable]:
@@ -168,13 +189,13 @@ def _places(labels: LmdbReader | PublishedReader, pattern: str) -> Sequence[Hash
     named = [re.fullmatch(pattern, name) if pattern else None for name in ids]
     if pattern and not any(named):
         raise ValueError(f"--place_pattern {pattern}: matches none of the {len(ids)} locations, such as {ids[0]!r}")
-    return [match[1] if match else place_of(name) for name, match in zip(ids, named)]
+    return [match[1] if match and match[1] else place_of(name) for name, match in zip(ids, named)]
 
 
 def _pretrain(settings: PretrainSettings, folder: RunFolder) -> dict[str, Any]:
     network = pretraining_network(settings)
     data = pretraining_data(settings)
-    legend = _legend_of(data.train.labels.meta, settings.data.n_classes)
+    legend = legend_of(data.train.labels, settings.data.n_classes)
     task = pretraining_task(settings, network, legend)
     checkpoint = folder.open(settings)
     optimisation = settings.optimisation
@@ -192,15 +213,12 @@ def _pretrain(settings: PretrainSettings, folder: RunFolder) -> dict[str, Any]:
     return metrics | {"checkpoint": str(folder.last)}
 
 
-def _legend_of(meta: StoreMeta, num_classes: int) -> Legend:
-    """Classes and colours of a label store; those of a known legend where it does not tell."""
-    if meta.classes:
-        return Legend(meta.legend, meta.classes, meta.colours, {i: i for i in range(num_classes)})
-    for legend in (NOL, *LEGENDS.values()):
-        if legend.num_classes == num_classes:
-            return legend
+def legend_of(labels: LmdbReader | PublishedReader, num_classes: int) -> Legend:
+    """Classes and colours of a label store; where it tells none, of the first legend with as many classes."""
+    fitting = (legend for legend in (NOL, *LEGENDS.values()) if legend.num_classes == num_classes)
     names = tuple(f"class {i}" for i in range(num_classes))
-    return Legend("numbered", names, ("808080",) * num_classes, {i: i for i in range(num_classes)})
+    numbered = Legend("numbered", names, ("808080",) * num_classes, {i: i for i in range(num_classes)})
+    return stored_legend(labels.meta) or next(fitting, numbered)
 
 
 def _pretrain_card(settings: PretrainSettings, legend: Legend) -> dict[str, Any]:
