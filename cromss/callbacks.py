@@ -5,7 +5,6 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +171,7 @@ class PanelWriter(L.Callback):
     def _draw(self, task: PretrainTask, batch: dict[str, Any]) -> np.ndarray:
         ready = task.eval_transform(batch)
         logits = task.model(**ready["images"])
-        trust = replace(task.objective, selection=True).select(logits, ready["labels"], task.current_epoch)
+        trust = task.objective.select(logits, ready["labels"], task.current_epoch)
         rows = []
         for i in range(min(self.num_rows, len(ready["labels"]))):
             row = {_TITLES[m]: picture(_array(x[i]), m, task.bands[m]) for m, x in ready["images"].items()}

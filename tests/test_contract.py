@@ -18,6 +18,7 @@ from cromss.normalization import NORMALIZATIONS
 from cromss.optimisers import schedule
 from cromss.sensors import MODALITIES
 from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSettings
+from cromss.settings.analysis import AnalysisSettings
 from cromss.settings.bench import BenchSettings, list_cells
 from cromss.tables import read_published
 from cromss.training.downstream import downstream_bands
@@ -27,6 +28,7 @@ TRAINING = {
     "train_pretrain.py": SingleModalSettings,
     "finetune.py": FinetuneSettings,
     "bench.py": BenchSettings,
+    "analyse_layers.py": AnalysisSettings,
 }
 SINGLE_MODAL = {"nyc.yaml": ("ortho", 4, "resnet18", 288), "s2dw.yaml": ("s2", 9, "resnet50", 256)}
 CONFIGS = REPOSITORY / "train_scripts" / "configs"
@@ -287,8 +289,9 @@ DATA_SCRIPTS = (
     *("write_pretrain_lmdb", "write_downstream_lmdb", "write_oscd_lmdb", "write_oscd_pretrain_lmdb"),
     *("inspect_lmdb", "make_noisy_labels", "label_quality"),
 )
+TRAIN_SCRIPTS = ("train_pretrain_mm", "train_pretrain", "finetune", "bench", "analyse_layers")
 PYTHON_SCRIPTS = [
-    *(f"train_scripts/{name}.py" for name in ("train_pretrain_mm", "train_pretrain", "finetune", "bench", "analyse_layers")),
+    *(f"train_scripts/{name}.py" for name in TRAIN_SCRIPTS),
     *(f"data_prepare/{name}.py" for name in DATA_SCRIPTS),
     *(f"benchmarks/{name}.py" for name in ("oscd", "transfer_scripts", "first_paper")),
 ]
@@ -301,5 +304,6 @@ def test_help_is_instant(script):
     probe += f"try: runpy.run_path('{script}', run_name='__main__')\nexcept SystemExit: pass\n"
     probe += "assert 'torch' not in sys.modules and 'lightning' not in sys.modules"
     result = subprocess.run([sys.executable, "-c", probe], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert ("runtime options" in result.stdout) == (script.startswith("train_scripts") and "bench" not in script)
+    trains = script in {f"train_scripts/{name}.py" for name in TRAIN_SCRIPTS[:3]}
+    assert ("runtime options" in result.stdout) == trains
     assert "--config" in result.stdout

@@ -119,23 +119,26 @@ def signed(correlation: float) -> str:
 
 
 def verdict(scores: Sequence[LayerScore]) -> list[str]:
-    """What was found beside what the paper found (arXiv 2402.16164), sentence by sentence.
+    """The two findings of the paper (arXiv 2402.16164), and whether they are seen here.
 
-    It found the encoder nearly unharmed (here: its Fisher ratio within a tenth), the decoder harmed more, and the
-    harm growing towards the output (here: rank correlation over 0.3).
+    It found the encoder nearly unharmed (here: its Fisher ratio within a tenth), and harm that grows towards the
+    output (here: from part to part; from layer to layer with a rank correlation over 0.3).
     """
-    parts = {part.part: part for part in part_scores(scores)}
-    encoder, decoder = (parts[part].loss if part in parts else math.nan for part in PARTS[:2])
-    growth = fisher_growth(scores)
-    if math.isnan(encoder + decoder + growth):
+    parts, growth = part_scores(scores), fisher_growth(scores)
+    losses = [part.loss for part in parts]
+    if len(parts) < 2 or math.isnan(sum(losses) + growth):
         return ["The Fisher ratios are undefined in too many layers to say anything."]
-    alike = abs(encoder) < 0.1 and decoder > max(encoder, 0) and growth > 0.3
+    grows = losses == sorted(losses) and losses[-1] > max(losses[0], 0)
+    changed = ", ".join(f"the {part.part} {lost(part.loss)}" for part in parts)
     return [
-        f"The encoder {lost(encoder)} of its Fisher ratio (the paper: nearly unharmed).",
-        f"The decoder {lost(decoder)} (the paper: harmed more).",
-        f"The rank correlation of the loss with depth is {growth:+.2f} (the paper: harm grows towards the output).",
-        f"Together this is {'what' if alike else 'NOT what'} the paper found.",
+        f"Encoder nearly unharmed: {_yes(abs(losses[0]) < 0.1)}, it {lost(losses[0])} of its Fisher ratio.",
+        f"Harm that grows towards the output, part by part: {_yes(grows)}, {changed}.",
+        f"The same layer by layer: {_yes(growth > 0.3)}, the loss has a rank correlation of {growth:+.2f} with depth.",
     ]
+
+
+def _yes(seen: bool) -> str:
+    return "yes, as in the paper" if seen else "no, unlike the paper"
 
 
 def _of_part(part: str, scores: Sequence[LayerScore]) -> PartScore:

@@ -46,7 +46,7 @@ class PretrainData:
     test_season: int = -1
     """Season of the validation images; -1 takes every season in turn."""
     place_pattern: str = ""
-    """Regular expression of location ids; its first group names the place, and places are held out whole."""
+    """Regular expression of a whole location id, its first group the place, as (.*)-\\d+; places are held out whole."""
     crop_size: int = 256
     """Side of the training crops, in pixels."""
     rotate_share: float = 0.2

@@ -22,7 +22,7 @@ from cromss.objective import CrossModalObjective
 from cromss.optimisers import schedule, staged_optimiser
 from cromss.sensors import QUANTISED
 from cromss.settings import PretrainSettings
-from cromss.settings.pretraining import PretrainOptimisation
+from cromss.settings.pretraining import PretrainData, PretrainOptimisation
 from cromss.splits import place_of
 from cromss.store import LmdbReader, PublishedReader, open_store
 from cromss.tasks import PretrainTask
@@ -55,6 +55,7 @@ def pretraining_data(settings: PretrainSettings) -> StacksData:
     learned = names.data_name_gt if names.experiment == "gt_labels" else names.data_name_label
     labels = _open_masks(home / learned, names.n_classes)
     exact = _open_masks(home / names.data_name_gt, names.n_classes) if names.gt_available else None
+    _refuse_other_role(names, labels)
     _refuse_other_classes(labels, exact)
     build = partial(
         SeasonStacks,
@@ -173,6 +174,15 @@ def _open_masks(path: Path, num_classes: int) -> LmdbReader | PublishedReader:
     return store
 
 
+def _refuse_other_role(names: PretrainData, labels: LmdbReader | PublishedReader) -> None:
+    """Raise ValueError where exact labels would be learned as noisy ones, or noisy ones scored against as exact."""
+    noisy, exact = names.data_name_label, names.data_name_gt
+    if names.experiment == "ns_labels" and labels.meta.modality == "exact":
+        raise ValueError(f"--data_name_label {noisy}: holds exact labels; to learn them: --experiment gt_labels")
+    if names.gt_available and noisy == exact:
+        raise ValueError(f"--data_name_gt {exact}: the same store as --data_name_label; --gt_available wants another")
+
+
 def _refuse_other_classes(labels: LmdbReader | PublishedReader, exact: LmdbReader | PublishedReader | None) -> None:
     """Raise ValueError where the ids of noisy and of exact labels mean other classes."""
     told = [legend.classes for store in (labels, exact) if store and (legend := stored_legend(store.meta))]
@@ -188,7 +198,7 @@ def _places(labels: LmdbReader | PublishedReader, pattern: str) -> Sequence[Hash
     ids = labels.location_ids()
     named = [re.fullmatch(pattern, name) if pattern else None for name in ids]
     if pattern and not any(named):
-        raise ValueError(f"--place_pattern {pattern}: matches none of the {len(ids)} locations, such as {ids[0]!r}")
+        raise ValueError(f"--place_pattern {pattern}: matches none of {len(ids)} whole ids, such as {ids[0]!r}")
     return [match[1] if match and match[1] else place_of(name) for name, match in zip(ids, named)]
 
 
