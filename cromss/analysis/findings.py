@@ -121,7 +121,7 @@ def signed(correlation: float) -> str:
 def verdict(scores: Sequence[LayerScore]) -> list[str]:
     """The two findings of the paper (arXiv 2402.16164), and whether they are seen here.
 
-    It found the encoder nearly unharmed (here: its Fisher ratio within a tenth), and harm that grows towards the
+    It found the encoder nearly unharmed (here: it loses less than a tenth of its Fisher ratio), and harm that grows towards the
     output (here: from part to part; from layer to layer with a rank correlation over 0.3).
     """
     parts, growth = part_scores(scores), fisher_growth(scores)
@@ -131,7 +131,7 @@ def verdict(scores: Sequence[LayerScore]) -> list[str]:
     grows = losses == sorted(losses) and losses[-1] > max(losses[0], 0)
     changed = ", ".join(f"the {part.part} {lost(part.loss)}" for part in parts)
     return [
-        f"Encoder nearly unharmed: {_yes(abs(losses[0]) < 0.1)}, it {lost(losses[0])} of its Fisher ratio.",
+        f"Encoder nearly unharmed: {_yes(losses[0] < 0.1)}, it {lost(losses[0])} of its Fisher ratio.",
         f"Harm that grows towards the output, part by part: {_yes(grows)}, {changed}.",
         f"The same layer by layer: {_yes(growth > 0.3)}, the loss has a rank correlation of {growth:+.2f} with depth.",
     ]
