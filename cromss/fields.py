@@ -139,12 +139,12 @@ def _filtered(rng: np.random.Generator, response: np.ndarray, shape: Shape) -> n
     return np.fft.irfft2(np.fft.rfft2(white) * response, s=shape).astype(np.float32)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def _gaussian_response(shape: Shape, scale: float) -> np.ndarray:
     return _unit_energy(np.exp(-2 * (np.pi * scale * _frequency(shape)) ** 2), shape)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def _matern_response(shape: Shape, scale: float) -> np.ndarray:
     return _unit_energy(1 / (1 + (2 * np.pi * scale * _frequency(shape)) ** 2), shape)
 

@@ -45,10 +45,12 @@ class Legend:
             uint8 class ids, the shape of `raw`.
 
         Raises:
-            ValueError: `raw` is not integral, or holds codes outside the legend.
+            ValueError: `raw` is not integral, holds NaN, or codes outside the legend.
         """
         raw = np.asarray(raw)
         if not np.issubdtype(raw.dtype, np.integer):
+            if np.isnan(raw).any():
+                raise ValueError(f"{where or 'labels'}: NaN where codes are wanted")
             if not np.array_equal(raw, np.round(raw)):
                 raise ValueError(f"{where or 'labels'}: label codes must be whole numbers, got {raw.dtype}")
             raw = raw.astype(np.int64)

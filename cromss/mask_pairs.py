@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cromss.legend_files import read_legend
+from cromss.legend_files import read_legend, stored_legend
 from cromss.legends import LEGENDS, Legend
 from cromss.scenes import read_labels, scene_grid
 from cromss.store import LmdbReader, PublishedReader, StoreMeta, open_store
@@ -136,7 +136,7 @@ def _open_store(path: Path, codes: str | None, side: str) -> Masks:
 def _store_legend(meta: StoreMeta, path: Path, codes: str | None, side: str) -> Legend:
     """Classes that a store names; those of the flag where it names none."""
     told = read_legend(codes, f"{side}_codes") if codes else None
-    own = Legend(meta.legend, meta.classes, meta.colours, {}) if meta.classes else LEGENDS.get(meta.legend)
+    own = stored_legend(meta)
     if own and told and own.classes != told.classes:
         raise ValueError(f"--{side}_codes {codes}: {path} names its classes itself ({', '.join(own.classes)})")
     if not (own or told):

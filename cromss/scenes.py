@@ -16,7 +16,7 @@ from rasterio.transform import array_bounds
 from rasterio.warp import reproject
 
 from cromss.input_checks import check_values
-from cromss.legends import Legend
+from cromss.legends import IGNORE_INDEX, Legend
 from cromss.sensors import MODALITIES, ORTHO, Modality, canonical_band
 
 MAX_VALUES = 1 << 28
@@ -100,7 +100,7 @@ def check_bands(source: Path, modality: Modality, bands: Sequence[str] | None = 
 
 
 def read_labels(source: Path, legend: Legend, size: int | None = None, second_band: bool = False) -> np.ndarray:
-    """One label file as `(H, W)` uint8 class ids (255 ignored), nearest where `size` differs.
+    """One label file as `(H, W)` uint8 class ids, nearest where `size` differs; 255 for ignored codes and NaN nodata.
 
     Args:
         source: The file.
@@ -109,11 +109,14 @@ def read_labels(source: Path, legend: Legend, size: int | None = None, second_ba
         second_band: The file may have several bands; the second is the label then.
 
     Raises:
-        ValueError: The file is missing, unreadable, of several bands, or has codes outside the legend.
+        ValueError: The file is missing, unreadable, of several bands, or has codes outside the legend, or NaN that
+            is not its nodata value.
     """
     with _opened(source, () if second_band else ("label",)) as dataset:
         shape = dataset.shape if size is None else (size, size)
         raw = dataset.read(min(dataset.count, 2), out_shape=shape, resampling=Resampling.nearest)
+        if dataset.nodata is not None and np.isnan(dataset.nodata):
+            raw = np.nan_to_num(raw, nan=IGNORE_INDEX)
     return legend.to_class_ids(raw, where=str(source))
 
 

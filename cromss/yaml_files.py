@@ -1,5 +1,6 @@
 """Plain YAML files, read safely; one line for whatever is wrong."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,17 +8,17 @@ import yaml
 
 
 def read_yaml(path: Path, flag: str) -> Any:
-    """Plain content of a YAML file; no key may be given twice.
+    """Plain content of a YAML file; no key may be given twice, and no number is octal.
 
     Args:
         path: The file.
         flag: The flag that names it.
 
     Raises:
-        ValueError: Not readable, not plain YAML, or a key given twice, in one line.
+        ValueError: Not readable, not plain YAML, a key given twice, or an integer with a leading zero, in one line.
     """
     try:
-        return _UniqueKeys(path.read_text()).get_single_data()
+        return _PlainLoader(path.read_text()).get_single_data()
     except OSError as error:
         raise ValueError(f"--{flag} {path}: {error.strerror}") from None
     except yaml.MarkedYAMLError as error:
@@ -27,8 +28,8 @@ def read_yaml(path: Path, flag: str) -> Any:
         raise ValueError(f"--{flag} {path}: not plain YAML ({' '.join(str(error).split())[:120]})") from None
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """Safe loader that refuses a key given twice, of which others keep the last."""
+class _PlainLoader(yaml.SafeLoader):
+    """Safe loader that refuses what is easily misread: a key given twice, and `011`, which YAML 1.1 takes for 9."""
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         node, seen = super().compose_mapping_node(anchor), []
@@ -37,3 +38,12 @@ class _UniqueKeys(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(problem=f"{key.value!r} is given twice", problem_mark=key.start_mark)
             seen.append(key.value)
         return node
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if re.fullmatch("[-+]?0[0-7_]+", node.value):
+            problem = f"{node.value} would be octal; leave the leading zero out, or quote it if it is text"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return super().construct_yaml_int(node)
+
+
+_PlainLoader.add_constructor("tag:yaml.org,2002:int", _PlainLoader.construct_yaml_int)

@@ -16,7 +16,8 @@ import numpy as np
 import tyro
 
 from cromss.config import run
-from cromss.legends import LEGENDS, NOL, OSCD, Legend
+from cromss.legend_files import stored_legend
+from cromss.legends import NOL, OSCD
 from cromss.sensors import MODALITIES
 from cromss.store import LmdbReader, PublishedReader, open_store
 
@@ -142,18 +143,10 @@ def class_shares(store: Store, records: Sequence[tuple[int, int]]) -> dict[str, 
     counts = np.zeros(256, np.int64)
     for index, season in records:
         counts += np.bincount(np.asarray(store.read(index, season)).ravel(), minlength=256)
-    legend = legend_of(store)
+    legend = stored_legend(store.meta) or NOL
     named = dict(zip(legend.classes, counts.tolist()))
     named |= {"ignored": int(counts[255]), "unknown": int(counts[legend.num_classes : 255].sum())}
     return {name: count / int(counts.sum()) for name, count in named.items()}
-
-
-def legend_of(store: Store) -> Legend:
-    """The classes that a label store describes, else those of the legend it names; NoL for published stores."""
-    meta = store.meta
-    if meta.classes:
-        return Legend(meta.legend, meta.classes, meta.colours, {i: i for i in range(len(meta.classes))})
-    return LEGENDS.get(meta.legend, NOL)
 
 
 def num_dates(store: Store) -> int:
@@ -222,7 +215,7 @@ def displayable(store: Store, index: int, season: int = 0) -> np.ndarray:
     """A season of a location as a picture: RGB, VV in grey, or classes in legend colours."""
     values = np.asarray(store.read(index, season))
     if store.meta.modality not in MODALITIES:
-        return legend_of(store).palette()[values]
+        return (stored_legend(store.meta) or NOL).palette()[values]
     picture = values[list(_SHOWN_BANDS[store.meta.modality])].astype(np.float64)
     low, high = np.percentile(picture, [2, 98])
     picture = np.clip((picture - low) / max(high - low, 1e-6), 0, 1)

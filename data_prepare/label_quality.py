@@ -22,7 +22,6 @@ from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 from tqdm import tqdm
 
@@ -52,9 +51,9 @@ class Comparison:
     exact_codes: str | None = None
     """Legend of the exact masks' codes; it must have the same classes."""
     noisy_pattern: str = "*.tif"
-    """Noisy files in the folder; what the wildcards match, as in */noisy.tif, is the id that pairs them."""
+    """Noisy files in the folder; what each * matches, as in */noisy.tif, is the id that pairs them."""
     exact_pattern: str = "*.tif"
-    """Exact files in the folder."""
+    """Exact files in the folder; * is the only wildcard in both."""
     pixel_size: float | None = None
     """Side of a pixel in metres, to tell distances in metres too."""
     max_distance: int = 32
@@ -176,6 +175,8 @@ def write_text(settings: Comparison, pairs: Pairs, result: Result) -> str:
 
 def draw_pictures(settings: Comparison, pairs: Pairs, result: Result) -> None:
     """The heat map, the curves and the worst masks."""
+    from matplotlib.image import imsave
+
     from cromss import quality_figures as figures
 
     examples = []
@@ -189,7 +190,7 @@ def draw_pictures(settings: Comparison, pairs: Pairs, result: Result) -> None:
         "worst": figures.worst_picture(examples, pairs.legend),
     }
     for name, picture in pictures.items():
-        Image.fromarray(picture).save(settings.out / f"{name}.png")
+        imsave(settings.out / f"{name}.png", picture)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,6 @@ from cromss.legend_files import class_id_legend, read_legend, write_legend
 from cromss.legends import IGNORE_INDEX, Legend
 from cromss.noise_rules import Rule, apply_rules, read_rules
 from cromss.scenes import read_labels
-from cromss.yaml_files import read_yaml
 
 RECORD, LEGEND, SKIPPED, PICTURE = "noisy_labels.json", "legend.yaml", "skipped.csv", "masks.png"
 """Files beside the masks: the settings that they depend on, their legend, what was left out, a picture of a few."""
@@ -78,31 +77,37 @@ class Job:
     source: Path
     target: Path
 
+    @property
+    def mark(self) -> dict[str, str]:
+        """Tag by which a mask tells its source, the checksum of that file."""
+        return {"SOURCE_SHA256": hashlib.sha256(self.source.read_bytes()).hexdigest()}
+
 
 def main(settings: NoisyLabels) -> None:
-    """List, check, make, report; masks that are there are kept."""
+    """List, check, make, report; masks that are there are kept, if of the same maps."""
     check_settings(settings)
     legend, rules = read_legend(str(settings.rules), "rules"), read_rules(settings.rules)
-    jobs, record = list_jobs(settings), describe(settings, rules)
+    jobs, record = list_jobs(settings), describe(settings, legend, rules)
     check_record(settings.out, record, jobs)
-    num_kept = sum(job.target.exists() for job in jobs)
-    print(f"{len(jobs)} maps, {num_kept} masks there already; first: {jobs[0].source} -> {jobs[0].target}")
+    kept, missing = ([job for job in jobs if job.target.exists() is there] for there in (True, False))
+    print(f"{len(jobs)} maps, {len(kept)} masks there already; first: {jobs[0].source} -> {jobs[0].target}")
     print(f"classes: {', '.join(legend.classes)}; rules: {', '.join(rule.name for rule in rules) or 'codes only'}")
     if settings.dry_run:
         return
-    settings.out.mkdir(parents=True, exist_ok=True)
-    replace_text(settings.out / RECORD, json.dumps(record, indent=1) + "\n")
-    write_legend(settings.out / LEGEND, class_id_legend(legend))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        known = count_kept(kept, class_id_legend(legend), settings.workers)
+        settings.out.mkdir(parents=True, exist_ok=True)
+        replace_text(settings.out / RECORD, json.dumps(record, indent=1) + "\n")
+        write_legend(settings.out / LEGEND, legend)
         make = partial(make_mask, legend=legend, rules=rules, seed=settings.seed)
-        counts, skipped = make_masks(jobs, make, settings.on_error, settings.workers)
+        counts, skipped = make_masks(missing, make, settings.on_error, settings.workers)
         write_skipped(settings.out / SKIPPED, skipped)
         made = [job for job in jobs if job.name not in skipped]
         if not made:
             raise ValueError(f"{settings.out / SKIPPED}: all {len(jobs)} maps were skipped, no mask is left")
         draw_masks(made, legend, bool(rules), settings.out / PICTURE)
-    print(report(settings.out, legend, counts, skipped, len(made)))
+    print(report(settings.out, legend, known + counts, skipped, len(made)))
 
 
 def check_settings(settings: NoisyLabels) -> None:
@@ -151,9 +156,14 @@ def list_jobs(settings: NoisyLabels) -> list[Job]:
     return [Job(name.as_posix(), settings.data_path / name, target) for target, name in targets.items()]
 
 
-def describe(settings: NoisyLabels, rules: Sequence[Rule]) -> dict:
-    """All that masks depend on, as plain values; a matrix in a file of its own included."""
-    content = read_yaml(settings.rules, "rules") | {"rules": [{rule.name: dict(rule.arguments)} for rule in rules]}
+def describe(settings: NoisyLabels, legend: Legend, rules: Sequence[Rule]) -> dict:
+    """All that masks depend on but the maps, as plain values; a matrix in a file of its own included."""
+    content = {
+        "classes": list(zip(legend.classes, legend.colours)),
+        "codes": sorted(legend.codes.items()),
+        "ignored": sorted(legend.ignored),
+        "rules": [{rule.name: dict(rule.arguments)} for rule in rules],
+    }
     return json.loads(json.dumps({"seed": settings.seed, "pattern": settings.pattern, "rules": content}))
 
 
@@ -177,6 +187,22 @@ def check_record(out: Path, record: dict, jobs: Sequence[Job]) -> None:
     if other:
         told = other[0] if other[0] == "rules" else f"{other[0]} {found.get(other[0])}"
         raise ValueError(f"--out {out}: holds masks made with other {told}; choose another one, or remove them")
+
+
+def count_kept(jobs: Sequence[Job], legend: Legend, workers: int) -> np.ndarray:
+    """Pixels of each class id `(256,)` in masks that are there; ValueError as `count_mask`."""
+    with ThreadPoolExecutor(workers) as pool:
+        counts = pool.map(partial(count_mask, legend=legend), jobs)
+        return sum(tqdm(counts, "kept", len(jobs), unit="mask", disable=None), np.zeros(256, np.int64))
+
+
+def count_mask(job: Job, legend: Legend) -> np.ndarray:
+    """The same of one; ValueError if it was made from another map, cannot be read, or has other class ids."""
+    mask = read_labels(job.target, legend)
+    with rasterio.open(job.target) as dataset:
+        if not job.mark.items() <= dataset.tags().items():
+            raise ValueError(f"{job.target}: not made from {job.source}; remove it, or choose another --out")
+    return np.bincount(mask.ravel(), minlength=256)
 
 
 def make_masks(
@@ -208,23 +234,15 @@ def attempt(job: Job, make: Callable[[Job], np.ndarray], on_error: str) -> np.nd
 
 
 def make_mask(job: Job, legend: Legend, rules: Sequence[Rule], seed: int) -> np.ndarray:
-    """Make a mask unless it is there; pixels of each class id, `(256,)`.
-
-    Raises:
-        ValueError: The source, or the mask that is there, cannot be read or has codes outside its legend.
-    """
-    if job.target.exists():
-        mask = read_labels(job.target, class_id_legend(legend))
-    else:
-        mask = apply_rules(read_labels(job.source, legend), rules, generator(seed, job.name))
-        write_mask(job, mask, legend)
+    """Make a mask; pixels of each class id, `(256,)`. ValueError as `read_labels` of the source."""
+    mask = apply_rules(read_labels(job.source, legend), rules, generator(seed, job.name))
+    write_mask(job, mask, legend)
     return np.bincount(mask.ravel(), minlength=256)
 
 
 def generator(seed: int, name: str) -> np.random.Generator:
     """Source of randomness of one file, of its name and the seed alone."""
-    digest = hashlib.sha256(os.fsencode(name)).digest()
-    return np.random.default_rng([seed, int.from_bytes(digest[:8], "big")])
+    return np.random.default_rng([seed, int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big")])
 
 
 def write_mask(job: Job, mask: np.ndarray, legend: Legend) -> None:
@@ -234,13 +252,12 @@ def write_mask(job: Job, mask: np.ndarray, legend: Legend) -> None:
     job.target.parent.mkdir(parents=True, exist_ok=True)
     aside = job.target.with_name(f"{job.target.name}.partial")
     aside.unlink(missing_ok=True)
-    height, width = mask.shape
-    shape = {"count": 1, "height": height, "width": width, "dtype": "uint8", "nodata": IGNORE_INDEX}
+    shape = {"height": mask.shape[0], "width": mask.shape[1], "count": 1, "dtype": "uint8", "nodata": IGNORE_INDEX}
     colours = {class_id: (*map(int, colour), 255) for class_id, colour in enumerate(legend.palette())}
     with rasterio.open(aside, "w", driver="GTiff", compress="deflate", **shape, **place) as dataset:
         dataset.write_colormap(1, colours)
         dataset.write(mask, 1)
-        dataset.update_tags(LEGEND=legend.name)
+        dataset.update_tags(LEGEND=legend.name, **job.mark)
         dataset.update_tags(1, **{f"CLASS_{class_id}": name for class_id, name in enumerate(legend.classes)})
     os.replace(aside, job.target)
 

@@ -1,7 +1,8 @@
 """Write a pretraining set (images, noisy labels, and exact ones where there are any) from raw folders into LMDB stores.
 
 python data_prepare/write_pretrain_lmdb.py --data_path SSL4EO-S12 --out lmdb --ids_csv dw_complete_ids.csv
-python data_prepare/write_pretrain_lmdb.py --data_path NYC --out lmdb/nyc --layout nyc --band_order R G B NIR
+python data_prepare/write_pretrain_lmdb.py --data_path NYC --out lmdb/nyc --layout nyc --band_order R G B NIR \\
+    --data_name_label noisy_labels.lmdb
 python data_prepare/write_pretrain_lmdb.py --data_path tiles --out lmdb --layout tiles --s2_offset_ids p7=1000
 python data_prepare/write_pretrain_lmdb.py --data_path tiles --out lmdb --layout tiles --modalities ortho labels \\
     --labels_path noisy --label_pattern noisy.tif --label_codes noisy/legend.yaml
@@ -14,7 +15,7 @@ from pathlib import Path
 from cromss import layouts, preparation
 from cromss.aligned_stores import Prepared, refuse_changed_offsets
 from cromss.config import run
-from cromss.legend_files import read_legend
+from cromss.legend_files import NAMED, codes_checksum, read_legend
 from cromss.legends import Legend
 from cromss.offset import offsets_by_id
 from cromss.settings.pretraining_set import PretrainSet
@@ -112,7 +113,7 @@ def store_metas(settings: PretrainSet, legends: Mapping[str, Legend], num_season
     """Path of each store and its description; it names the settings, so that a run with others refuses the store."""
     stores = {}
     for modality, name in settings.stores.items():
-        source = source_of(settings, modality)
+        source = source_of(settings, modality, legends.get(modality))
         if modality in legends:
             meta = preparation.label_meta(legends[modality], num_seasons, source, modality)
         else:
@@ -121,13 +122,14 @@ def store_metas(settings: PretrainSet, legends: Mapping[str, Legend], num_season
     return stores
 
 
-def source_of(settings: PretrainSet, modality: str) -> str:
-    """What a store says of its source."""
+def source_of(settings: PretrainSet, modality: str, legend: Legend | None) -> str:
+    """What a store says of its source, with the meaning of codes that a user's file gives."""
     ssl4eo, root = settings.layout == "ssl4eo", roots(settings).get(modality)
     return preparation.source_text(
         f"{settings.layout} layout",
         places(settings).get(modality, ""),
         f"from {root.name}" if root else "",
+        f"codes {codes_checksum(legend)}" if legend and legend not in NAMED.values() else "",
         f"ids of {settings.ids_csv.name}" if settings.ids_csv else "",
         f"resampled to {settings.size} px" if ssl4eo else "",
         f"s2_offset {settings.s2_offset}" if modality == "s2" else "",

@@ -1,12 +1,15 @@
 """Legends that a user writes: what they mean, what is written back, and every wrong file."""
 
+import re
+
 import numpy as np
 import pytest
 import yaml
 from conftest import REPOSITORY
 
-from cromss.legend_files import NAMED, class_id_legend, read_legend, write_legend
+from cromss.legend_files import NAMED, class_id_legend, codes_checksum, read_legend, stored_legend, write_legend
 from cromss.legends import DW, LEGENDS, NYC, NYC_LIDAR, NYC_MERGED, Legend
+from cromss.store import StoreMeta
 
 TEXT = """
 classes: {other: b4aaa0, trees: 1B6B3A, built: c4281b}
@@ -45,9 +48,61 @@ def test_ignored_and_rules_may_be_left_out(tmp_path):
     assert read_legend(write(tmp_path / "b.yaml", text), "x").codes == {0: 0}
 
 
+def test_usual_nodata_values_may_be_ignored(tmp_path):
+    text = "classes: {a: '000000', b: ffffff}\ncodes: {0: a, -1: b}\nignored: [-9999, -2147483648]\n"
+    legend = read_legend(write(tmp_path / "a.yaml", text), "x")
+    for kind, nodata in ((np.int16, -9999), (np.int32, -(2**31)), (np.float32, -9999)):
+        raw = np.array([0, -1, nodata, 255], kind)
+        assert legend.to_class_ids(raw, "a.tif").tolist() == [0, 1, 255, 255]
+    assert legend.to_class_ids(np.array([0, 255], np.uint8), "a.tif").tolist() == [0, 255]
+
+
+def test_a_name_goes_before_that_of_the_file(tmp_path):
+    assert read_legend(write(tmp_path / "a.yaml", TEXT + "name: land cover\n"), "x").name == "land cover"
+    named = read_legend(write(tmp_path / "OSM.yaml", TEXT + "name: mine\n"), "x")
+    write_legend(tmp_path / "legend.yaml", named)
+    assert read_legend(str(tmp_path / "legend.yaml"), "x").name == "mine"
+
+
+def test_checksums_tell_what_codes_mean(tmp_path):
+    def checksum(text):
+        return codes_checksum(read_legend(write(tmp_path / "a.yaml", text), "x"))
+
+    first = checksum(TEXT)
+    assert re.fullmatch("[0-9a-f]{8}", first)
+    for same in (
+        "# words\n" + TEXT,
+        TEXT.replace("[0, 7]", "[7, 0]"),
+        TEXT.replace("41: trees, 42: trees", "42: trees, 41: trees"),
+    ):
+        assert checksum(same) == first
+    others = (("[0, 7]", "[0]"), ("21: other", "21: built"), ("42: trees, ", ""), ("300", "301"))
+    assert len({first, *(checksum(TEXT.replace(*change)) for change in others)}) == 5
+
+
+@pytest.mark.parametrize(
+    ("told", "classes"),
+    [
+        ({"legend": "mine", "classes": ("x", "y"), "colours": ("112233", "aabbcc")}, ("x", "y")),
+        ({"legend": "NYC", "classes": ("x", "y"), "colours": ("112233", "aabbcc")}, ("x", "y")),
+        ({"legend": "DW"}, DW.classes),
+        ({"legend": "theirs"}, None),
+        ({}, None),
+    ],
+    ids=["own", "own of a known name", "known", "unknown", "none"],
+)
+def test_stores_tell_their_legend(told, classes):
+    found = stored_legend(StoreMeta("labels", (), "uint8", 1, "class id", **told))
+    assert (found and found.classes) == classes
+    if found:
+        assert (found.name, found.colours) == (told["legend"], told.get("colours", DW.colours))
+        ids = np.arange(len(classes))
+        np.testing.assert_array_equal(found.to_class_ids(np.append(ids, 255), "a store"), [*ids, 255])
+
+
 @pytest.mark.parametrize("legend", [*LEGENDS.values(), NYC_MERGED], ids=[*LEGENDS, "NYC_MERGED"])
 def test_written_legends_are_those_of_class_ids(tmp_path, legend):
-    path = tmp_path / f"{legend.name}.yaml"
+    path = tmp_path / "legend.yaml"
     write_legend(path, legend)
     found, wanted = read_legend(str(path), "x"), class_id_legend(legend)
     for name in ("name", "classes", "colours", "codes", "ignored"):
@@ -102,7 +157,7 @@ MANY = "classes: {" + ", ".join(f"c{i}: '{i:06d}'" for i in range(255)) + "}\nco
         ("trees", "wanted is a mapping with classes and codes"),
         (CLASSES, "wanted is a mapping with classes and codes"),
         (CODES, "wanted is a mapping with classes and codes"),
-        (CLASSES + CODES + "colors: {}\n", "unknown key 'colors'; wanted: classes, codes, ignored, rules"),
+        (CLASSES + CODES + "colors: {}\n", "unknown key 'colors'; wanted: classes, codes, ignored, name, rules"),
         (CLASSES + CODES + "1: 2\n", "unknown key 1; wanted: classes"),
         ("classes: [other, trees]\n" + CODES, "classes: wanted are 2 to 254 names with a colour each"),
         ("classes:\n" + CODES, "classes: wanted are 2 to 254 names"),
@@ -124,12 +179,14 @@ MANY = "classes: {" + ", ".join(f"c{i}: '{i:06d}'" for i in range(255)) + "}\nco
         (CLASSES + "codes: {1: other, 2: tree}\n", "codes: 2: 'tree' is none of the classes other, trees"),
         (CLASSES + "codes: {1: other, 2: 1}\n", "codes: 2: 1 is none of the classes other, trees"),
         (CLASSES + "codes: {1: other, 2: [trees]}\n", r"codes: 2: \['trees'\] is none of the classes"),
-        (CLASSES + "codes: {one: other}\n", "codes: code 'one': a whole number of 0..65535 is wanted"),
+        (CLASSES + "codes: {one: other}\n", "codes: code 'one': a whole number of -2147483648..65535 is wanted"),
         (CLASSES + "codes: {1.5: other}\n", "codes: code 1.5: a whole number"),
         (CLASSES + "codes: {1.0: other}\n", "codes: code 1.0: a whole number"),
         (CLASSES + "codes: {true: other}\n", "codes: code True: a whole number"),
-        (CLASSES + "codes: {-1: other}\n", "codes: code -1: a whole number of 0..65535"),
-        (CLASSES + "codes: {65536: other}\n", "codes: code 65536: a whole number of 0..65535"),
+        (CLASSES + "codes: {-2147483649: other}\n", "codes: code -2147483649: a whole number of -2147483648..65535"),
+        (CLASSES + "codes: {65536: other}\n", "codes: code 65536: a whole number of -2147483648..65535"),
+        (CLASSES + "codes: {11: other, 021: trees}\n", "line 2: 021 would be octal; leave the leading zero out"),
+        (CLASSES + CODES + "ignored: [00]\n", "line 3: 00 would be octal"),
         (CLASSES + "codes: {1: other, 1: trees}\n", "not plain YAML .*'1' is given twice"),
         ("classes: {other: b4aaa0, other: 1b6b3a}\n" + CODES, "not plain YAML .*'other' is given twice"),
         (CLASSES + "codes: {1: other, 255: trees}\n", "codes: 255: trees is also ignored; 255 always is"),
@@ -137,8 +194,12 @@ MANY = "classes: {" + ", ".join(f"c{i}: '{i:06d}'" for i in range(255)) + "}\nco
         (CLASSES + CODES + "ignored: 0\n", "ignored: 0: a list of codes is wanted"),
         (CLASSES + CODES + "ignored: {0: cloud}\n", "ignored: {0: 'cloud'}: a list of codes is wanted"),
         (CLASSES + CODES + "ignored: [cloud]\n", "ignored: code 'cloud': a whole number"),
-        (CLASSES + CODES + "ignored: [0, -9999]\n", "ignored: code -9999: a whole number"),
+        (CLASSES + CODES + "ignored: [0, -9999.0]\n", "ignored: code -9999.0: a whole number"),
         (CLASSES + CODES + "ignored: [[0]]\n", r"ignored: code \[0\]: a whole number"),
+        (CLASSES + CODES + "name: 12\n", "name: 12 is no name; quote it"),
+        (CLASSES + CODES + "name:\n", "name: None is no name"),
+        (CLASSES + CODES + "name: ' '\n", "name: ' ' is no name"),
+        (CLASSES + CODES + "name: OSM\n", "name: OSM is a legend of other classes; choose another name"),
         ("classes: {a: [", "not plain YAML"),
         ("a: !!python/object/apply:os.system ['true']", "not plain YAML"),
     ],
@@ -166,7 +227,7 @@ def test_neither_a_name_nor_a_file(tmp_path, monkeypatch, word):
 def test_a_file_does_not_take_the_name_of_another_legend(tmp_path):
     """A store tells its classes by that name, too."""
     path = write(tmp_path / "NYC.yaml", CLASSES + CODES)
-    with pytest.raises(ValueError, match="NYC is a legend of other classes; name the file otherwise"):
+    with pytest.raises(ValueError, match="name: NYC is a legend of other classes; choose another name"):
         read_legend(path, "label_codes")
     own = dict.fromkeys(NYC.classes, "ffffff")
     text = yaml.safe_dump({"classes": own, "codes": {9: "roads"}}, sort_keys=False)

@@ -92,3 +92,8 @@ def test_fractions_are_refused_and_whole_floats_are_not():
     assert NOL.to_class_ids(np.array([1.0, 2.0])).tolist() == [1, 2]
     with pytest.raises(ValueError, match="whole numbers"):
         NOL.to_class_ids(np.array([1.5]), where="label.tif")
+
+
+def test_nan_is_no_code():
+    with pytest.raises(ValueError, match=r"label\.tif: NaN where codes are wanted"):
+        NOL.to_class_ids(np.array([1, np.nan]), where="label.tif")

@@ -114,6 +114,7 @@ def test_the_legend_beside_the_masks_reads_them(maps):
     out = make(maps)
     legend = read_legend(str(out / "legend.yaml"), "label_codes")
     assert (legend.classes, legend.colours) == (("other", "trees", "built"), ("b4aaa0", "1b6b3a", "c4281b"))
+    assert legend.name == "rules"
     np.testing.assert_array_equal(read_labels(out / "a" / "noisy.tif", legend), IDS[draw(0)])
 
 
@@ -202,6 +203,39 @@ def test_other_settings_are_refused(maps, change, message):
         make(maps, **options)
     assert "\n" not in str(error.value)
     assert content(out) == before
+
+
+def test_another_order_of_classes_is_refused(maps):
+    out = make(maps)
+    before = content(out)
+    reordered = LEGEND.replace("other: b4aaa0, trees: 1b6b3a", "trees: 1b6b3a, other: b4aaa0")
+    (maps.parent / "rules.yaml").write_text(reordered)
+    with pytest.raises(ValueError, match="masks made with other rules"):
+        make(maps)
+    assert content(out) == before
+
+
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_masks_of_other_maps_are_refused(maps, on_error):
+    out = make(maps)
+    before = content(out)
+    others = maps.parent / "others"
+    for name in "abcd":
+        pixels = CODES[draw(9)] if name in "cd" else CODES[draw("ab".index(name))]
+        write_tiff(others / name / "nlcd.tif", pixels, box=None if name == "b" else BOX)
+    with pytest.raises(ValueError, match=r"out/c/noisy.tif: not made from .*others/c/nlcd.tif; remove it, or") as error:
+        make(others, on_error=on_error)
+    assert "\n" not in str(error.value)
+    assert content(out) == before
+    (out / "c" / "noisy.tif").unlink()
+    np.testing.assert_array_equal(masks(make(others))["c"], IDS[draw(9)])
+
+
+def test_maps_may_be_moved(maps):
+    out = make(maps)
+    before = content(out)
+    after = content(make(maps.rename(maps.parent / "moved")))
+    assert all(after[name] == before[name] for name in before if name.endswith(".tif"))
 
 
 @pytest.mark.parametrize("text", ["{", "[]"])

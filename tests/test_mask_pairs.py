@@ -200,5 +200,5 @@ def test_published_stores_are_of_the_nol_classes(tmp_path):
     write_published(tmp_path, arrays)
     path = tmp_path / NAMES["labels"]
     opened = open_masks(path, "*", None, "noisy")
-    assert opened.legend is LEGENDS["NoL"]
+    assert opened.legend == LEGENDS["NoL"]
     np.testing.assert_array_equal(opened.read("0000003"), arrays["labels"][3])

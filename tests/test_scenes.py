@@ -55,6 +55,15 @@ def test_labels_are_resampled_to_the_nearest(tmp_path, size):
     np.testing.assert_array_equal(found, labels[np.ix_(nearest, nearest)])
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_nan_that_is_nodata_is_ignored(tmp_path, kind):
+    pixels = np.array([[0, np.nan], [8, 255]], kind)
+    found = scenes.read_labels(write_tiff(tmp_path / "label.tif", pixels, nodata=np.nan), NOL)
+    assert (found.dtype, found.tolist()) == (np.uint8, [[0, 255], [8, 255]])
+    with pytest.raises(ValueError, match="NaN where codes are wanted"):
+        scenes.read_labels(write_tiff(tmp_path / "other.tif", pixels, nodata=-1), NOL)
+
+
 def test_labels_become_class_ids(tmp_path):
     path = write_tiff(tmp_path / "dfc.tif", np.array([[1, 2, 3], [10, 0, 9]], np.uint16))
     np.testing.assert_array_equal(scenes.read_labels(path, DFC2020), [[1, 5, 255], [0, 255, 7]])
@@ -65,6 +74,7 @@ def test_labels_become_class_ids(tmp_path):
     [
         (np.full((4, 4), 9, np.uint8), "label codes outside the NoL legend: 9"),
         (np.full((4, 4), 2.5, np.float32), "label codes must be whole numbers"),
+        (np.array([[0, np.nan]], np.float32), "NaN where codes are wanted"),
         (np.zeros((3, 4, 4), np.uint8), "3 bands where 1 are wanted: label"),
     ],
 )

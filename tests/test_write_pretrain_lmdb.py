@@ -1,5 +1,6 @@
 """The writer of pretraining sets beyond SSL4EO-S12: orthophotos, noisy and exact labels, legends of one's own."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import yaml
 from conftest import REPOSITORY, load_script
 from rasters import fake_dn, write_nyc, write_tiff
 
-from cromss.config import parse
+from cromss.config import parse, read
+from cromss.legend_files import NAMED
 from cromss.settings.pretraining_set import PretrainSet
 from cromss.store import LmdbReader, LmdbWriter
 from cromss.synthetic import write_nyc as draw_nyc
@@ -373,6 +376,31 @@ def test_tiles_of_ones_own_with_labels_of_ones_own(tmp_path):
         write(tmp_path / "raw", tmp_path / "again", **options, **folders, **legends)
 
 
+@pytest.mark.parametrize("killed", [False, True], ids=["finished", "killed"])
+def test_codes_of_another_meaning_are_another_set(tmp_path, killed):
+    """A set that is there, or half there, is not left or gone on with after its codes were changed."""
+    for name, code in (("p1", 41), ("p2", 99 if killed else 21)):
+        write_tiff(tmp_path / "raw" / name / "a.tif", np.array([[41, 21, code]], np.uint8))
+    options = {"layout": "tiles", "modalities": ("labels",), "band_order": (), "label_pattern": "a.tif"}
+    options["label_codes"] = legend_file(tmp_path / "mine.yaml")
+    if killed:
+        with pytest.raises(ValueError, match="label codes outside the mine legend: 99"):
+            write(tmp_path / "raw", tmp_path / "out", **options)
+        write_tiff(tmp_path / "raw" / "p2" / "a.tif", np.array([[41, 21, 21]], np.uint8))
+    else:
+        write(tmp_path / "raw", tmp_path / "out", **options)
+    before = files(tmp_path / "out")
+    legend_file(tmp_path / "mine.yaml", codes=((21, "trees"), (41, "other")))
+    with pytest.raises(ValueError, match=r"codes [0-9a-f]{8}'.* not .*codes [0-9a-f]{8}'") as error:
+        write(tmp_path / "raw", tmp_path / "out", **options)
+    assert "\n" not in str(error.value)
+    assert {path: text for path, text in files(tmp_path / "out").items() if path in before} == before
+    legend_file(tmp_path / "mine.yaml")
+    write(tmp_path / "raw", tmp_path / "out", **options)
+    store = LmdbReader(tmp_path / "out" / NAMES["labels"])
+    assert [store.read(i, 0).tolist() for i in range(2)] == [[[1, 0, 1]], [[1, 0, 0]]]
+
+
 def test_exact_labels_of_tiles_follow_the_noisy_legend(tmp_path):
     for name, codes in (("DW.tif", [[1, 9, 0]]), ("exact.tif", [[10, 2, 3]])):
         write_tiff(tmp_path / "raw" / "a" / name, np.array(codes, np.uint8))
@@ -443,6 +471,21 @@ def test_real_tiles_of_no_sentinel_are_refused(real, tmp_path):
     labels = {"layout": "tiles", "modalities": ("labels",), "label_pattern": "nlcd.tif", "band_order": ()}
     with pytest.raises(ValueError, match=r"nlcd\.tif: label codes outside the NoL legend: 21"):
         write(real / "naip", tmp_path / "out", **labels)
+
+
+def test_the_shown_commands_fit_the_configurations():
+    commands = [line.split() for line in script.__doc__.replace("\\\n", " ").splitlines() if line.startswith("python")]
+    shown = {settings.layout: settings for settings in (read(PretrainSet, words[2:]) for words in commands)}
+    assert shown.keys() == {"ssl4eo", "nyc", "tiles"}
+    config = yaml.safe_load((REPOSITORY / "train_scripts" / "configs" / "nyc.yaml").read_text())
+    assert shown["nyc"].stores["labels"] == config["data_name_label"]
+
+
+def test_the_help_names_every_legend(capsys):
+    with pytest.raises(SystemExit):
+        read(PretrainSet, ["--help"])
+    words = re.findall(r"\w+", capsys.readouterr().out)
+    assert set(NAMED) <= set(words)
 
 
 def test_the_command_line(made, tmp_path):

@@ -1,5 +1,7 @@
 """Plain YAML files: what is read, and what is said of the rest."""
 
+import datetime
+
 import pytest
 import yaml
 
@@ -10,6 +12,12 @@ def test_keys_may_return_in_other_mappings(tmp_path):
     text = "a: &first {x: 1, y: [{x: 2}, {x: 3}]}\nb: {<<: *first, x: 4}\nc: [*first, *first]\n"
     (tmp_path / "a.yaml").write_text(text)
     assert read_yaml(tmp_path / "a.yaml", "grid") == yaml.safe_load(text)
+
+
+def test_other_numbers_and_text_are_read(tmp_path):
+    (tmp_path / "a.yaml").write_text("[0, -0, 10, 1_000, 0x0A, 0.5, 0e0, '011', 08, 1.0e-08, 2020-01-01]")
+    numbers = [0, 0, 10, 1000, 10, 0.5, "0e0", "011", "08", 1e-8, datetime.date(2020, 1, 1)]
+    assert read_yaml(tmp_path / "a.yaml", "grid") == numbers
 
 
 def test_yaml_that_refers_to_itself_ends(tmp_path):
@@ -24,6 +32,9 @@ def test_yaml_that_refers_to_itself_ends(tmp_path):
         (b"a: 1\na: 2", "(line 2: 'a' is given twice)"),
         (b"a: !!python/object/apply:os.system ['echo']", "not plain YAML"),
         (b"\xff\xfe\x00\x01", "not plain YAML"),
+        (b"a: 1\nb: [011]", "(line 2: 011 would be octal; leave the leading zero out, or quote it if it is text)"),
+        (b"011: a", "(line 1: 011 would be octal"),
+        (b"-07: a", "(line 1: -07 would be octal"),
     ],
 )
 def test_other_files_are_refused_in_one_line(content, message, tmp_path):

@@ -121,8 +121,8 @@ def signed(correlation: float) -> str:
 def verdict(scores: Sequence[LayerScore]) -> list[str]:
     """The two findings of the paper (arXiv 2402.16164), and whether they are seen here.
 
-    It found the encoder nearly unharmed (here: it loses less than a tenth of its Fisher ratio), and harm that grows towards the
-    output (here: from part to part; from layer to layer with a rank correlation over 0.3).
+    It found the encoder nearly unharmed (here: it loses less than a tenth of its Fisher ratio), and harm that grows
+    towards the output (here: from part to part; from layer to layer with a rank correlation over 0.3).
     """
     parts, growth = part_scores(scores), fisher_growth(scores)
     losses = [part.loss for part in parts]

@@ -71,10 +71,12 @@ class PretrainSet:
     band_order: tuple[Literal["NIR", "R", "G", "B"], ...] = ()
     """Order of the bands in orthophotos, e.g. R G B NIR; NIR R G B for none, if the files tell nothing else."""
     label_codes: str = ""
-    """Codes of the noisy labels: a YAML file of classes and codes, or a legend (NoL 0..8 are the classes;
-    DW and OSM 0 is unlabelled, classes from 1); if empty, NYC_LIDAR for nyc, NoL otherwise."""
+    """Codes of the noisy labels: a YAML file of classes and codes, or a legend: NoL (0..8 are the classes), DW, OSM
+    and NYC (0 is unlabelled, classes from 1), DFC2020, NYC_LIDAR, NYC_MERGED, OSCD; if empty, NYC_LIDAR for nyc,
+    NoL otherwise."""
     exact_codes: str = ""
-    """Codes of the exact labels, for the same classes; if empty, NYC_MERGED for nyc, those of the noisy otherwise."""
+    """Codes of the exact labels, for the same classes, told in the same way; if empty, NYC_MERGED for nyc, those of the
+    noisy otherwise."""
     size: int = 264
     """ssl4eo: side to resample to, in pixels (images bicubic, labels nearest); tiles keep their size."""
     s2_offset: Literal["auto", "0", "1000"] = "auto"
