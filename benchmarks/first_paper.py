@@ -19,6 +19,8 @@ from cromss.settings import FinetuneSettings, SingleModalSettings
 from cromss.tables import tabulate, to_csv, to_markdown
 
 CONFIGS = Path(__file__).resolve().parents[1] / "train_scripts" / "configs"
+"""Folder of the recipes."""
+
 PRETRAINING = {"NYC": "nyc", "DFC2020": "s2dw", "OSCD": "s2dw"}
 """Downstream set -> recipe of the pretraining."""
 
@@ -26,6 +28,7 @@ LABELS = {"random": None, "noisy labels": "ns_labels", "exact labels": "gt_label
 """Start of the encoder -> labels that it is pretrained on."""
 
 STATES = {"frozen": "efix", "tuned": "etr"}
+"""State of the encoder -> value of --encoder_finetune_tag."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,9 @@ class FirstPaper:
 
 def main(settings: FirstPaper) -> None:
     """Pretrain, transfer, and tabulate."""
+    rows = list(measured(settings))
     settings.results.parent.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
-    for row in measured(settings):
-        rows.append(row)
-        replace_text(settings.results, to_csv(rows))
+    replace_text(settings.results, to_csv(rows))
     print(report(rows))
 
 

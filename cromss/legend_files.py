@@ -75,8 +75,11 @@ def stored_legend(meta: StoreMeta) -> Legend | None:
 
 
 def _legend(path: Path, content: Any) -> Legend:
-    if not isinstance(content, dict) or not {"classes", "codes"} <= content.keys():
+    if not isinstance(content, dict):
         raise ValueError("wanted is a mapping with classes and codes")
+    for key in ("classes", "codes"):
+        if key not in content:
+            raise ValueError(f"{key} is missing; wanted is a mapping with classes and codes")
     for key in content.keys() - set(_KEYS):
         raise ValueError(f"unknown key {key!r}; wanted: {', '.join(_KEYS)}")
     colours = _colours(content["classes"])
@@ -84,7 +87,7 @@ def _legend(path: Path, content: Any) -> Legend:
     codes = _codes(content["codes"], list(colours), ignored)
     name = content.get("name", path.stem)
     _refuse_no_name(name, "name")
-    legend = Legend(name, tuple(colours), tuple(colours.values()), codes, ignored, path.name)
+    legend = Legend(name, tuple(colours), tuple(colours.values()), codes, ignored, path.name, path.name)
     if legend.classes != LEGENDS.get(name, legend).classes:
         raise ValueError(f"name: {name} is a legend of other classes; choose another name (the file's if none is told)")
     return legend
@@ -93,7 +96,8 @@ def _legend(path: Path, content: Any) -> Legend:
 def _colours(classes: Any) -> dict[str, str]:
     """Class name -> hex colour."""
     if not isinstance(classes, dict) or not 2 <= len(classes) <= MAX_CLASSES:
-        raise ValueError(f"classes: wanted are 2 to {MAX_CLASSES} names with a colour each, as trees: 1b6b3a")
+        found = f"got {len(classes)} ({', '.join(map(str, classes))[:60]})" if isinstance(classes, dict) else "got none"
+        raise ValueError(f"classes: wanted are 2 to {MAX_CLASSES} names with a colour each, as trees: 1b6b3a; {found}")
     for name, colour in classes.items():
         _refuse_no_name(name, "classes")
         if not isinstance(colour, str) or not re.fullmatch("[0-9a-fA-F]{6}", colour):

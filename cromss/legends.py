@@ -19,6 +19,7 @@ class Legend:
         codes: Raw code in the files -> class id.
         ignored: Raw codes that mean "no label" (become 255).
         source: Where names, colours and codes come from.
+        title: What errors call it, where that is not `name`.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Legend:
     codes: Mapping[int, int]
     ignored: frozenset[int] = field(default_factory=frozenset)
     source: str = ""
+    title: str = ""
 
     @property
     def num_classes(self) -> int:
@@ -72,7 +74,7 @@ class Legend:
         if unknown:
             shown = ", ".join(map(str, unknown[:8]))
             raise ValueError(
-                f"{where}: label codes outside the {self.name} legend: {shown} "
+                f"{where}: label codes outside the {self.title or self.name} legend: {shown} "
                 f"(known: {', '.join(map(str, sorted(self.codes)))})"
             )
 
@@ -164,6 +166,7 @@ NYC_MERGED = Legend(
     codes={1: 1, 2: 0, 3: 0, 4: 0, 5: 2, 6: 3, 7: 0, 8: 0},
     ignored=NYC.ignored,
     source="exact codes of New York City, merged into the classes of its noisy labels",
+    title="NYC_MERGED",
 )
 
 LEGENDS = {legend.name: legend for legend in (NOL, DW, DFC2020, OSM, NYC, NYC_LIDAR, OSCD)}

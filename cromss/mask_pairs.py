@@ -15,6 +15,9 @@ from cromss.store.folder import DATA_NAME
 
 Store = LmdbReader | PublishedReader
 
+ANY_FILE = "*.tif"
+"""Pattern of the files in a folder, where no other is told."""
+
 MODALITIES = ("labels", "exact")
 """What a store of masks says it holds."""
 
@@ -117,6 +120,8 @@ def open_masks(path: Path, pattern: str, codes: str | None, side: str) -> Masks:
         ValueError: Nothing there, a store of something else, or a legend that is missing or wrong.
     """
     if path.suffix == ".lmdb" or (path / DATA_NAME).exists():
+        if pattern != ANY_FILE:
+            raise ValueError(f"--{side}_pattern {pattern}: is for folders of files; {path} is a store, leave it out")
         return _open_store(path, codes, side)
     if codes is None:
         raise ValueError(f"--{side}_codes: files hold codes; name their legend ({', '.join(LEGENDS)}) or a YAML file")

@@ -5,6 +5,7 @@ never spread: a pixel that would take the label of an ignored one keeps its own.
 """
 
 import csv
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import Signature, signature
@@ -22,6 +23,9 @@ from cromss.yaml_files import read_yaml
 
 MAX_PIXELS = 10**9
 """Largest length, distance or area that a rule may name."""
+
+MAX_BYTES = 10**7
+"""Size of a file beyond which it is no confusion matrix."""
 
 
 def coarsen(labels: np.ndarray, pixels: int) -> np.ndarray:
@@ -153,13 +157,25 @@ def apply_rules(labels: np.ndarray, rules: Sequence[Rule], rng: np.random.Genera
     """Apply rules in their order; `(H, W)` uint8 class ids, 255 ignored.
 
     Raises:
-        ValueError: `labels` is no such mask, or as the rules.
+        ValueError: `labels` is no such mask, blocks larger than it, a translation out of it, or as the rules.
     """
     if labels.dtype != np.uint8 or labels.ndim != 2 or not labels.size:
         raise ValueError(f"labels: wanted (H, W) uint8 class ids, got {labels.shape} {labels.dtype}")
     for rule in rules:
+        _refuse_beyond(rule, labels.shape)
         labels = rule(labels, rng)
     return labels
+
+
+def _refuse_beyond(rule: Rule, shape: tuple[int, int]) -> None:
+    """Refuse blocks that are larger than the mask, and translations that leave nothing of it."""
+    told, (height, width) = rule.arguments, shape
+    if rule.name == "coarsen" and told["pixels"] > max(shape):
+        raise ValueError(f"coarsen {told['pixels']}: wanted at most the longer side of the mask, {height} x {width}")
+    if rule.name == "translate" and not (abs(told["rows"]) < height and abs(told["columns"]) < width):
+        raise ValueError(
+            f"translate [{told['rows']}, {told['columns']}]: wanted less than the sides of the mask, {height} x {width}"
+        )
 
 
 def read_rules(path: Path) -> list[Rule]:
@@ -212,7 +228,9 @@ def _arguments(name: str, value: Any) -> dict[str, Any]:
         bind = Signature(taken).bind
         bound = bind(**value) if isinstance(value, dict) else bind(*(value if isinstance(value, list) else [value]))
     except TypeError:
-        raise ValueError(f"{name} {value!r}: wanted {', '.join(p.name for p in taken)}") from None
+        needed = [p.name for p in taken if p.default is p.empty and isinstance(value, dict) and p.name not in value]
+        missing = f"; {', '.join(needed)} is missing" if needed else ""
+        raise ValueError(f"{name} {value!r}: wanted {', '.join(p.name for p in taken)}{missing}") from None
     return bound.arguments
 
 
@@ -226,7 +244,13 @@ def _matrix(value: Any, classes: Sequence[str], folder: Path) -> list[list[float
 
 def _read_confusion(path: Path, classes: Sequence[str]) -> list[list[str]]:
     """Cells of a CSV, its class names checked."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: not a regular file; wanted is a CSV")
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(
+                f"{path}: {path.stat().st_size / 1e6:.0f} MB; a confusion matrix has {MAX_BYTES / 1e6:.0f} at most"
+            )
         with path.open(newline="", encoding="utf-8-sig") as file:
             header, *rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(row)] or [[]]
     except (OSError, UnicodeError, csv.Error) as error:
@@ -254,7 +278,18 @@ def _respect_ignored(noisy: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def _check_number(name: str, value: Real, least: int, whole: bool = True) -> None:
     fits = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
     if not (fits and least <= value <= MAX_PIXELS):
-        raise ValueError(f"{name} {value!r}: wanted a {'whole ' * whole}number of pixels, {least} to {MAX_PIXELS}")
+        hint = _as_number(value) if isinstance(value, str) else ""
+        wanted = f"wanted a {'whole ' * whole}number of pixels, {least} to {MAX_PIXELS}"
+        raise ValueError(f"{name} {value!r}: {wanted}{hint}")
+
+
+def _as_number(text: str) -> str:
+    """How to write a number that YAML takes for text, as 1e9; nothing for other text."""
+    try:
+        number = float(text)
+    except ValueError:
+        return ""
+    return f"; write {int(number) if number.is_integer() else number}" if abs(number) < math.inf else ""
 
 
 RULES: dict[str, Callable[..., np.ndarray]] = {

@@ -10,6 +10,9 @@ from matplotlib.patches import Patch
 from cromss.legends import IGNORE_INDEX, Legend
 from cromss.sensors import canonical_band
 
+MAX_SHOWN = 20
+"""Classes that a picture shows or explains at most."""
+
 
 def optical_rgb(image: np.ndarray, bands: Sequence[str]) -> np.ndarray:
     """Optical `(C, H, W)` -> `(H, W, 3)` natural colour, stretched to its 2 and 98 percentiles."""
@@ -35,8 +38,18 @@ def class_map(ids: np.ndarray, legend: Legend) -> np.ndarray:
     return legend.palette()[ids]
 
 
+def most_frequent(counts: np.ndarray) -> np.ndarray:
+    """Class ids that occur by their pixels `(K,)`, in order; the `MAX_SHOWN` most frequent where there are more."""
+    ranked = np.argsort(-counts, kind="stable")
+    return np.sort(ranked[: min(MAX_SHOWN, np.count_nonzero(counts))])
+
+
 def panel(
-    rows: Sequence[Mapping[str, np.ndarray]], legend: Legend, title: str = "", names: Sequence[str] = ()
+    rows: Sequence[Mapping[str, np.ndarray]],
+    legend: Legend,
+    title: str = "",
+    names: Sequence[str] = (),
+    masks: Sequence[np.ndarray] = (),
 ) -> np.ndarray:
     """Grid of pictures with column titles and the legend below.
 
@@ -46,12 +59,19 @@ def panel(
         legend: Classes and colours to explain; "unknown" joins them where a class map has ignored pixels.
         title: Above the grid.
         names: Of the rows, to stand at their left.
+        masks: Class ids of the maps; only the classes in them are explained, at most `MAX_SHOWN` and how many more
+            there are. All classes are without.
 
     Returns:
         `(H, W, 3)` uint8.
     """
-    columns = list(rows[0])
-    figure = Figure(figsize=(2.2 * len(columns), 2.2 * len(rows) + 1.1), dpi=100, layout="constrained")
+    columns, width = list(rows[0]), 2.2 * len(rows[0])
+    unknown = any(map(_has_ignored, (image for row in rows for image in row.values())))
+    handles = _legend_patches(legend, masks, unknown)
+    longest = max(len(handle.get_label()) for handle in handles)
+    beside = min(5, len(handles), max(1, int(width / (0.5 + 0.07 * longest))))
+    below = max(1.1, 0.3 + 0.18 * -(-len(handles) // beside))
+    figure = Figure(figsize=(width, 2.2 * len(rows) + below), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     for row, row_axes in zip(rows, axes):
@@ -63,17 +83,27 @@ def panel(
         ax.set_title(column, fontsize=9)
     for name, ax in zip(names, axes[:, 0]):
         ax.set_ylabel(name, fontsize=7)
-    handles = _legend_patches(legend, any(map(_has_ignored, (image for row in rows for image in row.values()))))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), fontsize=8, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=beside, fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=10)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _legend_patches(legend: Legend, unknown: bool) -> list[Patch]:
-    colours = legend.palette() / 255
-    shown = dict(zip(legend.classes, colours)) | ({"unknown": colours[IGNORE_INDEX]} if unknown else {})
-    return [Patch(facecolor=colour, edgecolor=_FRAME, linewidth=0.5, label=name) for name, colour in shown.items()]
+def mask_panel(rows: Mapping[str, Mapping[str, np.ndarray]], legend: Legend) -> np.ndarray:
+    """A `panel` of masks: name of a row -> title -> `(H, W)` uint8 class ids; the classes in them are explained."""
+    maps = [{title: class_map(mask, legend) for title, mask in masks.items()} for masks in rows.values()]
+    return panel(maps, legend, names=list(rows), masks=[mask for masks in rows.values() for mask in masks.values()])
+
+
+def _legend_patches(legend: Legend, masks: Sequence[np.ndarray], unknown: bool) -> list[Patch]:
+    colours, shown, more = legend.palette() / 255, range(legend.num_classes), 0
+    if masks:
+        counts = sum(np.bincount(mask.ravel(), minlength=256) for mask in masks)[: legend.num_classes]
+        shown = most_frequent(counts)
+        more = np.count_nonzero(counts) - len(shown)
+    entries = {legend.classes[i]: colours[i] for i in shown} | ({"unknown": colours[IGNORE_INDEX]} if unknown else {})
+    patches = [Patch(facecolor=c, edgecolor=_FRAME, linewidth=0.5, label=name) for name, c in entries.items()]
+    return patches + ([Patch(facecolor="none", edgecolor="none", label=f"and {more} more")] if more else [])
 
 
 def _has_ignored(image: np.ndarray) -> bool:

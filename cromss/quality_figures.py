@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from cromss.label_quality import Quality
 from cromss.legends import IGNORE_INDEX, Legend
-from cromss.panels import class_map, panel
+from cromss.panels import MAX_SHOWN, class_map, most_frequent, panel
 
 FEWEST_PIXELS = 200
 """Pixels of a class at a distance, below which their share of wrong ones says little and is not drawn."""
@@ -46,11 +46,13 @@ def confusion_picture(quality: Quality, classes: Sequence[str]) -> np.ndarray:
 
     Args:
         quality: The counts.
-        classes: Names by class id.
+        classes: Names by class id; of more than `MAX_SHOWN` the most frequent are drawn.
     """
-    totals = quality.confusion.sum(axis=1)
-    percent = np.full(quality.confusion.shape, np.nan)
-    np.divide(100 * quality.confusion, totals[:, None], out=percent, where=totals[:, None] > 0)
+    shown, note = _shown(quality)
+    classes, totals = [classes[i] for i in shown], quality.confusion.sum(axis=1)[shown]
+    confusion = quality.confusion[np.ix_(shown, shown)]
+    percent = np.full(confusion.shape, np.nan)
+    np.divide(100 * confusion, totals[:, None], out=percent, where=totals[:, None] > 0)
     names = 0.08 * max(map(len, classes))
     figure = _figure(1.6 + names + 0.62 * len(classes), 1.4 + 0.7 * names + 0.46 * len(classes))
     axis = figure.subplots()
@@ -61,7 +63,7 @@ def confusion_picture(quality: Quality, classes: Sequence[str]) -> np.ndarray:
     shares = totals / max(quality.num_compared, 1)
     axis.set_yticks(range(len(classes)), [f"{name} ({share:.1%})" for name, share in zip(classes, shares)], fontsize=8)
     axis.set_xticks(range(len(classes)), classes, fontsize=8, rotation=40, ha="right", rotation_mode="anchor")
-    axis.set_title("% of the pixels of each exact class", fontsize=9)
+    axis.set_title(f"% of the pixels of each exact class{note}", fontsize=9)
     axis.set_xlabel("noisy class", fontsize=9)
     axis.set_ylabel("exact class (of all pixels)", fontsize=9)
     axis.set_xticks(np.arange(len(classes) + 1) - 0.5, minor=True)
@@ -77,7 +79,7 @@ def distance_picture(quality: Quality, legend: Legend, pixel_size: float | None 
 
     Args:
         quality: The counts.
-        legend: Names and colours of the classes.
+        legend: Names and colours of the classes; of more than `MAX_SHOWN` the most frequent are drawn.
         pixel_size: Side of a pixel in metres, if known.
     """
     figure = _figure(7.2, 5.4)
@@ -85,15 +87,16 @@ def distance_picture(quality: Quality, legend: Legend, pixel_size: float | None 
     pixels, wrong = quality.pixels.sum(axis=0), quality.wrong.sum(axis=0)
     last = int(np.flatnonzero(pixels).max(initial=0)) + 1
     _draw_shares(top, wrong, pixels, 1, label="all classes", color="black", linewidth=3.5)
-    dashes = cycle(_DASHES)
-    for index, (name, colour) in enumerate(zip(legend.classes, legend.colours)):
-        style = {"color": f"#{colour}", "linestyle": next(dashes), "linewidth": 1.5, "marker": ".", "markersize": 5}
+    shown, note = _shown(quality)
+    for index, dashes in zip(shown, cycle(_DASHES)):
+        name, colour = legend.classes[index], f"#{legend.colours[index]}"
+        style = {"color": colour, "linestyle": dashes, "linewidth": 1.5, "marker": ".", "markersize": 5}
         _draw_shares(top, quality.wrong[index], quality.pixels[index], FEWEST_PIXELS, label=name, **style)
     top.set_ylabel("wrong pixels")
     top.set_ylim(0, None)
     top.yaxis.set_major_formatter(_in_percent)
     top.legend(
-        title=f"exact class, where it has\n{FEWEST_PIXELS} pixels or more",
+        title=f"exact class, where it has\n{FEWEST_PIXELS} pixels or more{note}",
         fontsize=8,
         title_fontsize=8,
         frameon=False,
@@ -125,7 +128,18 @@ def worst_picture(examples: Sequence[Example], legend: Legend) -> np.ndarray:
         legend: Classes of the masks.
     """
     rows = [_row(example, legend) for example in examples]
-    return panel(rows, legend, names=[f"{_short(example.name)}\nOA {100 * example.oa:.1f} %" for example in examples])
+    names = [f"{_short(example.name)}\nOA {100 * example.oa:.1f} %" for example in examples]
+    masks = [mask for example in examples for mask in (example.exact, example.noisy)]
+    return panel(rows, legend, names=names, masks=masks)
+
+
+def _shown(quality: Quality) -> tuple[Sequence[int], str]:
+    """Class ids to draw, and what to say of it in a line of its own: all, or the most frequent of many."""
+    num_classes = len(quality.confusion)
+    if num_classes <= MAX_SHOWN:
+        return range(num_classes), ""
+    shown = most_frequent(quality.confusion.sum(axis=0) + quality.confusion.sum(axis=1))
+    return shown, f"\n({len(shown)} most frequent of {num_classes})"
 
 
 def _row(example: Example, legend: Legend) -> Mapping[str, np.ndarray]:

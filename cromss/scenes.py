@@ -109,14 +109,15 @@ def read_labels(source: Path, legend: Legend, size: int | None = None, second_ba
         second_band: The file may have several bands; the second is the label then.
 
     Raises:
-        ValueError: The file is missing, unreadable, of several bands, or has codes outside the legend, or NaN that
-            is not its nodata value.
+        ValueError: The file is missing, unreadable, of several bands, or has codes outside the legend, NaN that
+            is not its nodata value, or pixels of a nodata value that is the code of a class.
     """
     with _opened(source, () if second_band else ("label",)) as dataset:
         shape = dataset.shape if size is None else (size, size)
         raw = dataset.read(min(dataset.count, 2), out_shape=shape, resampling=Resampling.nearest)
         if dataset.nodata is not None and np.isnan(dataset.nodata):
             raw = np.nan_to_num(raw, nan=IGNORE_INDEX)
+        _refuse_labelled_nodata(raw, dataset.nodata, legend, source)
     return legend.to_class_ids(raw, where=str(source))
 
 
@@ -247,6 +248,14 @@ def _read_bands(path: Path, bands: Sequence[str], size: int | None, told: bool =
         if size is not None and dataset.shape != (size, size):
             pixels = dataset.read(out_shape=(len(bands), size, size), resampling=Resampling.cubic)
     return pixels
+
+
+def _refuse_labelled_nodata(raw: np.ndarray, nodata: float | None, legend: Legend, path: Path) -> None:
+    if nodata in legend.codes and (raw == nodata).any():
+        raise ValueError(
+            f"{path}: declares nodata {nodata:g}, which the codes map to {legend.classes[legend.codes[nodata]]}: "
+            f"put {nodata:g} under ignored, or clear the tag (gdal_edit.py -unsetnodata)"
+        )
 
 
 def _refuse_holes(pixels: np.ndarray, nodata: float | None, path: Path) -> None:

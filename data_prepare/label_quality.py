@@ -26,7 +26,8 @@ from rasterio.errors import NotGeoreferencedWarning
 from tqdm import tqdm
 
 from cromss.config import run
-from cromss.mask_pairs import Pairs, open_masks
+from cromss.layouts import check_out
+from cromss.mask_pairs import ANY_FILE, Pairs, open_masks
 from cromss.tables import to_csv
 
 if TYPE_CHECKING:  # PyTorch comes with it, which --help need not wait for
@@ -50,9 +51,9 @@ class Comparison:
     """Legend of the noisy masks' codes: a name such as NoL, or a YAML file; stores name theirs."""
     exact_codes: str | None = None
     """Legend of the exact masks' codes; it must have the same classes."""
-    noisy_pattern: str = "*.tif"
+    noisy_pattern: str = ANY_FILE
     """Noisy files in the folder; what each * matches, as in */noisy.tif, is the id that pairs them."""
-    exact_pattern: str = "*.tif"
+    exact_pattern: str = ANY_FILE
     """Exact files in the folder; * is the only wildcard in both."""
     pixel_size: float | None = None
     """Side of a pixel in metres, to tell distances in metres too."""
@@ -79,6 +80,7 @@ class Result:
 
 def main(settings: Comparison) -> None:
     """Pair, compare, write the report, and print its table of classes."""
+    check_out(settings.out)
     noisy = open_masks(settings.noisy, settings.noisy_pattern, settings.noisy_codes, "noisy")
     exact = open_masks(settings.exact, settings.exact_pattern, settings.exact_codes, "exact")
     pairs = Pairs(noisy, exact)

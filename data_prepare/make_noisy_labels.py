@@ -27,7 +27,8 @@ from rasterio.errors import NotGeoreferencedWarning
 from tqdm import tqdm
 
 from cromss.config import replace_text, run
-from cromss.legend_files import class_id_legend, read_legend, write_legend
+from cromss.layouts import check_out
+from cromss.legend_files import NAMED, class_id_legend, read_legend, write_legend
 from cromss.legends import IGNORE_INDEX, Legend
 from cromss.noise_rules import Rule, apply_rules, read_rules
 from cromss.scenes import read_labels
@@ -111,14 +112,13 @@ def main(settings: NoisyLabels) -> None:
 
 
 def check_settings(settings: NoisyLabels) -> None:
-    """Refuse values out of range.
-
-    Raises:
-        ValueError: Names the flag.
-    """
+    """Raise ValueError for values out of range; it names the flag."""
     name = settings.out_name
     if name and (Path(name).name != name or Path(name).suffix.lower() not in (".tif", ".tiff")):
         raise ValueError(f"--out_name {name}: wanted a file name that ends in .tif, or none")
+    check_out(settings.out)
+    if str(settings.rules) in NAMED:
+        raise ValueError(f"--rules {settings.rules}: a legend; wanted is a YAML file, as data_prepare/rules/nlcd.yaml")
     if settings.seed < 0 or settings.workers < 1:
         raise ValueError(f"--seed {settings.seed} --workers {settings.workers}: at least 0 and 1")
     if not settings.data_path.is_dir():
@@ -128,11 +128,7 @@ def check_settings(settings: NoisyLabels) -> None:
 
 
 def list_jobs(settings: NoisyLabels) -> list[Job]:
-    """Sources that match, by path, and where their masks go; what lies in `out` is no source.
-
-    Raises:
-        ValueError: No match, two sources for one mask, or a mask in the place of a source.
-    """
+    """Sources that match outside `out`, by path, and their masks; ValueError for none, or two files in one place."""
     root, out = settings.data_path.resolve(), settings.out.resolve()
     try:
         found = sorted(path for path in settings.data_path.glob(settings.pattern) if path.is_file())
@@ -144,7 +140,8 @@ def list_jobs(settings: NoisyLabels) -> list[Job]:
     elif root in out.parents:
         names = [name for name in names if out not in (root / name).parents]
     if not names:
-        raise ValueError(f"--pattern {settings.pattern}: no map in {settings.data_path} matches (masks are no maps)")
+        cause = f"; all {len(found)} lie in --out or are named --out_name {settings.out_name}" if found else ""
+        raise ValueError(f"--pattern {settings.pattern}: no map in {settings.data_path} matches{cause}")
     sources = {(root / name).resolve() for name in names}
     targets: dict[Path, Path] = {}
     for name in names:
@@ -168,11 +165,7 @@ def describe(settings: NoisyLabels, legend: Legend, rules: Sequence[Rule]) -> di
 
 
 def check_record(out: Path, record: dict, jobs: Sequence[Job]) -> None:
-    """Refuse a folder with masks of other settings.
-
-    Raises:
-        ValueError: Names the setting, or a file there that nothing accounts for.
-    """
+    """Raise ValueError for a folder with masks of another setting, or with a file that nothing accounts for."""
     path = out / RECORD
     if not path.exists():
         there = [p for p in (out / LEGEND, out / SKIPPED, out / PICTURE, *(job.target for job in jobs)) if p.exists()]
@@ -198,6 +191,8 @@ def count_kept(jobs: Sequence[Job], legend: Legend, workers: int) -> np.ndarray:
 
 def count_mask(job: Job, legend: Legend) -> np.ndarray:
     """The same of one; ValueError if it was made from another map, cannot be read, or has other class ids."""
+    if not job.target.stat().st_size:
+        raise ValueError(f"{job.target}: is empty; remove it, and it is made again")
     mask = read_labels(job.target, legend)
     with rasterio.open(job.target) as dataset:
         if not job.mark.items() <= dataset.tags().items():
@@ -234,8 +229,12 @@ def attempt(job: Job, make: Callable[[Job], np.ndarray], on_error: str) -> np.nd
 
 
 def make_mask(job: Job, legend: Legend, rules: Sequence[Rule], seed: int) -> np.ndarray:
-    """Make a mask; pixels of each class id, `(256,)`. ValueError as `read_labels` of the source."""
-    mask = apply_rules(read_labels(job.source, legend), rules, generator(seed, job.name))
+    """Make a mask; pixels of each class id, `(256,)`. ValueError as `read_labels` and `apply_rules`."""
+    labels = read_labels(job.source, legend)
+    try:
+        mask = apply_rules(labels, rules, generator(seed, job.name))
+    except ValueError as error:
+        raise ValueError(f"{job.source}: {error}") from error
     write_mask(job, mask, legend)
     return np.bincount(mask.ravel(), minlength=256)
 
@@ -272,16 +271,15 @@ def draw_masks(jobs: Sequence[Job], legend: Legend, noisy: bool, path: Path) -> 
     """A picture of a few masks, evenly spread; with rules, their sources are above them."""
     from matplotlib.image import imsave
 
-    from cromss.panels import class_map, panel
+    from cromss.panels import mask_panel
 
-    class_ids, sources, masks = class_id_legend(legend), {}, {}
+    class_ids, rows = class_id_legend(legend), {"source": {}, "mask": {}} if noisy else {"mask": {}}
     for job in (jobs[i] for i in np.unique(np.linspace(0, len(jobs) - 1, SHOWN).astype(int))):
-        mask = read_labels(job.target, class_ids)
-        title, step = fill(job.name, 28), max(1, max(mask.shape) // 512)
-        masks[title] = class_map(mask[::step, ::step], legend)
-        sources[title] = class_map(read_labels(job.source, legend)[::step, ::step], legend)
-    rows = {"source": sources, "mask": masks} if noisy else {"mask": masks}
-    imsave(path, panel(list(rows.values()), legend, names=list(rows)))
+        for kind, masks in rows.items():
+            mask = read_labels(job.target, class_ids) if kind == "mask" else read_labels(job.source, legend)
+            step = max(1, max(mask.shape) // 512)
+            masks[fill(job.name, 28)] = mask[::step, ::step]
+    imsave(path, mask_panel(rows, legend))
 
 
 def report(out: Path, legend: Legend, counts: np.ndarray, skipped: Mapping[str, str], num_masks: int) -> str:

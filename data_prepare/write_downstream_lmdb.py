@@ -59,6 +59,7 @@ class DownstreamFolders:
 
 def main(settings: DownstreamFolders) -> None:
     """Write the splits one after the other; one that is finished is left as it is."""
+    layouts.check_out(settings.out)
     refuse_contradictions(settings)
     task = DOWNSTREAM_SETS[settings.dataset]
     order = settings.band_order or None

@@ -17,7 +17,7 @@ from typing import Literal
 from cromss import oscd, preparation
 from cromss.aligned_stores import Prepared
 from cromss.config import run
-from cromss.layouts import Location
+from cromss.layouts import Location, check_out
 from cromss.legends import OSCD
 from cromss.store import StoreMeta
 
@@ -56,6 +56,7 @@ class OscdFolders:
 
 def main(settings: OscdFolders) -> None:
     """Write the splits one after the other; one that is finished is left as it is."""
+    check_out(settings.out)
     cities = oscd.split_cities(settings.data_path, settings.split, settings.train_cities, settings.test_cities)
     if not settings.splits or len(set(settings.splits)) < len(settings.splits):
         raise ValueError(f"--splits {' '.join(settings.splits)}: train, test, or both")

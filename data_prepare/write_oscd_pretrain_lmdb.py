@@ -14,6 +14,7 @@ from typing import Literal
 from cromss import oscd, preparation
 from cromss.aligned_stores import Prepared
 from cromss.config import run
+from cromss.layouts import check_out
 from cromss.legends import NOL
 from cromss.store import StoreMeta
 
@@ -53,6 +54,7 @@ class OscdPretrainFolders:
 
 def main(settings: OscdPretrainFolders) -> None:
     """List, cut, check, estimate, write, report; stores that are finished are left as they are."""
+    check_out(settings.out)
     names = (settings.data_name_s2, settings.data_name_label)
     if len(set(names)) < 2 or not all(names) or any("/" in name for name in names):
         raise ValueError(f"--data_name_s2, _label {' '.join(names)}: two different names in --out are wanted")

@@ -24,6 +24,7 @@ from cromss.store import StoreMeta
 
 def main(settings: PretrainSet) -> None:
     """List, check, estimate, write, report; a finished set is left as it is."""
+    layouts.check_out(settings.out)
     legends = read_legends(settings)
     locations = preparation.first(list_locations(settings), settings.limit)
     ssl4eo = settings.layout == "ssl4eo"

@@ -23,7 +23,7 @@ NAMES |= {"decoder.blocks.0.conv1.0": "decoder", "head.0": "head"}
 
 def scores(noisy=0.5, exact=1.0, gaussian=1e-4, histogram=1e-3):
     told = Divergence(gaussian, histogram, 2e-3)
-    return [LayerScore(name, part, noisy, exact, told, 100) for name, part in NAMES.items()]
+    return [LayerScore(name, part, noisy, exact, told, 100, 0.1) for name, part in NAMES.items()]
 
 
 @pytest.fixture
@@ -55,6 +55,7 @@ def test_fisher_ratios_by_layer(figures):
     assert {name: list(values) for name, values in drawn.items()} == {
         "trained on exact labels": [1.0] * 4,
         "trained on noisy labels": [0.5] * 4,
+        "chance": [0.1] * 4,
     }
     assert list(bottom.lines[1].get_ydata()) == [0.5] * 4
     for axes in (top, bottom):
@@ -134,7 +135,6 @@ def test_likeness_of_the_maps():
     maps = [rise, rise, 1 - rise, torch.full((4, 4), 0.5)]
     noisy = [Principal(rise, 1.0)] * 4
     said = components_caption(layers, noisy, [Principal(x, 1.0) for x in maps])
-    assert (
-        said == "Mean correlation of the two networks' maps: encoder 1.00, decoder -1.00; % = variance that a map shows"
-    )
+    means = "encoder 1.00, decoder -1.00"
+    assert said == f"Mean correlation of the two networks' maps, turned to agree: {means}; % = variance shown"
     assert "undefined" in components_caption(layers[-1:], noisy[:1], [Principal(maps[-1], math.nan)])

@@ -90,7 +90,7 @@ def test_the_verdict_is_that_of_the_numbers(scores, seen, words):
     assert all(word in " ".join(said) for word in words)
 
 
-@pytest.mark.parametrize("scores", [layers([NAN] * 3, [0.5] * 3), layers([0.5] * 3, []), layers([0.5], [0.5])])
+@pytest.mark.parametrize("scores", [layers([NAN] * 3, [0.5] * 3), layers([0.5] * 3, [])])
 def test_no_verdict_without_numbers(scores):
     assert verdict(scores) == ["The Fisher ratios are undefined in too many layers to say anything."]
 
@@ -111,3 +111,8 @@ def test_captions():
         "13 %",
         "undefined",
     )
+
+
+def test_equal_networks_are_unharmed():
+    assert [line.split(": ")[1].split(",")[0] for line in verdict(layers([1, 1], [1, 1]))] == ["yes", "no", "no"]
+    assert "undefined" in verdict(layers([1, 1], [1, 1]))[2]

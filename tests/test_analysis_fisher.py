@@ -100,7 +100,13 @@ def test_what_has_no_ratio():
     assert math.isnan(FisherRatio(4).compute())
     assert math.isnan(ratio(features, torch.full_like(labels, 255)))
     assert math.isnan(ratio(features, torch.full_like(labels, 3)))
-    assert math.isnan(ratio(features * math.nan, labels))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_features_that_are_no_numbers_are_refused(value):
+    features, labels = sample()
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        ratio(features * value, labels)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, -7.7e3, 1e20])

@@ -1,5 +1,6 @@
 """Raw folders: what is listed, what belongs together, and what is refused."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -246,7 +247,7 @@ def test_triples_whose_ids_differ_stay_listed(tmp_path, folder, modality):
     found = {location.id: location for location in layouts.list_nyc_triples(tmp_path, "train")}
     assert list(found) == ["tile_2", "tile_3", "tile_10"]
     layouts.check_location(found["tile_10"], 1)
-    with pytest.raises(ValueError, match=f"location tile_2: no {modality} scenes, wanted 1"):
+    with pytest.raises(ValueError, match=rf"tile_2: no {modality} scenes, wanted 1 \(train/{folder}/tile_2\.tif\)"):
         layouts.check_location(found["tile_2"], 1)
     with pytest.raises(ValueError, match="location tile_3: no "):
         layouts.check_location(found["tile_3"], 1)
@@ -263,7 +264,7 @@ def test_triples_must_agree_in_size_and_place(tmp_path, modality, name):
     with pytest.raises(ValueError, match=rf"location tile_2: sizes differ \(ortho 9x9, .*{modality} 9x10"):
         layouts.read_location(location, 1, NYC_LIDAR, exact_legend=NYC_MERGED)
     write_tiff(path, np.ones((9, 9), np.uint8), box=(3, 0, 12, 9))
-    with pytest.raises(ValueError, match=r"location tile_2: tile_2\.tif and tile_2\.tif lie in different places"):
+    with pytest.raises(ValueError, match=rf"{name}/tile_2\.tif and .*image/tile_2\.tif lie in different places"):
         layouts.read_location(location, 1, NYC_LIDAR, exact_legend=NYC_MERGED)
 
 
@@ -275,6 +276,35 @@ def test_exact_labels_follow_the_one_legend_where_there_is_no_other(tmp_path):
     assert seasons["labels"][0].tolist() == seasons["exact"][0].tolist() == [[255, 0, 255]]
     with pytest.raises(ValueError, match=r"exact\.tif: label codes outside the NYC_LIDAR legend: 10"):
         layouts.read_location(location, 1, DW, exact_legend=NYC_LIDAR)
+
+
+def test_what_was_looked_for_and_what_is_there_are_named(tmp_path):
+    for folder in ("image", "noisy"):
+        (tmp_path / "train" / folder).mkdir(parents=True)
+        (tmp_path / "train" / folder / "a.png").write_text("")
+    wanted = r"no location found in this layout: wanted train/image/\*\.tif, train/noisy/\*\.tif; found 2 \.png"
+    with pytest.raises(ValueError, match=wanted):
+        layouts.list_nyc_triples(tmp_path, "train", modalities=("ortho", "labels"))
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_missing_tiles_are_named(tmp_path, beside):
+    root = tmp_path / "noisy" if beside else tmp_path / "raw"
+    for folder in {root, tmp_path / "raw"}:
+        (folder / "a").mkdir(parents=True)
+    (location,) = layouts.list_tiles(tmp_path / "raw", {"labels": "DW*.tif"}, {"labels": root})
+    file = f"{root}/a/DW*.tif" if beside else "a/DW*.tif"
+    with pytest.raises(ValueError, match=re.escape(f"location a: no labels scenes, wanted 1 ({file})")):
+        layouts.check_location(location, 1)
+
+
+@pytest.mark.parametrize("place", ["file", "file/out"])
+def test_results_want_a_folder(tmp_path, place):
+    (tmp_path / "file").write_text("")
+    layouts.check_out(tmp_path)
+    layouts.check_out(tmp_path / "none" / "out")
+    with pytest.raises(ValueError, match=f"--out .*{place}: .*is a file; a folder is wanted"):
+        layouts.check_out(tmp_path / place)
 
 
 def test_tiles_may_lie_in_several_folders(tmp_path):
@@ -390,5 +420,5 @@ def test_tiles_of_different_places_are_refused(tmp_path, crs, left):
             dataset.crs = "EPSG:32633" if here else crs
             dataset.transform = rasterio.transform.from_origin(500_000 if here else left, 5_000_000, 10, 10)
     (location,) = layouts.list_tiles(tmp_path, {"s1": "S1*.tif", "s2": "S2*.tif"})
-    with pytest.raises(ValueError, match=r"location p1: S2\.tif and S1\.tif lie in different places"):
+    with pytest.raises(ValueError, match=r"location p1: .*p1/S2\.tif and .*p1/S1\.tif lie in different places"):
         layouts.read_location(location, 1, NOL)

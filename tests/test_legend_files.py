@@ -37,7 +37,7 @@ def test_a_file_means_what_it_says(tmp_path):
     assert legend.colours == ("b4aaa0", "1b6b3a", "c4281b")
     raw = np.array([[41, 42, 21, 23], [300, 0, 7, 255]], np.uint16)
     assert legend.to_class_ids(raw, "a.tif").tolist() == [[1, 1, 0, 2], [2, 255, 255, 255]]
-    with pytest.raises(ValueError, match=r"a.tif: label codes outside the mine legend: 43 \(known: 21, 23, 41"):
+    with pytest.raises(ValueError, match=r"a.tif: label codes outside the mine.yaml legend: 43 \(known: 21, 23, 41"):
         legend.to_class_ids(np.array([43]), "a.tif")
 
 
@@ -155,13 +155,13 @@ MANY = "classes: {" + ", ".join(f"c{i}: '{i:06d}'" for i in range(255)) + "}\nco
         ("", "wanted is a mapping with classes and codes"),
         ("[1, 2]", "wanted is a mapping with classes and codes"),
         ("trees", "wanted is a mapping with classes and codes"),
-        (CLASSES, "wanted is a mapping with classes and codes"),
-        (CODES, "wanted is a mapping with classes and codes"),
+        (CLASSES, "codes is missing; wanted is a mapping with classes and codes"),
+        (CODES, "classes is missing; wanted is a mapping with classes and codes"),
         (CLASSES + CODES + "colors: {}\n", "unknown key 'colors'; wanted: classes, codes, ignored, name, rules"),
         (CLASSES + CODES + "1: 2\n", "unknown key 1; wanted: classes"),
         ("classes: [other, trees]\n" + CODES, "classes: wanted are 2 to 254 names with a colour each"),
         ("classes:\n" + CODES, "classes: wanted are 2 to 254 names"),
-        ("classes: {other: b4aaa0}\ncodes: {1: other}\n", "classes: wanted are 2 to 254 names"),
+        ("classes: {other: b4aaa0}\ncodes: {1: other}\n", r"classes: wanted are 2 to 254 names .*; got 1 \(other\)"),
         (MANY, "classes: wanted are 2 to 254 names"),
         ("classes: {other: b4aaa0, yes: 1b6b3a}\n" + CODES, "classes: True is no name; quote it"),
         ("classes: {other: b4aaa0, 7: 1b6b3a}\n" + CODES, "classes: 7 is no name; quote it"),

@@ -76,7 +76,8 @@ def test_exact_classes_of_new_york_merge_into_the_noisy_ones():
 @pytest.mark.parametrize("legend", [NYC_LIDAR, NYC_MERGED], ids=["noisy", "exact"])
 def test_noisy_and_exact_codes_of_new_york_are_not_mistaken(legend):
     foreign = 4 if legend is NYC_LIDAR else 9
-    with pytest.raises(ValueError, match=rf"a.tif: label codes outside the NYC_LIDAR legend: {foreign} \(known"):
+    name = "NYC_LIDAR" if legend is NYC_LIDAR else "NYC_MERGED"
+    with pytest.raises(ValueError, match=rf"a.tif: label codes outside the {name} legend: {foreign} \(known"):
         legend.to_class_ids(np.array([1, foreign]), where="a.tif")
 
 

@@ -298,7 +298,7 @@ def test_masks_never_replace_maps(maps):
     before = content(maps)
     with pytest.raises(ValueError, match=r"a mask would replace the map .*maps/a/nlcd.tif"):
         make(maps, "maps", out_name="")
-    with pytest.raises(ValueError, match=r"no map in .* matches"):
+    with pytest.raises(ValueError, match=r"no map in .* matches; all 3 lie in --out or are named --out_name nlcd.tif"):
         make(maps, "maps", out_name="nlcd.tif")
     assert content(maps) == before
 
@@ -371,7 +371,7 @@ def fractions(path: Path) -> None:
 
 
 BAD = {
-    unknown_code: "label codes outside the rules legend: 52",
+    unknown_code: "label codes outside the rules.yaml legend: 52",
     truncated: "truncated or not a GeoTIFF",
     no_tiff: "truncated or not a GeoTIFF",
     many_bands: "3 bands where 1",
@@ -407,9 +407,37 @@ def test_nothing_but_bad_maps_is_an_error(maps):
 
 def test_a_spoilt_mask_is_named(maps):
     out = make(maps)
-    (out / "c" / "noisy.tif").write_text("")
+    (out / "c" / "noisy.tif").write_text("II*")
     with pytest.raises(ValueError, match=r"out/c/noisy.tif: cannot be read"):
         make(maps)
+    (out / "c" / "noisy.tif").write_text("")
+    with pytest.raises(ValueError, match=r"out/c/noisy.tif: is empty; remove it"):
+        make(maps)
+
+
+def test_classes_that_a_map_declares_nodata_are_refused(maps):
+    pixels = np.full((9, 9), 41, np.uint8)
+    write_tiff(maps / "b" / "nlcd.tif", pixels, nodata=41)
+    wanted = "declares nodata 41, which the codes map to trees: put 41 under ignored, or clear the tag"
+    with pytest.raises(ValueError, match=f"b/nlcd.tif: {wanted}"):
+        make(maps)
+    write_tiff(maps / "b" / "nlcd.tif", pixels, nodata=0)
+    assert (masks(make(maps))["b"] == 1).all()
+
+
+@pytest.mark.parametrize("rule", ["coarsen: 25", "translate: [24, 0]", "translate: [0, -21]"])
+def test_rules_beyond_a_mask_name_the_map(maps, rule):
+    (maps.parent / "far.yaml").write_text(LEGEND + f"rules: [{{{rule}}}]")
+    with pytest.raises(ValueError, match=r"a/nlcd.tif: \w+ .*: wanted .* of the mask, 24 x 21"):
+        make(maps, rules="far")
+
+
+def test_out_is_no_file_and_rules_are_no_name(maps):
+    (maps.parent / "h.sh").write_text("")
+    with pytest.raises(ValueError, match=r"h\.sh: is a file; a folder is wanted"):
+        make(maps, "h.sh")
+    with pytest.raises(ValueError, match="--rules NoL: a legend; wanted is a YAML file"):
+        script.main(script.NoisyLabels(maps, "*/nlcd.tif", Path("NoL"), maps.parent / "out"))
 
 
 # the command, and real maps

@@ -8,7 +8,7 @@ from rasters import write_tiff
 from sets import NAMES, season_arrays, write_published
 
 from cromss.legends import LEGENDS, NYC_LIDAR
-from cromss.mask_pairs import Pairs, open_masks
+from cromss.mask_pairs import ANY_FILE, Pairs, open_masks
 from cromss.preparation import image_meta, label_meta
 from cromss.store import LmdbWriter, StoreMeta
 
@@ -92,26 +92,31 @@ def test_a_store_may_go_with_files(tmp_path):
 def test_a_store_that_names_no_classes_takes_those_of_the_flag(tmp_path):
     meta = StoreMeta("labels", (), "uint8", 1, "class id")
     path = write_store(tmp_path / "x.lmdb", masks("a"), meta)
-    assert open_masks(path, "*", "NYC_MERGED", "noisy").legend.classes == NYC_LIDAR.classes
+    assert open_masks(path, ANY_FILE, "NYC_MERGED", "noisy").legend.classes == NYC_LIDAR.classes
     with pytest.raises(ValueError, match=r"--noisy_codes: .*x.lmdb does not name its classes"):
-        open_masks(path, "*", None, "noisy")
+        open_masks(path, ANY_FILE, None, "noisy")
 
 
 def test_classes_of_ones_own_are_read_from_the_store(tmp_path):
     meta = StoreMeta("exact", (), "uint8", 1, "class id", "mine", classes=("x", "y"), colours=("112233", "aabbcc"))
-    legend = open_masks(write_store(tmp_path / "x.lmdb", masks("a"), meta), "*", None, "exact").legend
+    legend = open_masks(write_store(tmp_path / "x.lmdb", masks("a"), meta), ANY_FILE, None, "exact").legend
     assert (legend.name, legend.classes, legend.colours) == ("mine", ("x", "y"), ("112233", "aabbcc"))
     with pytest.raises(ValueError, match=r"--exact_codes OSCD: .* names its classes itself \(x, y\)"):
-        open_masks(tmp_path / "x.lmdb", "*", "OSCD", "exact")
+        open_masks(tmp_path / "x.lmdb", ANY_FILE, "OSCD", "exact")
 
 
 def test_other_stores_are_refused(tmp_path):
     images = {"a": np.zeros((1, 4, 3, 3), np.uint8)}
     write_store(tmp_path / "ortho.lmdb", images, image_meta("ortho", "uint8", 1, "test"))
     with pytest.raises(ValueError, match=r"--noisy .*ortho.lmdb: a store of 'ortho'"):
-        open_masks(tmp_path / "ortho.lmdb", "*", None, "noisy")
+        open_masks(tmp_path / "ortho.lmdb", ANY_FILE, None, "noisy")
     with pytest.raises(ValueError, match=r"none.lmdb"):
-        open_masks(tmp_path / "none.lmdb", "*", None, "noisy")
+        open_masks(tmp_path / "none.lmdb", ANY_FILE, None, "noisy")
+
+
+def test_stores_take_no_pattern(tmp_path):
+    with pytest.raises(ValueError, match=r"--exact_pattern \*/a.tif: is for folders of files; .*x.lmdb is a store"):
+        open_masks(tmp_path / "x.lmdb", "*/a.tif", None, "exact")
 
 
 @pytest.mark.parametrize("pattern", ["noisy.tif", "**/noisy.tif", "?.tif", "*[ab].tif", "*?.tif", "/tmp/*.tif", ""])
@@ -199,6 +204,6 @@ def test_published_stores_are_of_the_nol_classes(tmp_path):
     arrays = season_arrays()
     write_published(tmp_path, arrays)
     path = tmp_path / NAMES["labels"]
-    opened = open_masks(path, "*", None, "noisy")
+    opened = open_masks(path, ANY_FILE, None, "noisy")
     assert opened.legend == LEGENDS["NoL"]
     np.testing.assert_array_equal(opened.read("0000003"), arrays["labels"][3])

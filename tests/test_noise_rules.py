@@ -392,12 +392,16 @@ def test_arguments_by_name_in_a_list_or_alone(rules_of):
         ("rules: [{translate: [1.5, 2]}]", "rows 1.5"),
         ("rules: [{shift_borders: -1}]", "pixels -1"),
         ("rules: [{shift_borders: .nan}]", "pixels nan"),
-        ("rules: [{confuse: {patch: 4}}]", "wanted matrix, patch"),
+        ("rules: [{confuse: {patch: 4}}]", "wanted matrix, patch; matrix is missing"),
+        ("rules: [{confuse: {matrix: m.csv}}]", "; patch is missing"),
+        ("rules: [{confuse: {matrix: /dev/zero, patch: 4}}]", "/dev/zero: not a regular file"),
+        ("rules: [{coarsen: 1e9}]", "pixels '1e9': wanted .*; write 1000000000"),
+        ("rules: [{shift_borders: 25e-1}]", "; write 2.5"),
         ("rules: [{confuse: {matrix: [[1]], patch: 4}}]", "1 rows, wanted 3: a, b, c"),
         ("rules: [{confuse: {matrix: 3, patch: 4}}]", "shape"),
         ("rules: [{confuse: {matrix: m.csv, patch: -4}}]", "patch -4"),
         ("rules: [{confuse: {matrix: other.csv, patch: 4}}]", "other.csv: No such file"),
-        ("rules: [{confuse: {matrix: ., patch: 4}}]", "Is a directory"),
+        ("rules: [{confuse: {matrix: ., patch: 4}}]", "not a regular file"),
         ("classes: {}", "'classes' is given twice"),
         ("noise: []", "unknown key 'noise'"),
     ],
@@ -407,6 +411,32 @@ def test_bad_files_are_refused_in_one_line(rules_of, tmp_path, rules, message):
         rules_of(rules, m=TABLE)
     assert str(error.value).startswith(f"--rules {tmp_path / 'mine.yaml'}:")
     assert "\n" not in str(error.value)
+
+
+def test_gigantic_tables_are_not_read(rules_of, tmp_path):
+    with (tmp_path / "m.csv").open("wb") as file:
+        file.truncate(20_000_000)
+    with pytest.raises(ValueError, match=r"m.csv: 20 MB; a confusion matrix has 10 at most"):
+        rules_of("rules: [{confuse: {matrix: m.csv, patch: 4}}]")
+
+
+@pytest.mark.parametrize(
+    ("rule", "fits"),
+    [
+        (Rule("coarsen", {"pixels": 7}), True),
+        (Rule("coarsen", {"pixels": 8}), False),
+        (Rule("translate", {"rows": -4, "columns": 6}), True),
+        (Rule("translate", {"rows": 5, "columns": 0}), False),
+        (Rule("translate", {"rows": 0, "columns": -7}), False),
+    ],
+)
+def test_rules_stay_inside_the_mask(rule, fits):
+    labels, rng = np.zeros((5, 7), np.uint8), np.random.default_rng(0)
+    if fits:
+        assert apply_rules(labels, [rule], rng).shape == (5, 7)
+    else:
+        with pytest.raises(ValueError, match=rf"{rule.name} .*: wanted .* of the mask, 5 x 7"):
+            apply_rules(labels, [rule], rng)
 
 
 @pytest.mark.parametrize(

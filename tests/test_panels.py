@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from cromss.legends import DW, IGNORE_INDEX, LEGENDS
-from cromss.panels import class_map, panel
+from cromss.legends import DW, IGNORE_INDEX, LEGENDS, Legend
+from cromss.panels import class_map, mask_panel, most_frequent, panel
 
 IDS = np.array([[0, 1], [8, IGNORE_INDEX]], np.uint8)
 IMAGE = np.ones((2, 2, 3))
@@ -56,3 +56,36 @@ def test_rows_and_columns_are_named(figures):
     assert figure.get_suptitle() == "DW, run"
     assert [ax.get_ylabel() for ax in figure.axes] == ["tile a", "", "tile b", ""]
     assert [ax.get_title() for ax in figure.axes] == ["image", "label", "", ""]
+
+
+def many_classes(num_classes, name="c{}"):
+    """A legend of that many classes in greys."""
+    names, greys = (tuple(form.format(i) for i in range(num_classes)) for form in (name, "{0:02x}{0:02x}{0:02x}"))
+    return Legend("many", names, greys, {})
+
+
+def test_only_classes_that_occur_are_explained(figures):
+    mask_panel({"mask": {"a": IDS, "b": IDS}}, DW)
+    assert list(explained(figures[0])) == [DW.classes[0], DW.classes[1], DW.classes[8], "unknown"]
+
+
+def test_of_many_classes_the_most_frequent_are_explained(figures):
+    ids = np.repeat(np.arange(200, dtype=np.uint8), [2] * 100 + [1] * 85 + [3] * 15)[None]
+    mask_panel({"mask": {"a": ids}}, many_classes(200))
+    assert list(explained(figures[0])) == [f"c{i}" for i in (*range(5), *range(185, 200))] + ["and 180 more"]
+
+
+@pytest.mark.parametrize(("counts", "wanted"), [([0, 2, 0, 1], [1, 3]), ([1] * 30, range(20)), ([0, 0], [])])
+def test_most_frequent_classes(counts, wanted):
+    assert most_frequent(np.array(counts)).tolist() == list(wanted)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 4])
+def test_legends_stay_inside_the_picture(columns, figures):
+    ids = np.arange(40, dtype=np.uint8)[None].repeat(40, 0)
+    mask_panel({"mask": {str(i): ids for i in range(columns)}}, many_classes(40, "land cover {}"))
+    (figure,) = figures
+    box = figure.legends[0].get_window_extent(figure.canvas.get_renderer())
+    assert 0 <= box.x0 <= box.x1 <= figure.bbox.x1
+    assert 0 <= box.y0 <= box.y1 <= min(ax.get_window_extent().y0 for ax in figure.axes)
+    assert min(ax.get_window_extent().height for ax in figure.axes) > 120

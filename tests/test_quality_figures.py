@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from cromss import quality_figures
 from cromss.label_quality import compare
-from cromss.legends import LEGENDS, NYC_LIDAR, OSM
+from cromss.legends import LEGENDS, NYC_LIDAR, OSM, Legend
 from cromss.quality_figures import Example, confusion_picture, distance_picture, worst_picture
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -141,3 +141,28 @@ def test_long_names_are_shortened(figures):
     worst_picture([Example(name, 0.123, mask, mask)], NYC_LIDAR)
     label = figures[0].axes[0].get_ylabel()
     assert label == "0000012\n20190704T05463...054831_T43RCP\nOA 12.3 %"
+
+
+def test_of_many_classes_the_most_frequent_are_drawn(figures):
+    names = tuple(f"class {i}" for i in range(200))
+    legend = Legend("many", names, tuple(f"{i:02x}40c0" for i in range(200)), {})
+    rng = np.random.default_rng(3)
+    exact = np.repeat(np.arange(200, dtype=np.uint8), [300] * 30 + [10] * 170)
+    noisy = np.where(rng.random(exact.size) < 0.3, rng.permutation(exact), exact)
+    exact, noisy = (mask[: len(mask) // 100 * 100].reshape(-1, 100) for mask in (exact, noisy))
+    quality = compare(noisy, exact, 200)
+    confusion_picture(quality, names)
+    distance_picture(quality, legend)
+    worst_picture([Example("a", 0.7, noisy, exact)], legend)
+    heat_map, curve = figures[0].axes[0], figures[1].axes[0]
+    counts = quality.confusion.sum(axis=0) + quality.confusion.sum(axis=1)
+    shown = [names[i] for i in sorted(sorted(range(200), key=lambda i: (-counts[i], i))[:20])]
+    assert [text.get_text() for text in heat_map.get_xticklabels()] == shown
+    first = shown[0]
+    share = quality.confusion[names.index(first), names.index(first)] / quality.confusion[names.index(first)].sum()
+    assert heat_map.texts[0].get_text() == f"{100 * share:.1f}"
+    assert set(curves(curve)) <= {"all classes", *shown}
+    for text in (heat_map.get_title(), curve.get_legend().get_title().get_text()):
+        assert text.endswith("\n(20 most frequent of 200)")
+    (explained,) = figures[2].legends
+    assert [text.get_text() for text in explained.get_texts()][20:] == ["and 180 more"]

@@ -64,6 +64,19 @@ def test_nan_that_is_nodata_is_ignored(tmp_path, kind):
         scenes.read_labels(write_tiff(tmp_path / "other.tif", pixels, nodata=-1), NOL)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_classes_that_are_declared_nodata_are_refused(tmp_path, kind):
+    pixels = np.array([[3, 5], [8, 255]], kind)
+    wanted = r"a.tif: declares nodata 3, which the codes map to flooded vegetation: put 3 under ignored, or clear the"
+    with pytest.raises(ValueError, match=wanted):
+        scenes.read_labels(write_tiff(tmp_path / "a.tif", pixels, nodata=3), NOL)
+    for nodata in (None, 4, 255):
+        found = scenes.read_labels(write_tiff(tmp_path / "b.tif", pixels, nodata=nodata), NOL)
+        assert found.tolist() == [[3, 5], [8, 255]]
+    codes = write_tiff(tmp_path / "c.tif", np.array([[0, 1]], kind), nodata=0)
+    assert scenes.read_labels(codes, DFC2020).tolist() == [[255, 1]]
+
+
 def test_labels_become_class_ids(tmp_path):
     path = write_tiff(tmp_path / "dfc.tif", np.array([[1, 2, 3], [10, 0, 9]], np.uint16))
     np.testing.assert_array_equal(scenes.read_labels(path, DFC2020), [[1, 5, 255], [0, 255, 7]])

@@ -74,11 +74,11 @@ def undrawn(monkeypatch):
 
 
 def test_everything_is_written(pair, page):
-    folder = pair[0].parents[1] / "analysis"
+    folder = page.path.parent
+    assert folder.parent == pair[0].parents[1] / "analysis"
     held = sorted(hold_out(IDS, 0.5, 42)[1])
-    pictures = {f"principal_{IDS[index]}.png" for index in held[:1]}
+    pictures = {f"principal_0_{IDS[index]}.png" for index in held[:1]}
     names = {"analysis.md", "fisher.csv", "weights.csv", "fisher.png", "weights.png"} | pictures
-    assert page.path == folder / "analysis.md"
     assert {path.name for path in folder.iterdir()} == names
     for path in folder.glob("*.png"):
         with Image.open(path) as image:
@@ -137,7 +137,8 @@ def test_the_size_of_batches_does_not_matter(pair, tmp_path):
 def test_a_network_beside_itself_is_unharmed(pair, tmp_path):
     page = analysed(pair[0], pair[0], tmp_path)
     assert all(score.ratio == 1 and score.weights[:2] == (0, 0) for score in page.scores)
-    assert "loses 0 %" in page.finding[0] or "undefined" in page.finding[0]
+    assert "no harm to place" in page.finding[0]
+    assert "it loses 0 %" in page.finding[1]
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +249,26 @@ def test_only_tiles_that_both_held_out_are_looked_at(pair, data, tmp_path):
     refused("no location was held out by both; train them with the same --seed", *lone, tmp_path)
 
 
+def test_swapped_runs_are_refused(pair, tmp_path):
+    refused("learned exact labels and --exact .* noisy ones; swap them", *pair[::-1], tmp_path)
+
+
+def test_a_set_that_has_changed_is_refused(data, pair, tmp_path):
+    content = torch.load(pair[0], weights_only=True)
+    content["cromss"]["locations"] = "of another set"
+    torch.save(content, tmp_path / "other.ckpt")
+    refused("was trained on other locations", tmp_path / "other.ckpt", pair[1], tmp_path / "out")
+
+
+def test_an_out_that_is_a_file_is_refused_first(pair, tmp_path):
+    (tmp_path / "out").touch()
+    refused("--out .*out: is a file", *pair, tmp_path / "out")
+
+
+def test_features_of_chance_are_told(page):
+    assert all(0 <= float(row["chance"]) < math.inf for row in table(page.path.with_name("fisher.csv")))
+
+
 def test_real_runs_go_in_as_folders(data, tmp_path):
     for experiment in ("ns_labels", "gt_labels"):
         words = (
@@ -256,7 +277,8 @@ def test_real_runs_go_in_as_folders(data, tmp_path):
         place = ["--data_path", str(data), "--save_dir", str(tmp_path), "--experiment", experiment]
         pretrain(parse(SingleModalSettings, [*words.split(), *place]))
     page = analysed(tmp_path / "ns_labels", tmp_path / "gt_labels", num_tiles=2)
-    assert page.path == tmp_path / "ns_labels" / "analysis" / "analysis.md"
+    assert page.path == tmp_path / "ns_labels" / "analysis" / "gt_labels" / "analysis.md"
+    assert open_pretrained(str(tmp_path / "ns_labels"), "noisy").locations
     assert "1 epochs" in page.path.read_text()
     assert not any(math.isnan(score.weights.gaussian) for score in page.scores)
 

@@ -221,7 +221,7 @@ def use_fractions(root):
         (lose_exact, "1 of 3 locations are incomplete: location tile_3: no exact scenes"),
         (lose_image, "1 of 3 locations are incomplete: location tile_3: no ortho scenes"),
         (use_foreign_noise, r"noisy/tile_3\.tif: label codes outside the NYC_LIDAR legend: 4"),
-        (use_foreign_truth, r"label/tile_3\.tif: label codes outside the NYC_LIDAR legend: 9"),
+        (use_foreign_truth, r"label/tile_3\.tif: label codes outside the NYC_MERGED legend: 9"),
         (use_another_size, "location tile_3: sizes differ .*labels 9x8"),
         (use_another_exact_size, "location tile_3: sizes differ .*exact 8x9"),
         (lose_a_band, r"image/tile_3\.tif: 3 bands where 4 are wanted"),
@@ -384,7 +384,7 @@ def test_codes_of_another_meaning_are_another_set(tmp_path, killed):
     options = {"layout": "tiles", "modalities": ("labels",), "band_order": (), "label_pattern": "a.tif"}
     options["label_codes"] = legend_file(tmp_path / "mine.yaml")
     if killed:
-        with pytest.raises(ValueError, match="label codes outside the mine legend: 99"):
+        with pytest.raises(ValueError, match=r"label codes outside the mine\.yaml legend: 99"):
             write(tmp_path / "raw", tmp_path / "out", **options)
         write_tiff(tmp_path / "raw" / "p2" / "a.tif", np.array([[41, 21, 21]], np.uint8))
     else:

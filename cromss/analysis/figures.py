@@ -27,6 +27,8 @@ def fisher_figure(scores: Sequence[LayerScore]) -> np.ndarray:
         ratios = np.array([getattr(score, name) for score in scores])
         ratios[~(ratios > 0)] = np.nan  # has no place on a log axis
         top.plot(places, ratios, color=colour, marker=marker, markersize=3.5, label=f"trained on {name} labels")
+    chance = np.array([score.chance if score.chance > 0 else np.nan for score in scores])
+    top.plot(places, chance, color="#606060", marker="_", markersize=8, linestyle="", label="chance")
     top.set(ylabel="Fisher ratio\n(between-class / within-class scatter)", yscale="log")
     top.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     top.yaxis.set_major_formatter("{x:g}")
@@ -61,7 +63,7 @@ def weights_figure(scores: Sequence[LayerScore]) -> np.ndarray:
             places + shift, tops, 20, colours if name == "gaussian" else "white", marker, edgecolors=colours, zorder=3
         )
         axes.scatter([], [], 20, EXACT if name == "gaussian" else "white", marker, edgecolors=EXACT, label=label)
-    axes.scatter(places + 0.17, chance, 60, "#606060", "_", label="histograms of two samples of one distribution")
+    axes.scatter(places + 0.17, chance, 60, "#606060", "_", label="at most, by chance, in independent networks")
     axes.set(ylabel="KL(noisy || exact), nats", yscale="log", ylim=(bottom, None))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     _shade(axes, scores)
@@ -82,7 +84,7 @@ def short_name(name: str) -> str:
 
 def drawn(figure: Figure, title: str, caption: str) -> np.ndarray:
     """A figure under its title and a line on its numbers as `(H, W, 3)` uint8."""
-    figure.suptitle(f"{title}\n{caption}", fontsize=9.2, linespacing=1.6)
+    figure.suptitle(f"{title}\n{caption}", fontsize=9.2, linespacing=1.6, parse_math=False)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -21,6 +21,7 @@ class LayerScore:
         exact: Fisher ratio in the network trained on exact labels.
         weights: Divergence of the noisy network's weights from the exact one's.
         num_weights: Number of weights.
+        chance: Fisher ratio of the exact network's features with the labels of other places.
     """
 
     name: str
@@ -29,6 +30,7 @@ class LayerScore:
     exact: float
     weights: Divergence
     num_weights: int
+    chance: float = math.nan
 
     @property
     def ratio(self) -> float:
@@ -126,14 +128,15 @@ def verdict(scores: Sequence[LayerScore]) -> list[str]:
     """
     parts, growth = part_scores(scores), fisher_growth(scores)
     losses = [part.loss for part in parts]
-    if len(parts) < 2 or math.isnan(sum(losses) + growth):
+    if len(parts) < 2 or math.isnan(sum(losses)):
         return ["The Fisher ratios are undefined in too many layers to say anything."]
     grows = losses == sorted(losses) and losses[-1] > max(losses[0], 0)
     changed = ", ".join(f"the {part.part} {lost(part.loss)}" for part in parts)
     return [
-        f"Encoder nearly unharmed: {_yes(losses[0] < 0.1)}, it {lost(losses[0])} of its Fisher ratio.",
+        f"Encoder nearly unharmed (under a tenth): {_yes(losses[0] < 0.1)}, it {lost(losses[0])} of its Fisher ratio.",
         f"Harm that grows towards the output, part by part: {_yes(grows)}, {changed}.",
-        f"The same layer by layer: {_yes(growth > 0.3)}, the loss has a rank correlation of {growth:+.2f} with depth.",
+        f"The same layer by layer (over 0.3): {_yes(growth > 0.3)}, the loss has a rank correlation of "
+        f"{signed(growth)} with depth.",
     ]
 
 

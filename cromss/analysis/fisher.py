@@ -36,12 +36,17 @@ class FisherRatio:
         Args:
             features: `(B, C, h, w)`.
             labels: Class ids `(B, H, W)`, brought to `(h, w)` by nearest neighbour; 255 is left out.
+
+        Raises:
+            ValueError: Features are NaN or infinite.
         """
         ids = labels_at(labels, features.shape[-2:]).flatten()
         known = ids != IGNORE_INDEX
         if not known.any():
             return
         x, ids = features.movedim(1, -1).flatten(0, 2)[known].double(), ids[known]
+        if not torch.isfinite(x).all():
+            raise ValueError("features: NaN or infinity among them; the network is damaged, or its input is")
         if not self.means.numel():
             self.means = torch.zeros(self.num_classes, x.shape[1], dtype=torch.float64)
         counts = torch.bincount(ids, minlength=self.num_classes).double()

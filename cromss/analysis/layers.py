@@ -72,10 +72,11 @@ def visit(model: Pretrainer, branch: str, layers: Sequence[Layer], images: torch
     Raises:
         ValueError: No such branch.
     """
-    encoder, training = _encoder(model, branch), model.training
-    hooks = [layer.module.register_forward_hook(_shower(layer, encoder, images.shape[-2:], see)) for layer in layers]
-    model.eval()
+    encoder, training, hooks = _encoder(model, branch), model.training, []
     try:
+        for layer in layers:
+            hooks.append(layer.module.register_forward_hook(_shower(layer, encoder, images.shape[-2:], see)))
+        model.eval()
         with torch.no_grad():
             return model.segment(branch, images)
     finally:

@@ -42,7 +42,7 @@ def markdown(
         "# Layers under noisy labels",
         "\n".join(facts),
         "## Findings",
-        "\n".join(f"- {sentence}" for sentence in verdict(scores)),
+        "\n".join(f"- {sentence}" for sentence in finding(scores, accuracy)),
         f"Layers that lose most of their Fisher ratio: {worst or 'none has one'}.",
         _table(part_scores(scores)),
         "Fisher ratios are geometric means over layers, divergences medians in nats.",
@@ -50,18 +50,29 @@ def markdown(
         "\n".join(scored),
         "## Fisher ratio",
         f"![Fisher ratio of every layer](fisher.png)\n\n{fisher_caption(scores)}.",
-        "Between-class over within-class scatter of a layer's features, classes from the exact labels. Numbers of all "
-        "layers: `fisher.csv`.",
+        "Between-class over within-class scatter of a layer's features, classes from the exact labels. Grey dashes: "
+        "chance, the same with the labels of another tile turned round; maps of few cells have much of it. Numbers of "
+        "all layers: `fisher.csv`.",
         "## Weights",
         f"![KL divergence of the weights](weights.png)\n\n{weights_caption(scores)}.",
         "KL divergence of the weights trained on noisy labels from those trained on exact ones. Histograms of few "
-        "weights differ by chance alone: the grey dashes say how much. Numbers of all layers: `weights.csv`.",
+        "weights differ by chance alone: the grey dashes say how much at most in independent networks; networks of one "
+        "seed start from the same weights and lie below. Numbers of all layers: `weights.csv`.",
         *(["## First principal components", *_gallery(pictures)] if pictures else []),
         "## Before you conclude",
-        "Two networks trained on the *same* labels from other seeds differ, too. What this page shows counts as far "
-        "as it is more than that: compare such a pair in the same way.",
+        "This is one pair of networks on few tiles. Train such pairs, noisy and exact under one seed, under several "
+        "seeds, and believe what all of their pages show.",
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def finding(scores: Sequence[LayerScore], accuracy: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The verdict, after a warning where exact labels have made no better network; arguments as in `markdown`."""
+    noisy, exact = (accuracy[name]["miou"] for name in ("noisy", "exact"))
+    if exact > noisy:
+        return verdict(scores)
+    warning = f"mIoU is {in_percent(noisy)} after noisy and {in_percent(exact)} after exact labels: no harm to place."
+    return [f"Read with care: {warning}", *verdict(scores)]
 
 
 def _table(parts: Sequence[PartScore]) -> str:

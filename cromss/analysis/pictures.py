@@ -70,7 +70,7 @@ def components_caption(layers: Sequence[Layer], noisy: Sequence[Principal], exac
     for layer, pair in zip(layers, zip(noisy, exact)):
         alike[layer.part].append(_correlation(*(component.map.numpy().ravel() for component in pair)))
     means = ", ".join(f"{part} {np.nanmean(values):.2f}" for part, values in alike.items() if np.isfinite(values).any())
-    return f"Mean correlation of the two networks' maps: {means or 'undefined'}; % = variance that a map shows"
+    return f"Mean correlation of the two networks' maps, turned to agree: {means or 'undefined'}; % = variance shown"
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -99,7 +99,7 @@ def _tile(axes: Axes, image: np.ndarray, labels: np.ndarray, legend: Legend) -> 
         left, top = at % 2 * _BIG / 2, y + at // 2 * 0.17
         colour = legend.palette()[class_id] / 255
         axes.add_patch(Rectangle((left, top), 0.12, 0.12, facecolor=colour, edgecolor="#909090", linewidth=0.5))
-        axes.text(left + 0.17, top + 0.06, classes[class_id], va="center", fontsize=6.5)
+        axes.text(left + 0.17, top + 0.06, classes[class_id], va="center", fontsize=6.5, parse_math=False)
 
 
 def _place(axes: Axes, shown: np.ndarray, x: float, y: float, side: float, colour: str, line: float) -> None:

@@ -39,12 +39,13 @@ def list_dfc2020(root: Path, split: str) -> list[Location]:
         ValueError: A folder is missing or holds no such file.
     """
     top = root / split if (root / split).is_dir() else root / f"ROIs0000_{split}"
-    found = {}
+    found, patterns = {}, {}
     for modality, word in (("s1", "s1"), ("s2", "s2"), ("labels", "dfc")):
         pattern = re.compile(rf"ROIs0000_{split}_{word}_0_(p\d+)\.tif")
         files = {path: pattern.fullmatch(path.name) for path in children(top / f"{word}_{split}")}
         found[modality] = {match[1]: (path,) for path, match in files.items() if match}
-    return joined(found, top)
+        patterns[modality] = f"{top.name}/{word}_{split}/ROIs0000_{split}_{word}_0_*.tif"
+    return joined(found, root, patterns)
 
 
 def list_dwosm(root: Path, kind: str, split: str) -> list[Location]:
@@ -66,7 +67,9 @@ def list_dwosm(root: Path, kind: str, split: str) -> list[Location]:
     top = root / f"{kind}_{split}"
     labels = {name: (path,) for name, path in _named_places(top / f"label_{kind}", kind).items()}
     images = {word: _partners(labels, _named_places(top / f"image_{word}", word)) for word in ("s1", "s2")}
-    return joined(images | {"labels": labels}, top, second_label_band=True)
+    words = {"s1": ("image_s1", "s1"), "s2": ("image_s2", "s2"), "labels": (f"label_{kind}", kind)}
+    patterns = {modality: f"{top.name}/{folder}/{word}_*.tif" for modality, (folder, word) in words.items()}
+    return joined(images | {"labels": labels}, root, patterns, second_label_band=True)
 
 
 def _named_places(folder: Path, word: str) -> dict[str, Path]:

@@ -23,12 +23,19 @@ class Location:
             order: a folder of single-band files, or one GeoTIFF.
         bands: By modality the order of the bands in its files, where the user told it.
         second_label_band: Label files may have several bands; the second is the label then.
+        patterns: By modality where its files are looked for under the folder of the set, the first `*` being the id.
     """
 
     id: str
     scenes: Mapping[str, tuple[Path, ...]]
     bands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     second_label_band: bool = False
+    patterns: Mapping[str, str] = field(default_factory=dict)
+
+    def missing(self, modality: str) -> str:
+        """`" (<file>)"`, the file of a modality without a scene; nothing where it has one or is of unknown place."""
+        pattern = None if self.scenes[modality] else self.patterns.get(modality)
+        return f" ({pattern.replace('*', self.id, 1)})" if pattern else ""
 
 
 def most_seasons(locations: Sequence[Location]) -> int:
@@ -45,7 +52,8 @@ def check_location(location: Location, num_seasons: int | Mapping[str, int]) -> 
     for modality, paths in location.scenes.items():
         wanted = num_seasons if isinstance(num_seasons, int) else num_seasons[modality]
         if len(paths) != wanted:
-            raise ValueError(f"location {location.id}: {len(paths) or 'no'} {modality} scenes, wanted {wanted}")
+            found = f"{len(paths) or 'no'} {modality} scenes, wanted {wanted}{location.missing(modality)}"
+            raise ValueError(f"location {location.id}: {found}")
     for image, labels in zip(location.scenes.get("s2", ()), location.scenes.get("labels", ())):
         days = [(scene_time(p.parent.name if p.suffix else p.name) or "")[:8] for p in (image, labels)]
         if all(days) and days[0] != days[1]:
@@ -63,7 +71,7 @@ def check_places(location: Location) -> None:
         for path, grid in grids.items():
             first = next(iter(grids))
             if not grid.starts_at(grids[first]):
-                raise ValueError(f"location {location.id}: {path.name} and {first.name} lie in different places")
+                raise ValueError(f"location {location.id}: {path} and {first} lie in different places")
 
 
 def read_location(

@@ -19,7 +19,7 @@ def list_nyc(root: Path, split: str, bands: tuple[str, ...] | None = None) -> li
     Raises:
         ValueError: A folder is missing, or neither holds a file.
     """
-    return _orthophotos(root / split, {"ortho": "image", "labels": "label"}, bands)
+    return _orthophotos(root, split, {"ortho": "image", "labels": "label"}, bands)
 
 
 def list_nyc_triples(
@@ -40,10 +40,11 @@ def list_nyc_triples(
         ValueError: A folder is missing, or none holds a file.
     """
     folders = {"ortho": "image", "labels": "noisy", "exact": "label"}
-    return _orthophotos(root / split, {modality: folders[modality] for modality in modalities}, bands)
+    return _orthophotos(root, split, {modality: folders[modality] for modality in modalities}, bands)
 
 
-def _orthophotos(top: Path, folders: Mapping[str, str], bands: tuple[str, ...] | None) -> list[Location]:
-    found = {modality: children(top / name) for modality, name in folders.items()}
+def _orthophotos(root: Path, split: str, folders: Mapping[str, str], bands: tuple[str, ...] | None) -> list[Location]:
+    found = {modality: children(root / split / name) for modality, name in folders.items()}
     scenes = {m: {path.stem: (path,) for path in files if path.suffix == ".tif"} for m, files in found.items()}
-    return joined(scenes, top, bands={} if bands is None else {"ortho": bands})
+    patterns = {modality: f"{split}/{name}/*.tif" for modality, name in folders.items()}
+    return joined(scenes, root, patterns, bands={} if bands is None else {"ortho": bands})

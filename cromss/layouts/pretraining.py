@@ -24,13 +24,14 @@ def list_ssl4eo(root: Path, folders: Mapping[str, str], ids_csv: Path | None = N
     """
     found = {modality: id_folders(root / folder) for modality, folder in folders.items()}
     names = {key: folder.name for ids in found.values() for key, folder in ids.items()}
+    patterns = {modality: f"{folder}/*/<scene>" for modality, folder in folders.items()}
     listed = read_ids(ids_csv) if ids_csv else dict.fromkeys(sorted(names.values()), ())
     locations = []
     for name, wanted in listed.items():
         key = id_key(name)
         scenes = {modality: _season_paths(ids.get(key), modality, wanted) for modality, ids in found.items()}
-        locations.append(Location(names.get(key, name), scenes))
-    return not_empty(locations, root)
+        locations.append(Location(names.get(key, name), scenes, patterns=patterns))
+    return not_empty(locations, root, patterns)
 
 
 def list_tiles(
@@ -54,10 +55,11 @@ def list_tiles(
     folders = {top: id_folders(top) for top in dict.fromkeys(tops.values())}
     names = {key: folder.name for top in reversed(folders) for key, folder in folders[top].items()}
     locations, told = [], {} if bands is None else {"ortho": bands}
+    wanted = {m: f"*/{p}" if tops[m] == root else f"{tops[m]}/*/{p}" for m, p in patterns.items()}
     for key, name in sorted(names.items(), key=lambda place: place[1]):
         scenes = {m: _matching(folders[tops[m]].get(key), pattern, m) for m, pattern in patterns.items()}
-        locations.append(Location(name, scenes, told))
-    return not_empty(locations, root)
+        locations.append(Location(name, scenes, told, patterns=wanted))
+    return not_empty(locations, root, wanted)
 
 
 def _season_paths(folder: Path | None, modality: str, wanted: Sequence[str]) -> tuple[Path, ...]:

@@ -1,5 +1,6 @@
 """The layer analysis of the first paper (arXiv 2402.16164), from two runs to figures and a page."""
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,10 +11,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cromss.analysis.figures import fisher_figure, weights_figure
-from cromss.analysis.findings import LayerScore, verdict
+from cromss.analysis.findings import LayerScore
 from cromss.analysis.fisher import FisherRatio
 from cromss.analysis.layers import Layer, list_layers, visit
-from cromss.analysis.page import markdown
+from cromss.analysis.page import finding, markdown
 from cromss.analysis.pictures import principal_figure
 from cromss.analysis.principal import Principal, first_principal_component
 from cromss.analysis.weight_divergence import divergence, weights_of
@@ -29,13 +30,13 @@ from cromss.training.pretrained import Pretrained, open_pretrained
 
 _ALIKE = (
     *("input_type", "fusion_type", "use_common_feature", "n_channels", "n_classes"),
-    *("model_type", "patch_size", "wavelengths"),
+    *("model_type", "patch_size", "wavelengths", "place_pattern"),
 )
-"""Settings in which the two runs must agree: the network follows from them."""
+"""Settings in which the two runs must agree: the network and the places follow from them."""
 
 _ASIDE = frozenset(
     ("save_dir", "name", "resume", "accelerator", "devices", "slurm", "num_workers", "test_batch_size")
-    + ("save_interval", "display_interval", "cal_tr_acc", "gt_available", "data_path")
+    + ("save_interval", "display_interval", "cal_tr_acc", "gt_available")
 )
 """Settings whose differences say nothing about the networks."""
 
@@ -64,6 +65,7 @@ def analyse(settings: AnalysisSettings) -> Page:
     device = _device(settings.accelerator)
     noisy, exact = open_pretrained(settings.noisy, "noisy"), open_pretrained(settings.exact, "exact")
     refuse_differences(noisy, exact)
+    out = _folder(settings.out, noisy, exact)
     networks = {"noisy": noisy.network().to(device), "exact": exact.network().to(device)}
     branch = settings.branch or list(networks["noisy"].bands)[-1]
     encoders = networks["noisy"].encoders
@@ -73,13 +75,12 @@ def analyse(settings: AnalysisSettings) -> Page:
     first = next(tiles.batches(1))
     layers = {name: list_layers(network, branch, first.images) for name, network in networks.items()}
     ratios, accuracy = _measured(networks, layers, tiles, settings.batch_size)
-    pairs = zip(layers["noisy"], layers["exact"], ratios["noisy"], ratios["exact"], strict=True)
+    pairs = zip(layers["noisy"], layers["exact"], ratios["noisy"], ratios["exact"], ratios["chance"], strict=True)
     rows = [_score(*pair) for pair in pairs]
-    out = Path(settings.out) if settings.out else _beside(noisy.path)
     pictures = _draw_components(networks, layers, tiles.first(settings.num_pictures), out)
     about = _about(noisy, exact, tiles, first, len(rows))
     _write(out, rows, markdown(rows, about, accuracy, pictures))
-    return Page(out / "analysis.md", verdict(rows), rows)
+    return Page(out / "analysis.md", finding(rows, accuracy), rows)
 
 
 def refuse_differences(noisy: Pretrained, exact: Pretrained) -> None:
@@ -87,6 +88,9 @@ def refuse_differences(noisy: Pretrained, exact: Pretrained) -> None:
     kinds = [{key: flat.get(key) for key in _ALIKE} for flat in map(to_flat, (noisy.settings, exact.settings))]
     if noisy.classes and exact.classes:
         kinds = [kind | {"classes": list(run.classes)} for kind, run in zip(kinds, (noisy, exact))]
+    learned = [run.settings.data.experiment for run in (noisy, exact)]
+    if learned == ["gt_labels", "ns_labels"]:
+        raise ValueError(f"{noisy.name} learned exact labels and {exact.name} noisy ones; swap them")
     for key, value in kinds[0].items():
         if value != kinds[1][key]:
             raise ValueError(
@@ -100,12 +104,15 @@ def _measured(
 ) -> tuple[dict[str, list[float]], dict[str, dict[str, float]]]:
     """Fisher ratio of every layer of each network, and its scores on the exact labels."""
     num_classes = tiles.stacks.num_classes
-    ratios = {name: {layer.name: FisherRatio(num_classes) for layer in own} for name, own in layers.items()}
+    names = [layer.name for layer in layers["exact"]]
+    ratios = {kind: {name: FisherRatio(num_classes) for name in names} for kind in (*networks, "chance")}
     counts = {name: torch.zeros(num_classes, num_classes, dtype=torch.int64) for name in networks}
     total = -(-len(tiles.indices) // batch_size)
     for batch in tqdm(tiles.batches(batch_size), "Fisher ratios", total=total, unit="batch", disable=None):
         for name, network in networks.items():
-            see = partial(_update, ratios[name], batch.labels)
+            wanted = [(ratios[name], batch.labels)]
+            wanted += [(ratios["chance"], batch.labels.roll(1, 0).flip(-2, -1))] if name == "exact" else []
+            see = partial(_update, wanted)
             logits = visit(network, tiles.branch, layers[name], batch.images, see)
             counts[name] += confusion_matrix(logits.argmax(1), batch.labels, num_classes).cpu()
     num_present = int((counts["noisy"].sum(1) > 0).sum())
@@ -118,14 +125,15 @@ def _measured(
     return computed, {name: scores(count) for name, count in counts.items()}
 
 
-def _update(ratios: Mapping[str, FisherRatio], labels: Tensor, layer: Layer, features: Tensor) -> None:
-    ratios[layer.name].update(features, labels)
+def _update(wanted: Sequence[tuple[Mapping[str, FisherRatio], Tensor]], layer: Layer, features: Tensor) -> None:
+    for ratios, labels in wanted:
+        ratios[layer.name].update(features, labels)
 
 
-def _score(layer: Layer, twin: Layer, noisy: float, exact: float) -> LayerScore:
+def _score(layer: Layer, twin: Layer, noisy: float, exact: float, chance: float) -> LayerScore:
     """Numbers of a layer of the noisy network and its twin in the exact one."""
     own, other = weights_of(layer.module), weights_of(twin.module)
-    return LayerScore(layer.name, layer.part, noisy, exact, divergence(own, other), len(own))
+    return LayerScore(layer.name, layer.part, noisy, exact, divergence(own, other), len(own), chance)
 
 
 def _draw_components(
@@ -146,7 +154,7 @@ def _draw_components(
             exact,
             f"tile {location}, trained on noisy labels above, on exact ones below",
         )
-        paths.append(out / f"principal_{location}.png")
+        paths.append(out / f"principal_{len(paths)}_{re.sub(r'[^A-Za-z0-9_.-]', '_', location)[-60:]}.png")
         save_png(drawn, paths[-1])
     return paths
 
@@ -180,20 +188,30 @@ def _about(noisy: Pretrained, exact: Pretrained, tiles: Tiles, first: Batch, num
 
 
 def _write(out: Path, rows: Sequence[LayerScore], page: str) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     save_png(fisher_figure(rows), out / "fisher.png")
     save_png(weights_figure(rows), out / "weights.png")
     common = [{"layer": row.name, "part": row.part} for row in rows]
-    ratios = [{"noisy": row.noisy, "exact": row.exact, "noisy_over_exact": row.ratio} for row in rows]
+    ratios = [
+        {"noisy": row.noisy, "exact": row.exact, "noisy_over_exact": row.ratio, "chance": row.chance} for row in rows
+    ]
     weights = [{"num_weights": row.num_weights, **row.weights._asdict()} for row in rows]
     for name, numbers in (("fisher", ratios), ("weights", weights)):
         replace_text(out / f"{name}.csv", to_csv([a | b for a, b in zip(common, numbers)]))
     replace_text(out / "analysis.md", page)
 
 
-def _beside(checkpoint: Path) -> Path:
-    folder = checkpoint.parent
-    return (folder.parent if folder.name == "checkpoints" else folder) / "analysis"
+def _folder(told: str, noisy: Pretrained, exact: Pretrained) -> Path:
+    """Folder for the results, without pictures of an earlier analysis."""
+    home, other = (
+        run.path.parent.parent if run.path.parent.name == "checkpoints" else run.path for run in (noisy, exact)
+    )
+    out = Path(told) if told else (home if home.is_dir() else home.parent) / "analysis" / other.stem
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out}: is a file; a folder is wanted")
+    out.mkdir(parents=True, exist_ok=True)
+    for picture in out.glob("principal_*.png"):
+        picture.unlink()
+    return out
 
 
 def _device(accelerator: str) -> torch.device:

@@ -16,7 +16,7 @@ from cromss.legends import Legend
 from cromss.panels import picture
 from cromss.settings import PretrainSettings
 from cromss.training.pretrained import Pretrained
-from cromss.training.pretraining import legend_of, pretraining_bands, pretraining_data
+from cromss.training.pretraining import legend_of, locations_checksum, pretraining_bands, pretraining_data
 
 
 class Batch(NamedTuple):
@@ -105,6 +105,8 @@ def held_out_tiles(
     """
     crop = max(stride, noisy.settings.data.crop_size // stride * stride)
     data, other = (pretraining_data(_looking(run, data_path, crop)) for run in (noisy, exact))
+    _refuse_other_set(noisy, data)
+    _refuse_other_set(exact, other)
     held = _held_out(data, other)
     if not held:
         raise ValueError(
@@ -126,8 +128,15 @@ def _looking(run: Pretrained, data_path: str, crop: int) -> PretrainSettings:
 
 
 def _held_out(data: StacksData, other: StacksData) -> list[int]:
-    """Validation locations of a set that another run did not train on; equal splits of as many are taken as one."""
-    if (len(data.val), data.val_indices) == (len(other.val), other.val_indices):
-        return data.val_indices
+    """Validation locations of a set that another run did not train on."""
     trained_on = {other.val.labels.location_id(index) for index in other.train_indices}
     return [index for index in data.val_indices if data.val.labels.location_id(index) not in trained_on]
+
+
+def _refuse_other_set(run: Pretrained, data: StacksData) -> None:
+    """Raise ValueError where the set is not the one that the run was trained on, as far as its checkpoint tells."""
+    if run.locations and run.locations != locations_checksum(data.val.labels):
+        raise ValueError(
+            f"{run.name}: was trained on other locations than {data.val.labels.path} holds now, so that nobody knows "
+            "what it held out; say --data_path of the set as it was"
+        )

@@ -26,6 +26,7 @@ class Pretrained:
         settings: Settings of the run.
         epochs: Epochs that it was trained for.
         classes: Names of its classes, where the checkpoint tells them.
+        locations: Checksum of the locations of its set, where the checkpoint tells it.
         tensors: All tensors of the checkpoint, on the CPU.
     """
 
@@ -35,6 +36,7 @@ class Pretrained:
     epochs: int
     classes: tuple[str, ...]
     tensors: Mapping[str, Tensor]
+    locations: str = ""
 
     def network(self) -> Pretrainer:
         """The network in evaluation mode, with every weight of the checkpoint.
@@ -77,7 +79,8 @@ def open_pretrained(path: str, flag: str) -> Pretrained:
         settings, tensors = settings_from(card["settings"]), tensors_in(content, file)
     except ValueError as error:
         raise ValueError(f"{name}: {str(error).removeprefix(f'{file}: ')}") from None
-    return Pretrained(name, file, settings, content.get("epoch", -1) + 1, tuple(card.get("classes", ())), tensors)
+    classes, locations = tuple(card.get("classes", ())), str(card.get("locations", ""))
+    return Pretrained(name, file, settings, content.get("epoch", -1) + 1, classes, tensors, locations)
 
 
 def settings_from(flat: Mapping[str, Any]) -> PretrainSettings:

@@ -25,6 +25,7 @@ from cromss.settings import PretrainSettings
 from cromss.settings.pretraining import PretrainData, PretrainOptimisation
 from cromss.splits import place_of
 from cromss.store import LmdbReader, PublishedReader, open_store
+from cromss.store.meta import ids_checksum
 from cromss.tasks import PretrainTask
 from cromss.training.common import (
     band_names,
@@ -210,7 +211,7 @@ def _pretrain(settings: PretrainSettings, folder: RunFolder) -> dict[str, Any]:
     checkpoint = folder.open(settings)
     optimisation = settings.optimisation
     callbacks = [
-        CheckpointCard(_pretrain_card(settings, legend)),
+        CheckpointCard(_pretrain_card(settings, legend, locations_checksum(data.train.labels))),
         PanelWriter(folder.path / "panels", settings.runtime.display_interval),
     ]
     if optimisation.lr_adjust_type == "rop":
@@ -231,7 +232,12 @@ def legend_of(labels: LmdbReader | PublishedReader, num_classes: int) -> Legend:
     return stored_legend(labels.meta) or next(fitting, numbered)
 
 
-def _pretrain_card(settings: PretrainSettings, legend: Legend) -> dict[str, Any]:
+def locations_checksum(labels: LmdbReader | PublishedReader) -> str:
+    """Checksum of the ids of a set in their order: from them follows what is held out."""
+    return ids_checksum([labels.location_id(index) for index in range(len(labels))])
+
+
+def _pretrain_card(settings: PretrainSettings, legend: Legend, locations: str) -> dict[str, Any]:
     return {
         "version": __version__,
         "encoder_name": settings.model.model_type,
@@ -239,6 +245,7 @@ def _pretrain_card(settings: PretrainSettings, legend: Legend) -> dict[str, Any]
         "bands": {modality: list(names) for modality, names in pretraining_bands(settings).items()},
         "normalization": f"{QUANTISED}, / 255",
         "classes": list(legend.classes),
+        "locations": locations,
         "settings": to_flat(settings),
     }
 
