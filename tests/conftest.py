@@ -12,9 +12,9 @@ import torch
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-def load_script(name: str) -> ModuleType:
-    """A script of data_prepare as a module."""
-    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "data_prepare" / f"{name}.py")
+def load_script(name: str, folder: Path = REPOSITORY / "data_prepare") -> ModuleType:
+    """A script as a module."""
+    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
