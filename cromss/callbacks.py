@@ -33,6 +33,7 @@ class EpochTable(Checkpoint):
         self.path = path
 
     def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        """Write the row of the epoch."""
         metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
         if not trainer.is_global_zero:  # only now: reading the metrics reduces them over all processes
             return
@@ -60,6 +61,7 @@ class LastCheckpoint(Checkpoint):
         self.path, self.interval_s, self.saved_at = path, interval_s, time.monotonic()
 
     def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        """Save where it is due, in all processes or in none."""
         is_end = trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop
         due = is_end or time.monotonic() - self.saved_at > self.interval_s
         if trainer.strategy.broadcast(due):
@@ -77,20 +79,24 @@ class Plateau(L.Callback):
         self.monitor, self.patience, self.state = monitor, patience, {}
 
     def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        """Make the scheduler, in the state of the checkpoint that is gone on from."""
         self.scheduler = ReduceLROnPlateau(trainer.optimizers[0], factor=0.5, patience=self.patience)
         if self.state:
             self.scheduler.load_state_dict(self.state)
 
     def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        """Tell the scheduler the metric."""
         value = trainer.callback_metrics.get(self.monitor)
         if value is not None:
             self.scheduler.step(float(value))
         self.state = self.scheduler.state_dict()
 
     def state_dict(self) -> dict[str, Any]:
+        """State of the scheduler, for the checkpoint."""
         return self.state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state until training starts."""
         self.state = state_dict
 
 
@@ -104,11 +110,13 @@ class StepLimit(L.Callback):
         self.max_steps = max_steps
 
     def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        """Refuse a run that is beyond the limit, and end one that has reached it."""
         if trainer.global_step > self.max_steps:
             raise ValueError(f"--max_steps {self.max_steps}: the run has done {trainer.global_step} steps already")
         trainer.should_stop = trainer.global_step == self.max_steps
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """End training at the limit."""
         if trainer.global_step >= self.max_steps:
             trainer.should_stop = True
 
@@ -120,6 +128,7 @@ class StepSeed(L.Callback):
         self.seed = seed
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        """Seed torch for this step."""
         key = np.random.SeedSequence([self.seed, trainer.global_step, trainer.global_rank])
         torch.manual_seed(int(key.generate_state(1)[0]))
 
@@ -131,6 +140,7 @@ class SameBuffers(L.Callback):
     """
 
     def on_validation_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        """Bring the buffers of the first process to all."""
         if trainer.world_size > 1:
             for buffer in task.model.buffers():
                 torch.distributed.broadcast(buffer, src=0)
@@ -145,6 +155,7 @@ class CheckpointCard(L.Callback):
         self.card = dict(card)
 
     def on_save_checkpoint(self, trainer: L.Trainer, task: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the card."""
         checkpoint["cromss"] = self.card
 
 
@@ -158,6 +169,7 @@ class PanelWriter(L.Callback):
     def on_validation_batch_end(
         self, trainer: L.Trainer, task: PretrainTask, outputs: Any, batch: dict[str, Any], batch_idx: int
     ) -> None:
+        """Draw the first batch where an epoch is due."""
         if batch_idx == 0 and trainer.is_global_zero and self._is_due(trainer):
             image = self._draw(task, batch)
             save_png(image, self.folder / f"epoch_{trainer.current_epoch + 1:04d}.png")
@@ -193,6 +205,7 @@ class MapWriter(L.Callback):
     def on_test_batch_end(
         self, trainer: L.Trainer, task: FinetuneTask, outputs: Tensor, batch: dict[str, Any], batch_idx: int
     ) -> None:
+        """Write maps as long as there is room."""
         room = len(outputs) if self.num_maps < 0 else max(0, self.num_maps - self.written)
         for location, classes, (height, width) in list(zip(batch["id"], outputs, batch["size"]))[:room]:
             save_png(class_map(_array(classes)[:height, :width], task.legend), self.folder / f"{location}.png")
@@ -215,6 +228,7 @@ class PredictionPanel(L.Callback):
     def on_test_batch_end(
         self, trainer: L.Trainer, task: FinetuneTask, outputs: Tensor, batch: dict[str, Any], batch_idx: int
     ) -> None:
+        """Keep tiles for the picture, of the first process."""
         if not trainer.is_global_zero or len(self.rows) >= self.num_rows:
             return
         ready = task.eval_transform(batch)
@@ -228,6 +242,7 @@ class PredictionPanel(L.Callback):
             self.rows[batch["id"][i]] = row
 
     def on_test_epoch_end(self, trainer: L.Trainer, task: FinetuneTask) -> None:
+        """Draw the picture."""
         if self.rows:
             title = f"{task.legend.name} test tiles\n{self.path.parent.name}"
             image = panel(list(self.rows.values()), task.legend, title, list(self.rows))

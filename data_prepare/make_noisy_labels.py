@@ -30,7 +30,8 @@ from cromss.config import replace_text, run
 from cromss.layouts import check_out
 from cromss.legend_files import NAMED, class_id_legend, read_legend, write_legend
 from cromss.legends import IGNORE_INDEX, Legend
-from cromss.noise_rules import Rule, apply_rules, read_rules
+from cromss.noise_rules import Rule, apply_rules
+from cromss.rule_files import read_rules
 from cromss.scenes import read_labels
 
 RECORD, LEGEND, SKIPPED, PICTURE = "noisy_labels.json", "legend.yaml", "skipped.csv", "masks.png"

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -49,3 +50,16 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Figures of matplotlib made so far in a test."""
+    made, start = [], Figure.__init__
+
+    def remember(figure, *arguments, **options):
+        start(figure, *arguments, **options)
+        made.append(figure)
+
+    monkeypatch.setattr(Figure, "__init__", remember)
+    return made

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 from torch import nn
 
 from cromss.analysis.figures import PART_COLOURS, fisher_figure, short_name, weights_figure
@@ -24,19 +23,6 @@ NAMES |= {"decoder.blocks.0.conv1.0": "decoder", "head.0": "head"}
 def scores(noisy=0.5, exact=1.0, gaussian=1e-4, histogram=1e-3):
     told = Divergence(gaussian, histogram, 2e-3)
     return [LayerScore(name, part, noisy, exact, told, 100, 0.1) for name, part in NAMES.items()]
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """Figures made so far."""
-    made, start = [], Figure.__init__
-
-    def remember(figure, *arguments, **options):
-        start(figure, *arguments, **options)
-        made.append(figure)
-
-    monkeypatch.setattr(Figure, "__init__", remember)
-    return made
 
 
 def shading(axes):

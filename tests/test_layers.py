@@ -10,7 +10,7 @@ ROOMS = (
     (
         *("noisy_labels", "losses", "metrics", "layouts", "scenes", "panels"),
         *("downstream_sets", "encoder_names", "input_checks", "normalization", "oscd", "scene_names"),
-        *("splits", "tables", "fields", "noise_rules", "legend_files"),
+        *("splits", "tables", "fields", "noise_rules", "rule_files", "legend_files"),
         *("label_quality", "mask_pairs", "quality_figures", "quality_report"),
     ),
     (
@@ -26,7 +26,7 @@ NO_TORCH = {
     *("sensors", "legends", "store", "layouts", "scenes", "synthetic", "panels", "config", "settings"),
     *("offset", "aligned_stores", "preparation", "downstream_sets", "normalization", "oscd"),
     *("encoder_names", "input_checks", "scene_names", "splits", "tables", "yaml_files"),
-    *("fields", "noise_rules", "legend_files", "mask_pairs"),
+    *("fields", "noise_rules", "rule_files", "legend_files", "mask_pairs"),
 }
 SOURCES = sorted(p for p in REPOSITORY.rglob("*.py") if not {".venv", "build"} & set(p.relative_to(REPOSITORY).parts))
 WRITING = {"layouts", "scenes", "scene_names", "oscd", "offset", "preparation", "aligned_stores"}

@@ -2,26 +2,12 @@
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from cromss.legends import DW, IGNORE_INDEX, LEGENDS, Legend
 from cromss.panels import class_map, mask_panel, most_frequent, panel
 
 IDS = np.array([[0, 1], [8, IGNORE_INDEX]], np.uint8)
 IMAGE = np.ones((2, 2, 3))
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """Figures made so far."""
-    made, start = [], Figure.__init__
-
-    def remember(figure, *arguments, **options):
-        start(figure, *arguments, **options)
-        made.append(figure)
-
-    monkeypatch.setattr(Figure, "__init__", remember)
-    return made
 
 
 def explained(figure):

@@ -5,7 +5,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 
 from cromss import quality_figures
 from cromss.label_quality import compare
@@ -13,19 +12,6 @@ from cromss.legends import LEGENDS, NYC_LIDAR, OSM, Legend
 from cromss.quality_figures import Example, confusion_picture, distance_picture, worst_picture
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """Figures made so far."""
-    made, start = [], Figure.__init__
-
-    def remember(figure, *arguments, **options):
-        start(figure, *arguments, **options)
-        made.append(figure)
-
-    monkeypatch.setattr(Figure, "__init__", remember)
-    return made
 
 
 def blocks(num_classes, size=96, seed=0):

@@ -47,6 +47,7 @@ def list_layers(model: Pretrainer, branch: str, images: torch.Tensor) -> list[La
     running: list[Layer] = []
 
     def note(layer: Layer, features: torch.Tensor) -> None:
+        """Layers of one cell an image, as gates, have no map."""
         if features.shape[-2:].numel() > 1:
             running.append(layer)
 
@@ -89,6 +90,7 @@ def _shower(layer: Layer, encoder: nn.Module, size: Sequence[int], see: See) -> 
     """A hook that shows what a layer puts out, tokens `(B, N, D)` as a map."""
 
     def show(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        """Hand on the output as a map."""
         see(layer, output if output.ndim == 4 else _as_map(output, encoder, size))
 
     return show
