@@ -7,19 +7,21 @@ left out, and which offset every Sentinel-2 scene had.
 import csv
 import re
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from cromss.layouts import Location
 from cromss.store import LmdbReader, LmdbWriter, StoreMeta
+from cromss.work_ahead import work_ahead
 
 SKIPPED_NAME, OFFSETS_NAME = "skipped.csv", "s2_offsets.csv"
 """The ledgers: what was left out, and the offset of every Sentinel-2 scene."""
@@ -49,7 +51,9 @@ class Summary:
         num_written: Locations in the stores, those of an interrupted run included.
         skipped: Reason -> locations left out for it.
         offsets: `(offset, decided by)` -> Sentinel-2 scenes.
-        megabytes_per_second: Rate of this run, over the bytes of the arrays.
+        megabytes_per_second: Rate of this run from reading to commit, over the bytes of the arrays.
+        megabytes_checked: Bytes of the records that were read back at the end, in MB.
+        seconds_checked: Time that took.
         files: The finished stores.
     """
 
@@ -57,10 +61,14 @@ class Summary:
     skipped: Mapping[str, int]
     offsets: Mapping[tuple[int, str], int]
     megabytes_per_second: float
+    megabytes_checked: float
+    seconds_checked: float
     files: tuple[Path, ...]
 
     def __str__(self) -> str:
         lines = [f"written: {self.num_written} locations, {self.megabytes_per_second:.1f} MB/s"]
+        rate = self.megabytes_checked / max(self.seconds_checked, 1e-9)
+        lines.append(f"read back and checked: {self.megabytes_checked:.1f} MB, {rate:.1f} MB/s")
         lines += [f"skipped: {count} x {reason}" for reason, count in self.skipped.items()]
         lines += [f"s2 offset {value}: {count} scenes ({by})" for (value, by), count in self.offsets.items()]
         return "\n".join(lines + [f"store: {path}" for path in self.files])
@@ -95,26 +103,30 @@ def write_stores(
         raise ValueError(f"{', '.join(map(str, stores))}: finished already; remove them or choose another --out")
     folder = next(iter(stores)).parent
     folder.mkdir(parents=True, exist_ok=True)
-    start = time.monotonic()
     with ExitStack() as stack:
         writers = {meta.modality: stack.enter_context(LmdbWriter(path, meta)) for path, meta in begun.items()}
         written = _align(list(writers.values()), [LmdbReader(path).location_ids() for path in finished])
         position = len(locations) if finished else _resume_position(written, locations, folder)
-        examined = {location.id for location in locations[:position]}
-        skipped = stack.enter_context(_Ledger(folder / SKIPPED_NAME, ("id", "reason"), examined))
-        offsets = stack.enter_context(_Ledger(folder / OFFSETS_NAME, _OFFSET_COLUMNS, examined))
-        results = stack.enter_context(closing(_read_ahead(prepare, locations[position:], workers)))
-        count, num_bytes = len(written), 0
-        for location, future in tqdm(results, total=len(locations) - position, unit="location", disable=None):
-            if prepared := _result(future, location, on_error, skipped):
-                num_bytes += _write(location, prepared, writers, offsets)
-                count += 1
+        examined = {name for location in locations[:position] for name in (location.id, location.place)}
+        skipped = stack.enter_context(_Ledger(folder / SKIPPED_NAME, ("id", "reason"), examined, _kind_of_reason))
+        offsets = stack.enter_context(_Ledger(folder / OFFSETS_NAME, _OFFSET_COLUMNS, examined, _decision))
+        results = stack.enter_context(closing(work_ahead(prepare, locations[position:], workers)))
+        count, num_bytes, start = len(written), 0, time.monotonic()
+        with tqdm(total=len(locations) - position, unit="location", disable=None) as bar:
+            for location, future in results:
+                if prepared := _result(future, location, on_error, skipped):
+                    num_bytes += _write(location, prepared, writers, offsets)
+                    count += 1
+                bar.set_postfix_str(f"{num_bytes / 1e6 / (time.monotonic() - start):.1f} MB/s", refresh=False)
+                bar.update()
         if not count:
             raise ValueError(f"{skipped.path}: all {len(locations)} locations were skipped, nothing is left to store")
-        _finish(list(writers.values()))
-    reasons = Counter(_reason(reason) for _, reason in skipped.rows)
-    decisions = Counter((int(row[3]), row[4]) for row in offsets.rows)
-    return Summary(count, reasons, decisions, num_bytes / 1e6 / (time.monotonic() - start), tuple(stores))
+        for writer in writers.values():
+            writer.commit()
+        written_at = time.monotonic()
+        checked = _finish(list(writers.values()))
+    rate, seconds_checked = num_bytes / 1e6 / (written_at - start), time.monotonic() - written_at
+    return Summary(count, skipped.counts, offsets.counts, rate, checked / 1e6, seconds_checked, tuple(stores))
 
 
 def refuse_changed_offsets(out: Path, told_by_id: Mapping[str, int]) -> None:
@@ -144,23 +156,33 @@ def _result(future: Future[Prepared], location: Location, on_error: str, skipped
 
 
 def _write(location: Location, prepared: Prepared, writers: Mapping[str, LmdbWriter], offsets: "_Ledger") -> int:
-    for row in prepared.offsets:
-        offsets.add(location.id, *row)
+    if location.place != offsets.last:  # tiles of a location have its offsets in common
+        for row in prepared.offsets:
+            offsets.add(location.place, *row)
     for modality, writer in writers.items():
         writer.write(location.id, prepared.seasons[modality])
     return sum(array.nbytes for modality in writers for array in prepared.seasons[modality])
 
 
 class _Ledger:
-    """A CSV that says what happened to each location, as it happens; reopened, it keeps the rows of `ids`."""
+    """A CSV that says what happened to each location, as it happens; reopened, it keeps the rows of `ids`.
 
-    def __init__(self, path: Path, columns: Sequence[str], ids: Collection[str]):
-        self.path, self.rows = path, [row for row in _read_rows(path, len(columns)) if row[0] in ids]
+    Attributes:
+        counts: Rows of each kind.
+        last: Id in the last row.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], ids: Collection[str], kind: Callable[[list[str]], Any]):
+        self.path, self.counts, self.last, self._kind = path, Counter(), "", kind
         renewed = path.with_name(f"{path.name}.partial")
         with renewed.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([columns, *self.rows])
+            self._writer = csv.writer(file)
+            self._writer.writerow(columns)
+            for row in (row for row in _read_rows(path, len(columns)) if row[0] in ids):
+                self._add(row)
         renewed.replace(path)
         self._file = path.open("a", newline="", encoding="utf-8")
+        self._writer = csv.writer(self._file)
 
     def __enter__(self) -> "_Ledger":
         return self
@@ -170,33 +192,20 @@ class _Ledger:
 
     def add(self, *row: object) -> None:
         """Append a row, on the disk at once."""
-        self.rows.append([str(cell) for cell in row])
-        csv.writer(self._file).writerow(row)
+        self._add([str(cell) for cell in row])
         self._file.flush()
 
+    def _add(self, row: list[str]) -> None:
+        self._writer.writerow(row)
+        self.counts[self._kind(row)] += 1
+        self.last = row[0]
 
-def _read_rows(path: Path, num_columns: int) -> list[list[str]]:
+
+def _read_rows(path: Path, num_columns: int) -> Iterator[list[str]]:
     """Whole rows of a ledger without its header; none where there is no file."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in islice(csv.reader(file), 1, None) if len(row) == num_columns]
-
-
-def _read_ahead(
-    prepare: Callable[[Location], Prepared], locations: Sequence[Location], workers: int
-) -> Iterator[tuple[Location, Future[Prepared]]]:
-    """Prepare in threads, hand out in order; at most two locations a thread wait, so that memory stays flat."""
-    pool, waiting, following = ThreadPoolExecutor(workers), deque(), iter(locations)
-    try:
-        for location in islice(following, 2 * workers):
-            waiting.append((location, pool.submit(prepare, location)))
-        while waiting:
-            yield waiting.popleft()
-            for location in islice(following, 1):
-                waiting.append((location, pool.submit(prepare, location)))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            yield from (row for row in islice(csv.reader(file), 1, None) if len(row) == num_columns)
 
 
 def _align(writers: Sequence[LmdbWriter], finished: Sequence[list[str]]) -> list[str]:
@@ -221,13 +230,17 @@ def _resume_position(written: Sequence[str], locations: Sequence[Location], fold
     return position
 
 
-def _finish(writers: Sequence[LmdbWriter]) -> None:
-    for writer in writers:
-        writer.commit()
-    for writer in writers:
-        writer.finish()
+def _finish(writers: Sequence[LmdbWriter]) -> int:
+    """Finish the stores, with a progress bar over the records read back; returns their bytes."""
+    total = sum(writer.num_records for writer in writers)
+    with tqdm(total=total, unit="record", desc="reading back", disable=None) as bar:
+        return sum(writer.finish(progress=bar.update)["bytes"] for writer in writers)
 
 
-def _reason(message: str) -> str:
+def _decision(row: list[str]) -> tuple[int, str]:
+    return int(row[3]), row[4]
+
+
+def _kind_of_reason(row: list[str]) -> str:
     """`where: reason; advice` -> the reason without its numbers, so that equal reasons count as one."""
-    return re.sub(r"(?<![\w-])-?\d[\dx.]*", "#", message.partition(": ")[2].partition("; ")[0])
+    return re.sub(r"(?<![\w-])-?\d[\dx.]*", "#", row[1].partition(": ")[2].partition("; ")[0])

@@ -17,6 +17,7 @@ from cromss.downstream_sets import DownstreamSet
 from cromss.legends import NOL, NYC_LIDAR, NYC_MERGED, Legend
 from cromss.settings import PretrainData
 from cromss.store import StoreMeta
+from cromss.tiles import TileReader, cut
 
 _SOURCE = f"synthetic world {synthetic.WORLD_VERSION}"
 _PATIENCE_S = 1800
@@ -90,11 +91,11 @@ def downstream_set(folder: Path, task: DownstreamSet, num_train: int, num_test: 
     def make(stores: Mapping[str, Path], part: str) -> None:
         _DOWNSTREAM_WRITERS[task.name](home / "raw", num_train, num_test, size)
         cities = synthetic.city_names(num_train, num_test)[part] if task.is_change else ()
-        locations, read = _downstream_locations(home / "raw", task, part, cities)
+        locations, prepare = _downstream_locations(home / "raw", task, part, cities)
         metas = {path: _raw_meta(modality, task) for modality, path in stores.items()}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            write_stores(metas, locations, lambda location: preparation.to_raw(read(location)))
+            write_stores(metas, locations, prepare)
 
     for part in ("train", "test"):
         stores = {modality: home / "lmdb" / part / f"{modality}.lmdb" for modality in (*task.modalities, "labels")}
@@ -104,13 +105,20 @@ def downstream_set(folder: Path, task: DownstreamSet, num_train: int, num_test: 
 
 def _downstream_locations(
     raw: Path, task: DownstreamSet, part: str, cities: Sequence[str]
-) -> tuple[Sequence[layouts.Location], Callable[[layouts.Location], Mapping]]:
-    """Locations of a part, and what reads one: training cities in tiles, test cities and tiles whole."""
-    if task.is_change:
-        listed = oscd.list_cities(raw, cities)
-        return (oscd.cut_cities(listed, _CITY_TILE), oscd.CityReader()) if part == "train" else (listed, oscd.read_city)
-    listed = layouts.list_downstream(raw, task.name, part)
-    return listed, partial(layouts.read_location, num_seasons=1, legend=task.legend)
+) -> tuple[Sequence[layouts.Location], Callable[[layouts.Location], Prepared]]:
+    """Locations of a part, and what prepares one: training cities in tiles, test cities and tiles whole."""
+    if not task.is_change:
+        return layouts.list_downstream(raw, task.name, part), partial(_raw_tile, legend=task.legend)
+    listed = oscd.list_cities(raw, cities)
+    return (cut(listed, oscd.city_shape, _CITY_TILE), TileReader(_raw_city)) if part == "train" else (listed, _raw_city)
+
+
+def _raw_tile(location: layouts.Location, legend: Legend) -> Prepared:
+    return preparation.to_raw(layouts.read_location(location, 1, legend))
+
+
+def _raw_city(city: layouts.Location) -> Prepared:
+    return preparation.to_raw(oscd.read_city(city))
 
 
 def _once(home: Path, stores: Mapping[str, Path], make: Callable[[Mapping[str, Path]], None]) -> None:

@@ -1,15 +1,11 @@
 """Onera satellite change detection (OSCD): two Sentinel-2 dates of a city and the mask of what changed.
 
 The raw set keeps every band on its native grid, and date 2 may have another pixel size. Everything is
-put on the grid of date 1's B02 (10 m). Training cities are cut into tiles, test cities stay whole, so
-that each of their pixels is scored once.
+put on the grid of date 1's B02 (10 m).
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 import rasterio
@@ -41,19 +37,6 @@ MASK_FOLDERS += ("labels",)
 
 MASK_THRESHOLD = 127
 """Grey values of the PNG masks above it are change."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tile(Location):
-    """A part of a city, named `<city>_r<row>_c<column>` after its upper left pixel.
-
-    Attributes:
-        city: The whole.
-        window: Its rows and columns.
-    """
-
-    city: Location
-    window: tuple[slice, slice]
 
 
 def split_cities(
@@ -107,43 +90,10 @@ def list_cities(root: Path, cities: Sequence[str] | None = None, labels: Path | 
     return locations
 
 
-def cut_cities(cities: Sequence[Location], size: int, stride: int = 0) -> list[Tile]:
-    """Tiles that cover the cities, row by row.
-
-    The last row and column are shifted inwards, over their neighbours; a city smaller than a tile
-    makes smaller tiles. A city whose B02 cannot be read makes one tile, for reading it to say why.
-
-    Args:
-        cities: What `list_cities` returns.
-        size: Side in pixels.
-        stride: Distance of neighbouring tiles in pixels; `size` for 0.
-
-    Raises:
-        ValueError: A size below 1, or a stride that leaves gaps.
-    """
-    if size < 1:
-        raise ValueError(f"--tile_size {size}: at least 1")
-    if not 0 <= stride <= size:
-        raise ValueError(f"--stride {stride}: 1 to --tile_size {size} (0 for the same)")
-    tiles = []
-    for city in cities:
-        grid = scene_grid(city.scenes["s2"][0]) if city.scenes["s2"] else None
-        height, width = grid.shape if grid else (size, size)
-        for row in tile_starts(height, size, stride or size):
-            for column in tile_starts(width, size, stride or size):
-                window = (slice(row, row + size), slice(column, column + size))
-                tiles.append(Tile(f"{city.id}_r{row}_c{column}", city.scenes, city=city, window=window))
-    return tiles
-
-
-def tiles_text(size: int, stride: int = 0) -> str:
-    """How `cut_cities` cuts, for the description of a store."""
-    return f"tiles of {size} px every {stride or size}"
-
-
-def tile_starts(length: int, size: int, stride: int) -> list[int]:
-    """First pixels of the tiles along a side, so that the last one ends with the side."""
-    return [*range(0, max(length - size, 0), stride), max(length - size, 0)]
+def city_shape(city: Location) -> tuple[int, int] | None:
+    """Height and width of a city in pixels; `None` where its B02 cannot be read."""
+    grid = scene_grid(city.scenes["s2"][0]) if city.scenes["s2"] else None
+    return grid and grid.shape
 
 
 def read_city(city: Location, legend: Legend = OSCD) -> dict[str, list[np.ndarray]]:
@@ -192,41 +142,6 @@ def read_mask(path: Path) -> np.ndarray:
             found = f"in {contradicting} pixels" if grey.shape == mask.shape else "in size"
             raise ValueError(f"{path}: differs from cm.png beside it {found}; remove the wrong one")
     return mask
-
-
-class CityReader:
-    """Reads tiles from several threads, several cities at once; each is read by the first that asks for a tile of it.
-
-    Args:
-        legend: As for `read_city`.
-        kept: Cities held in memory, beside those that a thread still works on.
-    """
-
-    def __init__(self, legend: Legend = OSCD, kept: int = 2) -> None:
-        self._legend, self._kept = legend, kept
-        self._cities: dict[str, Future[Mapping[str, list[np.ndarray]]]] = {}
-        self._lock = Lock()
-
-    def __call__(self, tile: Tile) -> dict[str, list[np.ndarray]]:
-        """What `read_city` returns, cut to the tile.
-
-        Raises:
-            ValueError: As `read_city`, for every tile of the city.
-        """
-        city, reading = tile.city, Future()
-        with self._lock:
-            outcome = self._cities.setdefault(city.id, reading)
-            while len(self._cities) > self._kept:
-                del self._cities[next(iter(self._cities))]
-        if outcome is reading:
-            self._read(city, outcome)
-        return {name: [array[(..., *tile.window)] for array in arrays] for name, arrays in outcome.result().items()}
-
-    def _read(self, city: Location, outcome: Future) -> None:
-        try:
-            outcome.set_result(read_city(city, self._legend))
-        except BaseException as error:  # other threads wait; `result` raises it in all of them
-            outcome.set_exception(error)
 
 
 def _image_folder(root: Path) -> Path:

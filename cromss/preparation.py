@@ -6,15 +6,13 @@ Every data set is written along this one path.
 import shutil
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 
 from cromss.aligned_stores import Prepared, write_stores
-from cromss.layouts import Location, check_location
+from cromss.layouts import Location, check_location, location_shape
 from cromss.legends import LEGENDS, Legend
 from cromss.offset import decide_offset, remove_offset
 from cromss.scenes import check_bands
@@ -75,20 +73,23 @@ def without_offset(
     return Prepared({**seasons, "s2": images} if images else dict(seasons), tuple(rows))
 
 
-def image_meta(modality: str, dtype: str, num_seasons: int, source: str) -> StoreMeta:
+def image_meta(modality: str, dtype: str, num_seasons: int, source: str, compression: str = "") -> StoreMeta:
     """Description of an image store; a `dtype` of uint8 means quantised where raw values have another type."""
     sensor = MODALITIES[modality]
     statistics = {"mean": list(sensor.mean), "std": list(sensor.std)}
     unit = QUANTISED if dtype == "uint8" != RAW_TYPES[modality] else sensor.unit
-    return StoreMeta(modality, sensor.bands, dtype, num_seasons, unit, statistics=statistics, source=source)
+    described = {"statistics": statistics, "source": source, "compression": compression}
+    return StoreMeta(modality, sensor.bands, dtype, num_seasons, unit, **described)
 
 
-def label_meta(legend: str | Legend, num_seasons: int, source: str, modality: str = "labels") -> StoreMeta:
+def label_meta(
+    legend: str | Legend, num_seasons: int, source: str, modality: str = "labels", compression: str = ""
+) -> StoreMeta:
     """Description of a label store, with the classes of a legend or of a name in `LEGENDS`; `"exact"` is one too."""
     known = LEGENDS.get(legend) if isinstance(legend, str) else legend
     described = {"classes": known.classes, "colours": known.colours} if known else {}
-    name = known.name if known else legend
-    return StoreMeta(modality, (), "uint8", num_seasons, "class id", legend=name, source=source, **described)
+    described |= {"legend": known.name if known else legend, "source": source, "compression": compression}
+    return StoreMeta(modality, (), "uint8", num_seasons, "class id", **described)
 
 
 def source_text(*parts: str, limit: int | None = None) -> str:
@@ -96,7 +97,7 @@ def source_text(*parts: str, limit: int | None = None) -> str:
 
     Args:
         parts: The set and the settings; empty ones are left out.
-        limit: As for `first`.
+        limit: How many locations are written, where that is limited.
     """
     return ", ".join(part for part in (*parts, "" if limit is None else f"first {limit}") if part)
 
@@ -115,12 +116,8 @@ def estimate_bytes(num_locations: int, metas: Collection[StoreMeta], num_pixels:
 
 def mean_pixels(locations: Sequence[Location], num_samples: int = 32) -> int:
     """Pixels of an average tile, from the headers of a few locations' first files."""
-    sizes = []
-    for location in locations[:: max(1, len(locations) // num_samples)]:
-        for path in [path for paths in location.scenes.values() for path in paths][:1]:
-            with suppress(RasterioError), rasterio.open(path) as dataset:
-                sizes.append(dataset.width * dataset.height)
-    return int(np.mean(sizes)) if sizes else 0
+    shapes = [location_shape(location) for location in locations[:: max(1, len(locations) // num_samples)]]
+    return int(np.mean([height * width for height, width in filter(None, shapes)] or [0]))
 
 
 def check_space(out: Path, wanted: int) -> int:
@@ -137,17 +134,6 @@ def check_space(out: Path, wanted: int) -> int:
             "choose another disk or fewer locations (--limit)"
         )
     return free
-
-
-def first(locations: Sequence[Location], limit: int | None) -> Sequence[Location]:
-    """The first `limit` locations; all for `None`.
-
-    Raises:
-        ValueError: `limit` is below 1.
-    """
-    if limit is not None and limit < 1:
-        raise ValueError(f"--limit {limit}: at least 1")
-    return locations[:limit]
 
 
 def refuse_incomplete(locations: Sequence[Location], num_seasons: int | Mapping[str, int]) -> None:
@@ -243,8 +229,6 @@ def run(
     """
     out = next(iter(stores)).parent
     num_seasons = {meta.modality: meta.num_seasons for meta in stores.values()}
-    if workers < 1:
-        raise ValueError(f"--workers {workers}: at least 1")
     check_listing(stores, locations, on_error)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)

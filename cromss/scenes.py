@@ -164,6 +164,15 @@ def scene_grid(source: Path) -> Grid | None:
         return None  # reading it says why
 
 
+def scene_shape(source: Path) -> tuple[int, int] | None:
+    """Height and width of a multi-band file; `None` where it cannot be opened."""
+    try:
+        with rasterio.open(source) as dataset:
+            return dataset.shape
+    except RasterioError:
+        return None  # reading it says why
+
+
 def band_files(folder: Path, modality: Modality) -> dict[str, Path]:
     """Band -> its file `<band>.tif` or `<anything>_<band>.tif`, in the sensor's order.
 

@@ -20,15 +20,17 @@ from cromss.downstream_sets import DOWNSTREAM_SETS, DownstreamSet
 from cromss.input_checks import refuse_offset
 from cromss.offset import offsets_by_id
 from cromss.sensors import ORTHO
+from cromss.settings.writing import Writing
 from cromss.store import StoreMeta
+from cromss.tiles import tiled, tiles_text
 
 
 @dataclass(frozen=True)
-class DownstreamFolders:
+class DownstreamFolders(Writing):
     """Raw folders of a set with exact labels, and how to write it.
 
     Sentinel-1 float32 dB, Sentinel-2 uint16 DN, orthophotos uint8, class ids with 255 for ignored pixels. Tiles keep
-    their size.
+    their size, but for --tile_size; test tiles always do, so that each of their pixels is scored once.
     """
 
     dataset: Literal["DFC2020", "DW", "OSM", "NYC"]
@@ -47,14 +49,6 @@ class DownstreamFolders:
     """DW, OSM: offset of single locations, as ID=0 ID=1000; hide a leading minus by a space: " -3.5_4.5-20230101=0"."""
     band_order: tuple[Literal["NIR", "R", "G", "B"], ...] = ()
     """NYC: order of the bands in the files, e.g. R G B NIR; NIR R G B for none, if the files tell nothing else."""
-    on_error: Literal["stop", "skip"] = "stop"
-    """Stop at the first bad tile, or list it in skipped.csv and go on."""
-    workers: int = 4
-    """Reading threads."""
-    limit: int | None = None
-    """Write only the first tiles of each split."""
-    dry_run: bool = False
-    """Only list the tiles and estimate the disk space."""
 
 
 def main(settings: DownstreamFolders) -> None:
@@ -71,18 +65,16 @@ def main(settings: DownstreamFolders) -> None:
         refuse_changed_offsets(settings.out / split, told_by_id)
     wanted = {split: store_metas(settings, task, split) for split in settings.splits}
     unfinished = {split: stores for split, stores in wanted.items() if not preparation.is_finished(stores)}
-    chosen = {split: preparation.first(locations[split], settings.limit) for split in unfinished}
+    prepare = partial(prepare_tile, task=task, s2_offset=settings.s2_offset, told_by_id=told_by_id)
+    sizes = {"train": settings.tile_size, "test": 0}
+    jobs = {
+        split: tiled(locations[split][: settings.limit], prepare, layouts.location_shape, sizes[split], settings.stride)
+        for split in unfinished
+    }
     for split, stores in unfinished.items():
-        preparation.check_listing(stores, chosen[split], settings.on_error)
+        preparation.check_listing(stores, jobs[split][0], settings.on_error)
     for split, stores in unfinished.items():
-        preparation.run(
-            stores,
-            chosen[split],
-            partial(prepare_tile, task=task, s2_offset=settings.s2_offset, told_by_id=told_by_id),
-            on_error=settings.on_error,
-            workers=settings.workers,
-            dry_run=settings.dry_run,
-        )
+        preparation.run(stores, *jobs[split], size=sizes[split] or None, **settings.options)
 
 
 def refuse_contradictions(settings: DownstreamFolders) -> None:
@@ -121,13 +113,18 @@ def store_metas(settings: DownstreamFolders, task: DownstreamSet, split: str) ->
         f"{task.name} {split} split",
         f"s2_offset {settings.s2_offset}" if task.name in ("DW", "OSM") else "",
         f"bands from {' '.join(settings.band_order)}" if settings.band_order else "",
+        tiles_text(settings.tile_size, settings.stride) if split == "train" else "",
         limit=settings.limit,
     )
     stores = {
-        out / f"{modality}.lmdb": preparation.image_meta(modality, preparation.RAW_TYPES[modality], 1, source)
+        out / f"{modality}.lmdb": preparation.image_meta(
+            modality, preparation.RAW_TYPES[modality], 1, source, settings.compression
+        )
         for modality in task.modalities
     }
-    return stores | {out / "labels.lmdb": preparation.label_meta(task.legend.name, 1, source)}
+    return stores | {
+        out / "labels.lmdb": preparation.label_meta(task.legend.name, 1, source, compression=settings.compression)
+    }
 
 
 if __name__ == "__main__":

@@ -8,9 +8,8 @@ edge is repeated. Each store folder holds s2.lmdb (two dates, uint16 DN) and lab
 unknown).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -19,11 +18,14 @@ from cromss.aligned_stores import Prepared
 from cromss.config import run
 from cromss.layouts import Location, check_out
 from cromss.legends import OSCD
+from cromss.settings.common import require
+from cromss.settings.writing import Writing
 from cromss.store import StoreMeta
+from cromss.tiles import TileReader, cut, tiles_text
 
 
 @dataclass(frozen=True)
-class OscdFolders:
+class OscdFolders(Writing):
     """Raw folder of OSCD, and how to write it."""
 
     data_path: Path
@@ -40,18 +42,12 @@ class OscdFolders:
     """Other test cities; those of the split for none."""
     splits: tuple[Literal["train", "test"], ...] = ("train", "test")
     """What to write."""
-    tile_size: int = 128
+    tile_size: int = field(default=128, kw_only=True)
     """Side of the training tiles in pixels; the last ones are shifted inwards, so that a city is covered."""
-    stride: int = 0
-    """Distance of neighbouring training tiles in pixels; the tile size for 0."""
-    on_error: Literal["stop", "skip"] = "stop"
-    """Stop at the first bad tile, or list it in skipped.csv and go on."""
-    workers: int = 4
-    """Reading threads."""
-    limit: int | None = None
-    """Write only the first tiles or cities of each split."""
-    dry_run: bool = False
-    """Only list the tiles and estimate the disk space."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.tile_size >= 1, "tile_size", self.tile_size, "at least 1")
 
 
 def main(settings: OscdFolders) -> None:
@@ -69,11 +65,9 @@ def main(settings: OscdFolders) -> None:
         preparation.run(
             stores,
             chosen[split],
-            partial(prepare, read=oscd.CityReader() if split == "train" else oscd.read_city),
+            TileReader(prepare) if split == "train" else prepare,
             size=settings.tile_size if split == "train" else None,
-            on_error=settings.on_error,
-            workers=settings.workers,
-            dry_run=settings.dry_run,
+            **settings.options,
         )
 
 
@@ -81,13 +75,13 @@ def list_locations(settings: OscdFolders, split: str, cities: Sequence[str]) -> 
     """Tiles of the training cities, test cities whole."""
     locations = oscd.list_cities(settings.data_path, cities)
     if split == "train":
-        locations = oscd.cut_cities(locations, settings.tile_size, settings.stride)
-    return preparation.first(locations, settings.limit)
+        locations = cut(locations, oscd.city_shape, settings.tile_size, settings.stride)
+    return locations[: settings.limit]
 
 
-def prepare(location: Location, read: Callable[[Location], dict]) -> Prepared:
-    """Read a tile or a city; raw values stay (the scenes of 2015 to 2018 have no DN offset)."""
-    return preparation.to_raw(read(location))
+def prepare(city: Location) -> Prepared:
+    """Read a city; raw values stay (the scenes of 2015 to 2018 have no DN offset)."""
+    return preparation.to_raw(oscd.read_city(city))
 
 
 def store_metas(settings: OscdFolders, split: str, cities: Sequence[str]) -> dict[Path, StoreMeta]:
@@ -95,12 +89,11 @@ def store_metas(settings: OscdFolders, split: str, cities: Sequence[str]) -> dic
 
     It names cities, tiles and limit, so that a run with others neither resumes the stores nor takes them for its own.
     """
-    tiles = oscd.tiles_text(settings.tile_size, settings.stride) if split == "train" else "whole"
+    tiles = tiles_text(settings.tile_size, settings.stride) if split == "train" else "whole"
     source = preparation.source_text(f"OSCD {split}", f"cities {' '.join(cities)}", tiles, limit=settings.limit)
-    return {
-        settings.out / split / "s2.lmdb": preparation.image_meta("s2", preparation.RAW_TYPES["s2"], 2, source),
-        settings.out / split / "labels.lmdb": preparation.label_meta(OSCD.name, 1, source),
-    }
+    images = preparation.image_meta("s2", preparation.RAW_TYPES["s2"], 2, source, settings.compression)
+    labels = preparation.label_meta(OSCD.name, 1, source, compression=settings.compression)
+    return {settings.out / split / "s2.lmdb": images, settings.out / split / "labels.lmdb": labels}
 
 
 if __name__ == "__main__":

@@ -6,21 +6,23 @@ The stores have the names and the quantisation of write_pretrain_lmdb.py; the te
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from cromss import oscd, preparation
 from cromss.aligned_stores import Prepared
 from cromss.config import run
-from cromss.layouts import check_out
+from cromss.layouts import Location, check_out
 from cromss.legends import NOL
+from cromss.settings.common import require
+from cromss.settings.writing import Writing
 from cromss.store import StoreMeta
+from cromss.tiles import TileReader, cut, tiles_text
 
 
 @dataclass(frozen=True)
-class OscdPretrainFolders:
+class OscdPretrainFolders(Writing):
     """Raw folder of OSCD and a folder of noisy labels, and how to write them."""
 
     data_path: Path
@@ -34,22 +36,16 @@ class OscdPretrainFolders:
     """Whose training cities to write: official 14, development 10."""
     train_cities: tuple[str, ...] = ()
     """Other cities to write; those of the split for none."""
-    tile_size: int = 264
+    tile_size: int = field(default=264, kw_only=True)
     """Side of the tiles in pixels; the last ones are shifted inwards, a smaller city makes smaller tiles."""
-    stride: int = 0
-    """Distance of neighbouring tiles in pixels; the tile size for 0."""
     data_name_s2: str = "0k_251k_uint8_s2c.lmdb"
     """Store of Sentinel-2 under out."""
     data_name_label: str = "dw_labels.lmdb"
     """Store of the labels under out."""
-    on_error: Literal["stop", "skip"] = "stop"
-    """Stop at the first bad tile, or list it in skipped.csv and go on."""
-    workers: int = 4
-    """Reading threads."""
-    limit: int | None = None
-    """Write only the first tiles."""
-    dry_run: bool = False
-    """Only list the tiles and estimate the disk space."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.tile_size >= 1, "tile_size", self.tile_size, "at least 1")
 
 
 def main(settings: OscdPretrainFolders) -> None:
@@ -65,18 +61,16 @@ def main(settings: OscdPretrainFolders) -> None:
     cities = oscd.list_cities(settings.data_path, trained, settings.labels_path)
     preparation.run(
         stores,
-        preparation.first(oscd.cut_cities(cities, settings.tile_size, settings.stride), settings.limit),
-        partial(prepare_tile, reader=oscd.CityReader(NOL)),
+        cut(cities, oscd.city_shape, settings.tile_size, settings.stride)[: settings.limit],
+        TileReader(prepare),
         size=settings.tile_size,
-        on_error=settings.on_error,
-        workers=settings.workers,
-        dry_run=settings.dry_run,
+        **settings.options,
     )
 
 
-def prepare_tile(tile: oscd.Tile, reader: oscd.CityReader) -> Prepared:
-    """Read a tile and quantise it; the scenes of 2015 to 2018 have no DN offset."""
-    return preparation.to_pretraining(reader(tile), tile, told=0)
+def prepare(city: Location) -> Prepared:
+    """Read a city and quantise it; the scenes of 2015 to 2018 have no DN offset."""
+    return preparation.to_pretraining(oscd.read_city(city, NOL), city, told=0)
 
 
 def store_metas(settings: OscdPretrainFolders, cities: Sequence[str]) -> dict[Path, StoreMeta]:
@@ -84,13 +78,12 @@ def store_metas(settings: OscdPretrainFolders, cities: Sequence[str]) -> dict[Pa
     source = preparation.source_text(
         f"OSCD with labels {settings.labels_path.name}",
         f"cities {' '.join(cities)}",
-        oscd.tiles_text(settings.tile_size, settings.stride),
+        tiles_text(settings.tile_size, settings.stride),
         limit=settings.limit,
     )
-    return {
-        settings.out / settings.data_name_s2: preparation.image_meta("s2", "uint8", 2, source),
-        settings.out / settings.data_name_label: preparation.label_meta(NOL.name, 2, source),
-    }
+    images = preparation.image_meta("s2", "uint8", 2, source, settings.compression)
+    labels = preparation.label_meta(NOL.name, 2, source, compression=settings.compression)
+    return {settings.out / settings.data_name_s2: images, settings.out / settings.data_name_label: labels}
 
 
 if __name__ == "__main__":

@@ -20,13 +20,14 @@ from cromss.legends import Legend
 from cromss.offset import offsets_by_id
 from cromss.settings.pretraining_set import PretrainSet
 from cromss.store import StoreMeta
+from cromss.tiles import tiled, tiles_text
 
 
 def main(settings: PretrainSet) -> None:
     """List, check, estimate, write, report; a finished set is left as it is."""
     layouts.check_out(settings.out)
     legends = read_legends(settings)
-    locations = preparation.first(list_locations(settings), settings.limit)
+    locations = list_locations(settings)[: settings.limit]
     ssl4eo = settings.layout == "ssl4eo"
     num_seasons = settings.num_seasons or (layouts.most_seasons(locations) if ssl4eo else 1)
     size = settings.size if ssl4eo else None
@@ -43,15 +44,9 @@ def main(settings: PretrainSet) -> None:
         told=None if settings.s2_offset == "auto" else int(settings.s2_offset),
         told_by_id=told_by_id,
     )
-    preparation.run(
-        stores,
-        locations,
-        prepare,
-        size=size,
-        on_error=settings.on_error,
-        workers=settings.workers,
-        dry_run=settings.dry_run,
-    )
+    shape = (lambda _: (size, size)) if size else layouts.location_shape
+    job = tiled(locations, prepare, shape, settings.tile_size, settings.stride)
+    preparation.run(stores, *job, size=settings.tile_size or size, **settings.options)
 
 
 def read_legends(settings: PretrainSet) -> dict[str, Legend]:
@@ -116,9 +111,9 @@ def store_metas(settings: PretrainSet, legends: Mapping[str, Legend], num_season
     for modality, name in settings.stores.items():
         source = source_of(settings, modality, legends.get(modality))
         if modality in legends:
-            meta = preparation.label_meta(legends[modality], num_seasons, source, modality)
+            meta = preparation.label_meta(legends[modality], num_seasons, source, modality, settings.compression)
         else:
-            meta = preparation.image_meta(modality, "uint8", num_seasons, source)
+            meta = preparation.image_meta(modality, "uint8", num_seasons, source, settings.compression)
         stores[settings.out / name] = meta
     return stores
 
@@ -133,6 +128,7 @@ def source_of(settings: PretrainSet, modality: str, legend: Legend | None) -> st
         f"codes {codes_checksum(legend)}" if legend and legend not in NAMED.values() else "",
         f"ids of {settings.ids_csv.name}" if settings.ids_csv else "",
         f"resampled to {settings.size} px" if ssl4eo else "",
+        tiles_text(settings.tile_size, settings.stride),
         f"s2_offset {settings.s2_offset}" if modality == "s2" else "",
         f"bands from {' '.join(settings.band_order)}" if modality == "ortho" and settings.band_order else "",
         limit=settings.limit,

@@ -150,10 +150,10 @@ def test_an_interruption_between_finished_stores(tmp_path, monkeypatch):
     write(tmp_path / "whole", without("p5"), on_error="skip")
     finish = LmdbWriter.finish
 
-    def interrupted(writer):
+    def interrupted(writer, **options):
         if writer.meta.modality == "s2":
             raise KeyboardInterrupt
-        finish(writer)
+        return finish(writer, **options)
 
     monkeypatch.setattr(LmdbWriter, "finish", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -205,8 +205,8 @@ def test_unfinished_stores_of_other_settings_are_refused(root, tmp_path, options
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"workers": 0}, "--workers 0: at least 1"),
-        ({"limit": 0}, "--limit 0: at least 1"),
+        ({"workers": 0}, "--workers 0: must be at least 1"),
+        ({"limit": 0}, "--limit 0: must be at least 1"),
         ({"s2_offset_ids": ("0000001",)}, "--s2_offset_ids 0000001: wanted ID=0 or ID=1000"),
         ({"s2_offset_ids": ("0000001=500",)}, "--s2_offset_ids 0000001=500: wanted"),
         ({"s2_offset_ids": ("77=0",)}, "--s2_offset_ids 77=0: wanted"),
@@ -669,7 +669,7 @@ def test_unknown_pixels_of_a_mask_are_stored_as_such(tmp_path):
     ("options", "message"),
     [
         ({"tile_size": 0}, "--tile_size 0"),
-        ({"stride": 40}, "--stride 40: 1 to --tile_size 32"),
+        ({"stride": 40}, "--stride 40: must be 1 to --tile_size 32"),
         ({"splits": ()}, "--splits"),
         ({"test_cities": ("paris",)}, "paris would train and test"),
         ({"train_cities": ("paris", "paris")}, "--train_cities .*: paris named twice"),

@@ -6,16 +6,16 @@ import pytest
 from conftest import REPOSITORY
 
 ROOMS = (
-    ("__init__", "sensors", "legends", "store", "yaml_files"),
+    ("__init__", "sensors", "legends", "store", "yaml_files", "work_ahead"),
     (
         *("noisy_labels", "losses", "metrics", "layouts", "scenes", "panels"),
         *("downstream_sets", "encoder_names", "input_checks", "normalization", "oscd", "scene_names"),
         *("splits", "tables", "fields", "noise_rules", "rule_files", "legend_files"),
-        *("label_quality", "mask_pairs", "quality_figures", "quality_report"),
+        *("label_quality", "mask_pairs", "quality_figures", "quality_report", "downloads"),
     ),
     (
         *("objective", "models", "datasets", "batch_transforms", "synthetic", "optimisers"),
-        *("offset", "aligned_stores", "preparation", "analysis"),
+        *("offset", "aligned_stores", "preparation", "tiles", "analysis"),
     ),
     ("tasks", "callbacks", "datamodule"),
     ("config", "settings"),
@@ -24,12 +24,12 @@ ROOMS = (
 LAYERS = {room: layer for layer, rooms in enumerate(ROOMS) for room in rooms}
 NO_TORCH = {
     *("sensors", "legends", "store", "layouts", "scenes", "synthetic", "panels", "config", "settings"),
-    *("offset", "aligned_stores", "preparation", "downstream_sets", "normalization", "oscd"),
+    *("offset", "aligned_stores", "preparation", "tiles", "downstream_sets", "normalization", "oscd"),
     *("encoder_names", "input_checks", "scene_names", "splits", "tables", "yaml_files"),
-    *("fields", "noise_rules", "rule_files", "legend_files", "mask_pairs"),
+    *("fields", "noise_rules", "rule_files", "legend_files", "mask_pairs", "downloads", "work_ahead"),
 }
 SOURCES = sorted(p for p in REPOSITORY.rglob("*.py") if not {".venv", "build"} & set(p.relative_to(REPOSITORY).parts))
-WRITING = {"layouts", "scenes", "scene_names", "oscd", "offset", "preparation", "aligned_stores"}
+WRITING = {"layouts", "scenes", "scene_names", "oscd", "offset", "preparation", "aligned_stores", "tiles"}
 PACKAGE = sorted((REPOSITORY / "cromss").rglob("*.py"))
 
 

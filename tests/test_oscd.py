@@ -1,6 +1,5 @@
 """OSCD: the grid of date 1, tiles, masks, splits, and what is refused; the real cities where they are at hand."""
 
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -29,42 +28,6 @@ def band(root: Path, name: str, date: int = 1) -> Path:
 def pixels(path: Path) -> np.ndarray:
     with rasterio.open(path) as dataset:
         return dataset.read(1)
-
-
-@pytest.mark.parametrize(
-    ("length", "size", "stride", "starts"),
-    [
-        (10, 4, 4, [0, 4, 6]),
-        (8, 4, 4, [0, 4]),
-        (9, 4, 2, [0, 2, 4, 5]),
-        (4, 4, 4, [0]),
-        (3, 4, 4, [0]),
-        (5, 4, 1, [0, 1]),
-    ],
-)
-def test_tiles_end_with_the_side(length, size, stride, starts):
-    assert oscd.tile_starts(length, size, stride) == starts
-
-
-@pytest.mark.parametrize(("size", "stride"), [(16, 0), (25, 10), (64, 0), (100, 0), (7, 3)])
-def test_tiles_cover_a_city_and_never_leave_it(tmp_path, size, stride):
-    write_oscd(tmp_path, ["paris"])
-    (city,) = oscd.list_cities(tmp_path)
-    tiles, seen = oscd.cut_cities([city], size, stride), np.zeros((60, 66), int)
-    for tile in tiles:
-        seen[tile.window] += 1
-        assert seen[tile.window].shape == (min(size, 60), min(size, 66))
-        assert tile.id == f"paris_r{tile.window[0].start}_c{tile.window[1].start}"
-    assert seen.min() >= 1
-    assert len({tile.id for tile in tiles}) == len(tiles)
-
-
-@pytest.mark.parametrize(
-    ("size", "stride", "message"), [(0, 0, "--tile_size 0"), (8, 9, "--stride 9: 1 to --tile_size 8"), (8, -1, "-1")]
-)
-def test_bad_tiles_are_refused(size, stride, message):
-    with pytest.raises(ValueError, match=message):
-        oscd.cut_cities([], size, stride)
 
 
 def make_folders(root: Path, *cities: str) -> None:
@@ -141,8 +104,7 @@ def test_incomplete_cities_are_refused(tmp_path, missing, message):
     (tmp_path / f"Onera Satellite Change Detection dataset - {missing}").rename(tmp_path / "gone")
     images(tmp_path).parent.mkdir(parents=True, exist_ok=True)
     (city,) = oscd.list_cities(tmp_path, ["paris"])
-    (tile, *_) = oscd.cut_cities([city], 32)
-    for refuse in (lambda: check_location(city, WANTED), lambda: oscd.read_city(city), lambda: oscd.CityReader()(tile)):
+    for refuse in (lambda: check_location(city, WANTED), lambda: oscd.read_city(city)):
         with pytest.raises(ValueError, match=f"^location paris: {message}$"):
             refuse()
 
@@ -414,104 +376,15 @@ def test_land_cover_on_another_grid_is_refused(tmp_path, shape, box, message):
         oscd.read_city(*oscd.list_cities(tmp_path, labels=tmp_path / "dw"), NOL)
 
 
-def test_a_city_is_read_once_by_several_threads(tmp_path, monkeypatch):
-    write_oscd(tmp_path, ["paris", "rennes"])
-    tiles, read = oscd.cut_cities(oscd.list_cities(tmp_path), 32), []
-    whole = {city.id: oscd.read_city(city) for city in oscd.list_cities(tmp_path)}
-    monkeypatch.setattr(oscd, "read_city", lambda city, legend: read.append(city.id) or whole[city.id])
-    reader, found = oscd.CityReader(), {}
-    threads = [threading.Thread(target=lambda t=t: found.update({t.id: reader(t)})) for t in tiles]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(read) == ["paris", "rennes"]
-    for tile in tiles:
-        np.testing.assert_array_equal(found[tile.id]["labels"][0], whole[tile.city.id]["labels"][0][tile.window])
-        np.testing.assert_array_equal(found[tile.id]["s2"][1], whole[tile.city.id]["s2"][1][:, *tile.window])
-
-
-def outcomes(reader: oscd.CityReader, tiles: list[oscd.Tile]) -> dict[str, object]:
-    """What each tile gives or raises, all asked for at once; a tile that waits for ever is not in it."""
-    found = {}
-
-    def ask(tile):
-        try:
-            found[tile.id] = reader(tile)
-        except BaseException as error:
-            found[tile.id] = error
-
-    threads = [threading.Thread(target=ask, args=[tile], daemon=True) for tile in tiles]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=3)
-    return found
-
-
-def test_two_cities_are_read_at_once(tmp_path, monkeypatch):
-    write_oscd(tmp_path, ["paris", "rennes"])
-    cities, read, both = oscd.list_cities(tmp_path), [], threading.Barrier(2)
-    whole = {city.id: oscd.read_city(city) for city in cities}
-
-    def read_city(city, _):
-        read.append(city.id)
-        both.wait(timeout=2)
-        return whole[city.id]
-
-    monkeypatch.setattr(oscd, "read_city", read_city)
-    tiles = oscd.cut_cities(cities, 32)
-    found = outcomes(oscd.CityReader(), tiles)
-    assert sorted(read) == ["paris", "rennes"]
-    for tile in tiles:
-        np.testing.assert_array_equal(found[tile.id]["labels"][0], whole[tile.city.id]["labels"][0][tile.window])
-
-
-@pytest.mark.parametrize("error", [MemoryError("full"), OSError("gone"), KeyError("x"), SystemExit(3)])
-def test_whatever_happens_no_tile_waits_for_ever(tmp_path, monkeypatch, error):
+def test_a_city_without_a_grid_has_no_shape(tmp_path):
     write_oscd(tmp_path, ["paris"])
-    tiles = oscd.cut_cities(oscd.list_cities(tmp_path), 48)
-
-    def fail(*_):
-        raise error
-
-    monkeypatch.setattr(oscd, "read_city", fail)
-    reader = oscd.CityReader()
-    for _ in range(2):
-        assert outcomes(reader, tiles) == {tile.id: error for tile in tiles}
-
-
-@pytest.mark.parametrize("kept", [1, 2])
-def test_few_cities_are_kept(tmp_path, monkeypatch, kept):
-    write_oscd(tmp_path, ["paris", "pisa", "rennes"])
-    cities, read = oscd.list_cities(tmp_path), []
-    whole = {city.id: oscd.read_city(city) for city in cities}
-    monkeypatch.setattr(oscd, "read_city", lambda city, _: read.append(city.id) or whole[city.id])
-    reader, firsts = oscd.CityReader(kept=kept), [oscd.cut_cities([city], 32)[0] for city in cities]
-    for tile in (*firsts, *firsts[::-1]):
-        reader(tile)
-    assert read == ["paris", "pisa", "rennes", *["pisa"][: 2 - kept], "paris"]
-
-
-def test_a_bad_city_fails_for_each_of_its_tiles_and_is_read_once(tmp_path, monkeypatch):
-    write_oscd(tmp_path, ["paris"])
-    remove_band(tmp_path)
-    tiles, read, read_city = oscd.cut_cities(oscd.list_cities(tmp_path), 32), [], oscd.read_city
-    monkeypatch.setattr(oscd, "read_city", lambda *args: read.append(args) or read_city(*args))
-    reader = oscd.CityReader()
-    for tile in tiles:
-        with pytest.raises(ValueError, match="no file for band B10"):
-            reader(tile)
-    assert len(read) == 1 < len(tiles)
-
-
-def test_a_city_without_a_grid_is_one_tile(tmp_path):
-    write_oscd(tmp_path, ["paris"])
+    (city, other) = oscd.list_cities(tmp_path, ["paris", "nowhere"])
+    assert oscd.city_shape(city) == (60, 66)
+    assert oscd.city_shape(other) is None
     band(tmp_path, "B02").write_bytes(b"II*")
-    tiles = oscd.cut_cities(oscd.list_cities(tmp_path, ["paris", "nowhere"]), 32)
-    assert [tile.id for tile in tiles] == ["paris_r0_c0", "nowhere_r0_c0"]
+    assert oscd.city_shape(city) is None
     with pytest.raises(ValueError, match=r"_B02\.tif: has no CRS, or cannot be opened"):
-        oscd.CityReader()(tiles[0])
+        oscd.read_city(city)
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:

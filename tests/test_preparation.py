@@ -233,12 +233,6 @@ def test_a_full_disk_is_seen_first(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("limit", [0, -1])
-def test_limits_below_one_are_refused(limit):
-    with pytest.raises(ValueError, match=f"--limit {limit}: at least 1"):
-        preparation.first([Location("a", {})], limit)
-
-
 def test_incomplete_locations_are_counted_and_the_first_named():
     whole, half = {"s2": (Path("x"), Path("y"))}, {"s2": (Path("x"),)}
     locations = [Location(name, half if name in "bdefg" else whole) for name in "abcdefg"]

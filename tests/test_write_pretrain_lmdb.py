@@ -254,8 +254,8 @@ def legend_file(path: Path, classes=("other", "trees"), codes=((41, "trees"), (2
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"limit": 0}, "--limit 0: at least 1"),
-        ({"workers": 0}, "--workers 0: at least 1"),
+        ({"limit": 0}, "--limit 0: must be at least 1"),
+        ({"workers": 0}, "--workers 0: must be at least 1"),
         ({"num_seasons": 2}, "3 of 3 locations are incomplete: location tile_2: 1 ortho scenes, wanted 2"),
         ({"num_seasons": 0}, "--num_seasons 0: must be at least 1"),
         ({"band_order": ()}, "say --band_order R G B NIR or --band_order NIR R G B"),

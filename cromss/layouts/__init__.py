@@ -6,7 +6,7 @@ so that a set can be counted and checked before a pixel is read.
 
 from cromss.layouts.downstream import list_dfc2020, list_downstream, list_dwosm
 from cromss.layouts.folders import check_out
-from cromss.layouts.location import Location, check_location, check_places, most_seasons, read_location
+from cromss.layouts.location import Location, check_location, check_places, location_shape, most_seasons, read_location
 from cromss.layouts.orthophotos import list_nyc, list_nyc_triples
 from cromss.layouts.pretraining import list_ssl4eo, list_tiles
 
@@ -22,6 +22,7 @@ __all__ = [
     "list_nyc_triples",
     "list_ssl4eo",
     "list_tiles",
+    "location_shape",
     "most_seasons",
     "read_location",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from cromss.legends import Legend
 from cromss.scene_names import scene_time
-from cromss.scenes import read_image, read_labels, scene_grid
+from cromss.scenes import read_image, read_labels, scene_grid, scene_shape
 from cromss.sensors import MODALITIES
 
 
@@ -32,10 +32,21 @@ class Location:
     second_label_band: bool = False
     patterns: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def place(self) -> str:
+        """Id of what it is a part of; its own if it is whole."""
+        return self.id
+
     def missing(self, modality: str) -> str:
         """`" (<file>)"`, the file of a modality without a scene; nothing where it has one or is of unknown place."""
         pattern = None if self.scenes[modality] else self.patterns.get(modality)
         return f" ({pattern.replace('*', self.id, 1)})" if pattern else ""
+
+
+def location_shape(location: Location) -> tuple[int, int] | None:
+    """Height and width of a location's first file; `None` where it has none that can be opened."""
+    first = next((path for paths in location.scenes.values() for path in paths), None)
+    return first and scene_shape(first)
 
 
 def most_seasons(locations: Sequence[Location]) -> int:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from cromss.sensors import ORTHO
 from cromss.settings.common import require
+from cromss.settings.writing import Writing
 
 MODALITIES = {
     "ssl4eo": ("s1", "s2", "labels"),
@@ -32,7 +33,7 @@ _FLAGS = {
 
 
 @dataclass(frozen=True)
-class PretrainSet:
+class PretrainSet(Writing):
     """Raw folders of a pretraining set, and how to write them."""
 
     data_path: Path
@@ -93,16 +94,9 @@ class PretrainSet:
     """Store of the noisy labels under out."""
     data_name_gt: str = "exact_labels.lmdb"
     """Store of the exact labels under out."""
-    on_error: Literal["stop", "skip"] = "stop"
-    """Stop at the first bad location, or list it in skipped.csv and go on."""
-    workers: int = 4
-    """Reading threads."""
-    limit: int | None = None
-    """Write only the first locations."""
-    dry_run: bool = False
-    """Only list the locations and estimate the disk space."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         chosen, known = self.written, MODALITIES[self.layout]
         legal = set(chosen) <= set(known) and len(set(chosen)) == len(chosen)
         require(legal, "modalities", chosen, f"some of {' '.join(known)}, each once, with --layout {self.layout}")

@@ -89,10 +89,14 @@ def check_entries(txn: lmdb.Transaction, path: Path, num_locations: int, num_sea
     return entries
 
 
-def verify(folder: Path) -> dict[str, Any]:
+def verify(folder: Path, progress: Callable[[], object] = lambda: None) -> dict[str, Any]:
     """Read a store back whole and return its manifest.
 
     The checksum is the SHA-256 of all keys and headers in order, and so of the values' CRC-32 too.
+
+    Args:
+        folder: Folder of the store.
+        progress: Called after each record.
 
     Raises:
         StoreError: A record is missing, damaged, or another location's.
@@ -108,6 +112,7 @@ def verify(folder: Path) -> dict[str, Any]:
                 raise StoreError(f"{folder}: index {index} is {location_id!r}, expected {ids[index]!r}")
             digest.update(record_key(index, season) + header)
             num_bytes += size
+            progress()
     totals = {"entries": entries, "bytes": num_bytes, "checksum": digest.hexdigest()}
     return {"format": FORMAT_VERSION, **totals, "meta": described}
 

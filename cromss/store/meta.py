@@ -12,8 +12,11 @@ FORMAT_VERSION = 1
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64")
 """The position is the code in record headers: append only."""
 
-OPTIONAL = ("classes", "colours")
-"""What older stores do not say of themselves."""
+DEFLATE = "deflate"
+"""Compression of values, see `record`."""
+
+UNSAID = {"classes": (), "colours": (), "compression": ""}
+"""What older stores do not say of themselves, and what it is then."""
 
 META_KEY = b"__meta__"
 
@@ -37,9 +40,10 @@ class StoreMeta:
         source: Where the data come from.
         classes: Class names of labels, by class id.
         colours: Their hex colours.
+        compression: `"deflate"`, or none.
 
     Raises:
-        StoreError: Unknown dtype, no season, or not one colour a class.
+        StoreError: Unknown dtype or compression, no season, or not one colour a class.
     """
 
     modality: str
@@ -52,6 +56,7 @@ class StoreMeta:
     source: str = ""
     classes: tuple[str, ...] = ()
     colours: tuple[str, ...] = ()
+    compression: str = ""
 
     def __post_init__(self):
         for name in ("bands", "classes", "colours"):
@@ -60,6 +65,8 @@ class StoreMeta:
         object.__setattr__(self, "statistics", statistics)
         if self.dtype not in DTYPES:
             raise StoreError(f"dtype {self.dtype!r} cannot be stored; choose one of {', '.join(DTYPES)}")
+        if self.compression not in ("", DEFLATE):
+            raise StoreError(f"compression {self.compression!r} is unknown; choose {DEFLATE!r} or none")
         if self.num_seasons < 1:
             raise StoreError(f"num_seasons {self.num_seasons}: a location has at least one season")
         if len(self.colours) != len(self.classes) or not all(re.fullmatch("[0-9a-f]{6}", c) for c in self.colours):
@@ -69,7 +76,7 @@ class StoreMeta:
         """The first thing that is not as wanted, `"legend 'OSM', not 'DW'"`; empty where all is, or is not said."""
         for name in (f.name for f in fields(StoreMeta)):
             there, other = getattr(self, name), getattr(wanted, name)
-            if there != other and (there or name not in OPTIONAL):
+            if there != other and (there or name not in ("classes", "colours")):
                 return f"{name} {there!r}, not {other!r}"
         return ""
 
@@ -94,7 +101,7 @@ def decode_meta(value: bytes | memoryview | None, path: Path) -> tuple[StoreMeta
     where = f"{path}: {META_KEY.decode()}"
     entries = load_json(bytes(value or b""), where)
     try:
-        told = dict.fromkeys(OPTIONAL, ()) | entries
+        told = UNSAID | entries
         return StoreMeta(**{f.name: told[f.name] for f in fields(StoreMeta)}), entries
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise StoreError(f"{where} is not a store's ({error!r}); write it again") from error

@@ -89,5 +89,5 @@ class LmdbReader:
         if header.dtype.name != self.meta.dtype:
             where = f"{self.path}: index {index}, season {season}"
             raise StoreError(f"{where}: {header.dtype.name}, but the store holds {self.meta.dtype}")
-        self.bytes_read += HEADER_SIZE + view.nbytes
+        self.bytes_read += HEADER_SIZE + header.num_stored
         return view

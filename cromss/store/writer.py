@@ -1,8 +1,9 @@
 """The writer of a store: resumable after a kill or a full disk, and atomic, so that a finished store is whole."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from cromss.store.contents import check_entries, id_key, record_key, scan_ids, verify
 from cromss.store.environment import open_environment, transaction
 from cromss.store.folder import LOCK_NAME, MANIFEST_NAME, lock_folder, partial_path, sync_folder, write_synced
-from cromss.store.meta import META_KEY, StoreError, StoreMeta, decode_meta, encode_meta
+from cromss.store.meta import DEFLATE, META_KEY, StoreError, StoreMeta, decode_meta, encode_meta
 from cromss.store.record import MAX_ID_BYTES, pack_record
 
 
@@ -71,6 +72,11 @@ class LmdbWriter:
         """Ids of the committed locations, in order."""
         return list(self._ids)
 
+    @property
+    def num_records(self) -> int:
+        """Arrays committed."""
+        return len(self._ids) * self.meta.num_seasons
+
     def write(self, location_id: str, seasons: Sequence[np.ndarray]) -> None:
         """Append the next location.
 
@@ -87,7 +93,9 @@ class LmdbWriter:
             raise StoreError(f"{where}: written already; ids are unique")
         _check_seasons(where, seasons, self.meta)
         self._known.add(location_id)
-        self._pending.append((location_id, [pack_record(location_id, array) for array in seasons]))
+        self._pending.append(
+            (location_id, [pack_record(location_id, array, self.meta.compression == DEFLATE) for array in seasons])
+        )
         if len(self._pending) * self.meta.num_seasons >= self.batch_size:
             self.commit()
 
@@ -121,8 +129,14 @@ class LmdbWriter:
         self._known.difference_update(self._ids[num_locations:])
         del self._ids[num_locations:]
 
-    def finish(self) -> None:
+    def finish(self, progress: Callable[[], object] = lambda: None) -> dict[str, Any]:
         """Commit, read everything back, write the manifest, and give the store its final name.
+
+        Args:
+            progress: Called for each record read back.
+
+        Returns:
+            The manifest.
 
         Raises:
             StoreError: Nothing was written, or what is read back is damaged.
@@ -133,12 +147,14 @@ class LmdbWriter:
         self._apply([(META_KEY, encode_meta(self.meta, self._ids))])
         self._env.close()
         self._env = None
-        write_synced(self.partial / MANIFEST_NAME, verify(self.partial))
+        manifest = verify(self.partial, progress)
+        write_synced(self.partial / MANIFEST_NAME, manifest)
         (self.partial / LOCK_NAME).unlink(missing_ok=True)
         sync_folder(self.partial)
         os.rename(self.partial, self.path)
         sync_folder(self.path.parent)
         self._release()
+        return manifest
 
     def close(self) -> None:
         """Commit what is whole and leave `<path>.partial` to be resumed."""
