@@ -104,3 +104,18 @@ def test_a_store_written_before_classes_were_described_is_read(tmp_path, monkeyp
     reader = LmdbReader(tmp_path / "labels.lmdb")
     assert asdict(reader.meta) == asdict(older)
     assert reader.read(0, 1).tolist() == [[1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("dtype", "complex64"), ("dtype", "U3"), ("num_seasons", 0), ("compression", "zip")]
+)
+def test_impossible_meta(name, value):
+    with pytest.raises(StoreError, match=name):
+        StoreMeta(**{**LABELS.__dict__, name: value})
+
+
+def test_older_json_has_no_compression():
+    content = entries()
+    del content["compression"]
+    assert decoded(content).compression == ""
+    assert "compression ''" in decoded(content).difference(replace(LABELS, compression="deflate"))

@@ -18,7 +18,7 @@ from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSet
 
 HOME = Path("runs/demo")
 CONFIGS = Path(__file__).parent / "configs"
-SELECTION = ["--sample_selection", "--sample_selection_rmdown_epoch", "16"]
+SELECTION = ["--sample_selection", "--sample_selection_rmdown_epoch", "9"]
 
 
 def main() -> None:
