@@ -12,6 +12,7 @@ from cromss.store import LmdbReader
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
 pretrain, downstream = load_script("write_pretrain_lmdb"), load_script("write_downstream_lmdb")
+ORDER = ("NIR", "R", "G", "B")
 IDS = ("0000001", "0000002", "0000003")
 STORES = ("0k_251k_uint8_s1.lmdb", "0k_251k_uint8_s2c.lmdb", "dw_labels.lmdb")
 
@@ -124,7 +125,7 @@ def test_orthophotos_are_cut_by_the_size_of_their_files(tmp_path):
         write_tiff(tmp_path / "raw" / "train" / "noisy" / f"{name}.tif", np.eye(9, dtype=np.uint8))
     stores = ("orthophotos.lmdb", "dw_labels.lmdb", "exact_labels.lmdb")
     for out, options in (("whole", {}), ("cut", {"tile_size": 5})):
-        pretrain.main(pretrain.PretrainSet(tmp_path / "raw", tmp_path / out, layout="nyc", **options))
+        pretrain.main(pretrain.PretrainSet(tmp_path / "raw", tmp_path / out, layout="nyc", band_order=ORDER, **options))
     for store in stores:
         whole, cut = arrays(tmp_path / "whole" / store), arrays(tmp_path / "cut" / store)
         for name, tile in cut.items():
