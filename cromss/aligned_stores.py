@@ -51,7 +51,9 @@ class Summary:
         num_written: Locations in the stores, those of an interrupted run included.
         skipped: Reason -> locations left out for it.
         offsets: `(offset, decided by)` -> Sentinel-2 scenes.
-        megabytes_per_second: Rate of this run from reading to commit, over the bytes of the arrays.
+        megabytes_written: Bytes of the arrays that this run wrote, in MB.
+        seconds_written: Time from the first reading to the last commit.
+        seconds_committing: Time of it spent in commits.
         megabytes_checked: Bytes of the records that were read back at the end, in MB.
         seconds_checked: Time that took.
         files: The finished stores.
@@ -60,18 +62,26 @@ class Summary:
     num_written: int
     skipped: Mapping[str, int]
     offsets: Mapping[tuple[int, str], int]
-    megabytes_per_second: float
+    megabytes_written: float
+    seconds_written: float
+    seconds_committing: float
     megabytes_checked: float
     seconds_checked: float
     files: tuple[Path, ...]
 
     def __str__(self) -> str:
-        lines = [f"written: {self.num_written} locations, {self.megabytes_per_second:.1f} MB/s"]
-        rate = self.megabytes_checked / max(self.seconds_checked, 1e-9)
-        lines.append(f"read back and checked: {self.megabytes_checked:.1f} MB, {rate:.1f} MB/s")
+        size, total, commits = self.megabytes_written, self.seconds_written, self.seconds_committing
+        lines = [
+            f"written: {self.num_written} locations, {_rate(size, total)} (commits alone {_rate(size, commits)})",
+            f"read back and checked: {_rate(self.megabytes_checked, self.seconds_checked)}",
+        ]
         lines += [f"skipped: {count} x {reason}" for reason, count in self.skipped.items()]
         lines += [f"s2 offset {value}: {count} scenes ({by})" for (value, by), count in self.offsets.items()]
         return "\n".join(lines + [f"store: {path}" for path in self.files])
+
+
+def _rate(megabytes: float, seconds: float) -> str:
+    return f"{megabytes / max(seconds, 1e-9):.1f} MB/s"
 
 
 def write_stores(
@@ -125,8 +135,17 @@ def write_stores(
             writer.commit()
         written_at = time.monotonic()
         checked = _finish(list(writers.values()))
-    rate, seconds_checked = num_bytes / 1e6 / (written_at - start), time.monotonic() - written_at
-    return Summary(count, skipped.counts, offsets.counts, rate, checked / 1e6, seconds_checked, tuple(stores))
+    return Summary(
+        num_written=count,
+        skipped=skipped.counts,
+        offsets=offsets.counts,
+        megabytes_written=num_bytes / 1e6,
+        seconds_written=written_at - start,
+        seconds_committing=sum(writer.commit_seconds for writer in writers.values()),
+        megabytes_checked=checked / 1e6,
+        seconds_checked=time.monotonic() - written_at,
+        files=tuple(stores),
+    )
 
 
 def refuse_changed_offsets(out: Path, told_by_id: Mapping[str, int]) -> None:

@@ -1,6 +1,7 @@
 """The writer of a store: resumable after a kill or a full disk, and atomic, so that a finished store is whole."""
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from cromss.store.environment import open_environment, transaction
 from cromss.store.folder import LOCK_NAME, MANIFEST_NAME, lock_folder, partial_path, sync_folder, write_synced
 from cromss.store.meta import DEFLATE, META_KEY, StoreError, StoreMeta, decode_meta, encode_meta
 from cromss.store.record import MAX_ID_BYTES, pack_record
+
+BATCH_BYTES = 16 << 20
+"""Bytes held in memory between commits: larger batches of large arrays are no faster, and take more memory."""
 
 
 class LmdbWriter:
@@ -29,8 +33,12 @@ class LmdbWriter:
     Args:
         path: Folder of the finished store.
         meta: What the store holds.
-        batch_size: Arrays held in memory between commits; a location is always committed whole.
+        batch_size: Arrays held in memory between commits, or fewer if they take `BATCH_BYTES`; a location is always
+            committed whole.
         map_size: First size of the memory map in bytes; it grows as needed.
+
+    Attributes:
+        commit_seconds: Time spent in commits so far.
 
     Raises:
         StoreError: `path` is there already, `<path>.partial` was begun with other settings, is damaged,
@@ -43,6 +51,7 @@ class LmdbWriter:
         self.path, self.partial = Path(path), partial_path(path)
         self.meta, self.batch_size = meta, batch_size
         self._pending: list[tuple[str, list[bytes]]] = []
+        self._pending_bytes, self.commit_seconds = 0, 0.0
         self._env: lmdb.Environment | None = None
         if self.path.exists():
             state = "is finished" if (self.path / MANIFEST_NAME).exists() else "is there, but is not a finished store"
@@ -93,10 +102,10 @@ class LmdbWriter:
             raise StoreError(f"{where}: written already; ids are unique")
         _check_seasons(where, seasons, self.meta)
         self._known.add(location_id)
-        self._pending.append(
-            (location_id, [pack_record(location_id, array, self.meta.compression == DEFLATE) for array in seasons])
-        )
-        if len(self._pending) * self.meta.num_seasons >= self.batch_size:
+        records = [pack_record(location_id, array, self.meta.compression == DEFLATE) for array in seasons]
+        self._pending.append((location_id, records))
+        self._pending_bytes += sum(map(len, records))
+        if len(self._pending) * self.meta.num_seasons >= self.batch_size or self._pending_bytes >= BATCH_BYTES:
             self.commit()
 
     def commit(self) -> None:
@@ -110,9 +119,12 @@ class LmdbWriter:
             changes += [(record_key(index, season), record) for season, record in enumerate(records)]
             changes.append((id_key(index), location_id.encode()))
         if changes:
+            start = time.monotonic()
             self._apply(changes)
+            self.commit_seconds += time.monotonic() - start
         self._ids += [location_id for location_id, _ in self._pending]
         self._pending.clear()
+        self._pending_bytes = 0
 
     def truncate(self, num_locations: int) -> None:
         """Keep the first `num_locations` locations and drop the rest, to align stores written side by side.
