@@ -31,10 +31,16 @@ def forward_arrays(reference):
 
 @pytest.mark.parametrize("fusion", ["mid", "late"])
 @pytest.mark.parametrize(
-    ("mode", "suffix", "tolerance"), [("eval", "", 5e-5), ("train", "", 5e-5), ("eval", "_f64", 1e-10)]
+    ("mode", "suffix", "dtype", "tolerance"),
+    [
+        ("eval", "", torch.float32, 5e-5),
+        ("eval", "_f64", torch.float64, 1e-10),
+        ("train", "", torch.float64, 1e-4),
+        ("train", "", torch.float32, 1.5e-4),
+    ],
 )
-def test_logits_equal_the_published_networks(forward_arrays, fusion, mode, suffix, tolerance):
-    dtype = torch.float64 if suffix else torch.float32
+def test_logits_equal_the_published_networks(forward_arrays, fusion, mode, suffix, dtype, tolerance):
+    """In training mode the published float32 logits are themselves 8e-5 off those of float64, as ours may be."""
     model = reference_model(fusion, dtype).train(mode == "train")
     inputs = {f"s{i}": torch.from_numpy(forward_arrays[f"x{i}"]).to(dtype) for i in (1, 2)}
     with torch.no_grad():
