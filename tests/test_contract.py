@@ -287,7 +287,7 @@ def test_transfer_scripts_take_paths_from_where_they_are_called(tmp_path):
 
 DATA_SCRIPTS = (
     *("write_pretrain_lmdb", "write_downstream_lmdb", "write_oscd_lmdb", "write_oscd_pretrain_lmdb"),
-    *("inspect_lmdb", "make_noisy_labels", "label_quality"),
+    *("inspect_lmdb", "make_noisy_labels", "label_quality", "download_osm"),
 )
 TRAIN_SCRIPTS = ("train_pretrain_mm", "train_pretrain", "finetune", "bench", "analyse_layers")
 PYTHON_SCRIPTS = [
