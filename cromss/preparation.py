@@ -3,7 +3,6 @@
 Every data set is written along this one path.
 """
 
-import shutil
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from rasterio.errors import NotGeoreferencedWarning
 
 from cromss.aligned_stores import Prepared, write_stores
+from cromss.disk_space import check_space
 from cromss.layouts import Location, check_location, location_shape
 from cromss.legends import LEGENDS, Legend
 from cromss.offset import decide_offset, remove_offset
@@ -118,22 +118,6 @@ def mean_pixels(locations: Sequence[Location], num_samples: int = 32) -> int:
     """Pixels of an average tile, from the headers of a few locations' first files."""
     shapes = [location_shape(location) for location in locations[:: max(1, len(locations) // num_samples)]]
     return int(np.mean([height * width for height, width in filter(None, shapes)] or [0]))
-
-
-def check_space(out: Path, wanted: int) -> int:
-    """Free bytes on the disk of `out`, which need not exist yet.
-
-    Raises:
-        ValueError: Less than `wanted`.
-    """
-    folder = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
-    free = shutil.disk_usage(folder).free
-    if free < wanted:
-        raise ValueError(
-            f"--out {out}: {wanted / 1e9:.2f} GB wanted, {free / 1e9:.2f} GB free; "
-            "choose another disk or fewer locations (--limit)"
-        )
-    return free
 
 
 def refuse_incomplete(locations: Sequence[Location], num_seasons: int | Mapping[str, int]) -> None:

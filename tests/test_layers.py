@@ -6,7 +6,7 @@ import pytest
 from conftest import REPOSITORY
 
 ROOMS = (
-    ("__init__", "sensors", "legends", "store", "yaml_files", "work_ahead"),
+    ("__init__", "sensors", "legends", "store", "yaml_files", "work_ahead", "disk_space"),
     (
         *("noisy_labels", "losses", "metrics", "layouts", "scenes", "panels"),
         *("downstream_sets", "encoder_names", "input_checks", "normalization", "oscd", "scene_names"),
@@ -27,6 +27,7 @@ NO_TORCH = {
     *("offset", "aligned_stores", "preparation", "tiles", "downstream_sets", "normalization", "oscd"),
     *("encoder_names", "input_checks", "scene_names", "splits", "tables", "yaml_files"),
     *("fields", "noise_rules", "rule_files", "legend_files", "mask_pairs", "downloads", "work_ahead"),
+    "disk_space",
 }
 SOURCES = sorted(p for p in REPOSITORY.rglob("*.py") if not {".venv", "build"} & set(p.relative_to(REPOSITORY).parts))
 WRITING = {"layouts", "scenes", "scene_names", "oscd", "offset", "preparation", "aligned_stores", "tiles"}

@@ -67,6 +67,7 @@ def download(
     attempts: int = 5,
     pause: float = 2.0,
     retry_skipped: bool = False,
+    show: bool = True,
 ) -> Summary:
     """Fetch all items that are not there yet, with a progress bar.
 
@@ -80,6 +81,7 @@ def download(
         attempts: Tries of an item.
         pause: First pause between them, in seconds.
         retry_skipped: Ask again for items that an earlier run found nothing for.
+        show: Show a bar that counts items; not wanted where `fetch` shows its own.
 
     Raises:
         ValueError: As `Manifest` and `fetch`, or `FAILURES_IN_A_ROW` items failed one after the other.
@@ -95,7 +97,7 @@ def download(
             return with_retries(lambda: fetch(named[1]), attempts, pause)
 
         results = work_ahead(fetch_named, wanted.items(), workers)
-        with closing(results), tqdm(total=len(wanted), unit="item", disable=None) as bar:
+        with closing(results), tqdm(total=len(wanted), unit="item", disable=None if show else True) as bar:
             for (name, _), future in results:
                 entry = _outcome(name, future)
                 manifest.add(entry)
