@@ -159,7 +159,7 @@ def print_files(jobs: Sequence[Job]) -> None:
         print(f"{sum(file.num_bytes for file in job.files):>15,}  in {len(job.files)} files")
 
 
-def fetch_all(job: Job, workers: int, attempts: int, pause: float = PAUSE) -> Summary:
+def fetch_all(job: Job, workers: int, attempts: int) -> Summary:
     """Download the files of a job, with one bar for all their bytes; says what it did."""
     described = {"repository": job.repository.name, "kind": job.repository.kind, "revision": job.commit}
     items = {file.path: file for file in job.files}
@@ -169,7 +169,7 @@ def fetch_all(job: Job, workers: int, attempts: int, pause: float = PAUSE) -> Su
             return job.repository.fetch(file, job.commit, job.folder, bar.update)
 
         summary = download(
-            items, fetch, job.folder, described, workers, attempts, pause, retry_skipped=True, show=False
+            items, fetch, job.folder, described, workers, attempts, PAUSE, retry_skipped=True, show=False
         )
     print(f"{job.folder}: {summary}")
     return summary

@@ -70,6 +70,8 @@ def _handler(hub, role):
             path = unquote(url.path).strip("/")
             if role == "store":
                 return self.content(path)
+            if not path.startswith(("api/", "datasets/")):
+                path = f"models/{path}"
             parts = path.removeprefix("api/").split("/")
             name, (route, *rest) = "/".join(parts[:3]), parts[3:]
             if name not in hub.repositories:

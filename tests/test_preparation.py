@@ -225,7 +225,7 @@ def test_sources(parts, limit, text):
 
 def test_a_full_disk_is_seen_first(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(preparation.shutil, "disk_usage", lambda _: usage(10**6, 10**6 - 5000, 5000))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10**6, 10**6 - 5000, 5000))
     stores = {tmp_path / "out" / "s1": preparation.image_meta("s1", "uint8", 1, "test")}
     locations = [Location("a", {"s1": (tmp_path / "VV.tif",)})]
     with pytest.raises(ValueError, match=r"--out .*: 0.00 GB wanted, 0.00 GB free; choose another disk"):

@@ -7,6 +7,7 @@ import json
 import lzma
 import os
 import stat
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ HIGHEST_RATIO = 1100
 _CHUNK = 1 << 20
 _BLOCK = 4096
 _LOCAL_HEADER = 30
+_LONGEST_END = 22 + 65535 + 76  # record, comment, zip64 records
 _ENCRYPTED = 1
 _DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, ValueError)
 
@@ -68,16 +70,13 @@ def unpack(archive: Path) -> Unpacked:
         ValueError: Not a sound archive, hostile names or sizes, too little space, or a folder that is not from it.
     """
     folder = unpacked_folder(archive)
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            members = _checked(opened, archive)
-            described = _described(opened, archive, members)
-            if folder.exists():
-                _refuse_other(folder, described)
-                return _outcome(described, folder, archive, num_written=0)
-            num_written = _write_all(opened, archive, members)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{archive}: not a sound zip archive ({error}); remove it and download it again") from None
+    with _opened(archive) as opened:
+        members = _checked(opened, archive)
+        described = _described(archive, members)
+        if folder.exists():
+            _refuse_other(folder, described)
+            return _outcome(described, folder, archive, num_written=0)
+        num_written = _write_all(opened, archive, members)
     partial = partial_path(folder)
     os.sync()
     write_synced(partial / MARKER_NAME, described)
@@ -87,12 +86,19 @@ def unpack(archive: Path) -> Unpacked:
     return _outcome(described, folder, archive, num_written)
 
 
+def _opened(archive: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(archive)
+    except (*_DAMAGED, struct.error) as error:
+        raise ValueError(f"{archive}: not a sound zip archive ({error}); remove it and download it again") from None
+
+
 def _outcome(described: dict, folder: Path, archive: Path, num_written: int) -> Unpacked:
     num_bytes = described["num_bytes"]
     return Unpacked(folder, described["num_files"], num_bytes, num_bytes / archive.stat().st_size, num_written)
 
 
-def _described(opened: zipfile.ZipFile, archive: Path, members: list[zipfile.ZipInfo]) -> dict:
+def _described(archive: Path, members: list[zipfile.ZipInfo]) -> dict:
     """What tells an archive from others, without reading it whole."""
     names = "\n".join(f"{member.filename} {member.file_size} {member.CRC}" for member in members)
     return {
@@ -119,8 +125,12 @@ def _checked(opened: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
     for member in members:
         if reason := _objection(member):
             raise ValueError(f"{archive}: member {member.filename!r} {reason}; the archive is not unpacked")
+    if (stated := _num_stated(archive)) != len(members):
+        raise ValueError(
+            f"{archive}: states {stated} members and lists {len(members)}; remove it and download it again"
+        )
     files = [member for member in members if not member.is_dir()]
-    if reason := _clash([member.filename.rstrip("/") for member in files]) or _overlap(members, archive):
+    if reason := _clash([member.filename.rstrip("/") for member in files]) or _overlap(members, opened.start_dir):
         raise ValueError(f"{archive}: {reason}; the archive is not unpacked")
     num_bytes = sum(member.file_size for member in files)
     if num_bytes > HIGHEST_RATIO * archive.stat().st_size:
@@ -129,6 +139,18 @@ def _checked(opened: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
             "no honest archive does, it is not unpacked"
         )
     return files
+
+
+def _num_stated(archive: Path) -> int:
+    """Number of members in the record at an archive's end, or in the long one before it (zip64)."""
+    with archive.open("rb") as file:
+        file.seek(-min(_LONGEST_END, archive.stat().st_size), os.SEEK_END)
+        tail = file.read()
+    end = tail.rfind(b"PK\5\6")
+    (count,) = struct.unpack_from("<H", tail, end + 10)
+    if count == 0xFFFF and (long := tail.rfind(b"PK\6\6", 0, end)) >= 0:
+        (count,) = struct.unpack_from("<Q", tail, long + 32)
+    return count
 
 
 def _objection(member: zipfile.ZipInfo) -> str:
@@ -164,11 +186,16 @@ def _clash(names: list[str]) -> str:
     return ""
 
 
-def _overlap(members: list[zipfile.ZipInfo], archive: Path) -> str:
-    """Members that share bytes of the archive, which is how a small one becomes a large one."""
+def _overlap(members: list[zipfile.ZipInfo], directory: int) -> str:
+    """Members that share bytes of the archive, which is how a small one becomes a large one.
+
+    Args:
+        members: Files and folders.
+        directory: Where the list of them begins, in bytes.
+    """
     ordered = sorted(members, key=lambda member: member.header_offset)
-    ends = [member.header_offset + _LOCAL_HEADER + member.compress_size for member in ordered]
-    starts = [*(member.header_offset for member in ordered[1:]), archive.stat().st_size]
+    ends = [0, *(member.header_offset + _LOCAL_HEADER + member.compress_size for member in ordered)]
+    starts = [*(member.header_offset for member in ordered), directory]
     return "members overlap" if any(end > start for end, start in zip(ends, starts)) else ""
 
 
@@ -190,7 +217,9 @@ def _write_all(opened: zipfile.ZipFile, archive: Path, members: list[zipfile.Zip
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 _write(opened, member, target)
-            except _DAMAGED as error:
+            except (*_DAMAGED, OSError) as error:
+                if isinstance(error, OSError) and error.errno is not None:  # of the disk; a decoder has no number
+                    raise
                 said = f"member {member.filename!r} is damaged ({error}); remove the archive and download it again"
                 raise ValueError(f"{archive}: {said}") from None
             bar.update(member.file_size)
