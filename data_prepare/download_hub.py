@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Literal
 
 from tqdm import tqdm
 
 from cromss.config import run
 from cromss.disk_space import check_space
-from cromss.downloads import Summary, Unavailable, download
+from cromss.downloads import FileMark, Summary, Unavailable, download
 from cromss.downloads.archives import unpack
 from cromss.downloads.hub import Repository
 from cromss.downloads.hub_files import HubFile, select
@@ -163,14 +164,19 @@ def fetch_all(job: Job, workers: int, attempts: int) -> Summary:
     """Download the files of a job, with one bar for all their bytes; says what it did."""
     described = {"repository": job.repository.name, "kind": job.repository.kind, "revision": job.commit}
     items = {file.path: file for file in job.files}
+    options = {"workers": workers, "attempts": attempts, "pause": PAUSE, "retry_skipped": True, "show": False}
+    left = Event()
     with tqdm(total=job.missing, unit="B", unit_scale=True, desc=job.repository.name, disable=None) as bar:
 
-        def fetch(file: HubFile):
-            return job.repository.fetch(file, job.commit, job.folder, bar.update)
+        def tell(num_bytes: int) -> None:
+            if left.is_set():
+                raise ValueError("the download was left; the same command goes on")
+            bar.update(num_bytes)
 
-        summary = download(
-            items, fetch, job.folder, described, workers, attempts, PAUSE, retry_skipped=True, show=False
-        )
+        def fetch(file: HubFile) -> list[FileMark]:
+            return job.repository.fetch(file, job.commit, job.folder, tell)
+
+        summary = download(items, fetch, job.folder, described, left=left, **options)
     print(f"{job.folder}: {summary}")
     return summary
 

@@ -216,6 +216,22 @@ def test_a_kill_costs_what_was_under_way_alone(hub, tmp_path):
     assert (tmp_path / "NoLDO-S12/ssl4eo_s12_nol.zip").read_bytes() == NOL
 
 
+def test_a_job_that_ends_does_not_wait_for_long_files(hub, tmp_path, monkeypatch):
+    told = []
+
+    def fetch(repository, file, commit, folder, tell):
+        if "dw" in file.path:
+            raise ValueError("gated")
+        for _ in range(1000):
+            told.append(tell(1))
+            time.sleep(0.02)
+
+    monkeypatch.setattr(script.Repository, "fetch", fetch)
+    with pytest.raises(ValueError, match="gated"):
+        run("--out", tmp_path, "--names", "nol", "dw")
+    assert len(told) < 500
+
+
 def wait_for_size(folder, num_bytes):
     for _ in range(600):
         found = list(folder.glob(".*.partial"))

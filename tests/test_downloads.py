@@ -163,6 +163,25 @@ def test_other_errors_stop_the_job_with_what_it_has(tmp_path):
     assert download(named(*range(4)), good, tmp_path, {}).num_kept == 2
 
 
+def test_long_items_are_told_that_the_job_is_left(tmp_path):
+    left, begun, ended = threading.Event(), threading.Event(), []
+
+    def fetch(item):
+        if item == 0:
+            begun.wait(20)
+            raise ValueError("disk full")
+        begun.set()
+        ended.append(left.wait(20))
+        raise ValueError("left")
+
+    with pytest.raises(ValueError, match="disk full"):
+        download(named(0, 1), fetch, tmp_path, {}, workers=2, left=left)
+    assert ended == [True]
+    left.clear()
+    download(named(3), writer(tmp_path), tmp_path, {}, left=left)
+    assert not left.is_set()
+
+
 def test_only_one_process_writes_a_folder(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from cromss.downloads.manifest import Manifest\n"

@@ -2,11 +2,12 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -68,6 +69,7 @@ def download(
     pause: float = 2.0,
     retry_skipped: bool = False,
     show: bool = True,
+    left: Event | None = None,
 ) -> Summary:
     """Fetch all items that are not there yet, with a progress bar.
 
@@ -82,6 +84,7 @@ def download(
         pause: First pause between them, in seconds.
         retry_skipped: Ask again for items that an earlier run found nothing for.
         show: Show a bar that counts items; not wanted where `fetch` shows its own.
+        left: Set when the job is left early, for a `fetch` of long items to end at once.
 
     Raises:
         ValueError: As `Manifest` and `fetch`, or `FAILURES_IN_A_ROW` items failed one after the other.
@@ -97,7 +100,7 @@ def download(
             return with_retries(lambda: fetch(named[1]), attempts, pause)
 
         results = work_ahead(fetch_named, wanted.items(), workers)
-        with closing(results), tqdm(total=len(wanted), unit="item", disable=None if show else True) as bar:
+        with closing(results), _told(left), tqdm(total=len(wanted), unit="item", disable=None if show else True) as bar:
             for (name, _), future in results:
                 entry = _outcome(name, future)
                 manifest.add(entry)
@@ -117,6 +120,17 @@ def download(
         num_bytes,
         time.monotonic() - start,
     )
+
+
+@contextmanager
+def _told(left: Event | None) -> Iterator[None]:
+    """Set the event where the context is left by an error."""
+    try:
+        yield
+    except BaseException:
+        if left:
+            left.set()
+        raise
 
 
 def _outcome(name: str, future: Future[Sequence[FileMark]]) -> Entry:
