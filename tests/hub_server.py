@@ -77,25 +77,25 @@ def _handler(hub, role):
             if name not in hub.repositories:
                 return self.answer(401, {"X-Error-Code": "RepoNotFound"})
             if path.startswith("api/"):
-                return self.listing(route, rest, parse_qs(url.query))
+                return self.listing(name, route, rest, parse_qs(url.query))
             return self.resolve(rest[0], "/".join(rest[1:]))
 
-        def listing(self, route, rest, query):
+        def listing(self, name, route, rest, query):
             if hub.api_faults:
                 return self.answer(*hub.api_faults.pop(0))
             if rest[0] not in ("main", COMMIT):
                 return self.answer(404, {"X-Error-Code": "RevisionNotFound"})
             if route == "revision":
-                return self.answer(200, body=json.dumps({"_id": "1", "id": REPOSITORY, "sha": COMMIT}).encode())
+                return self.answer(
+                    200, body=json.dumps({"_id": "1", "id": name.partition("/")[2], "sha": COMMIT}).encode()
+                )
             rows = [stated(path, content) | hub.lies.get(path, {}) for path, content in hub.files.items()]
             folders = {path.rpartition("/")[0] for path in hub.files} - {""}
             rows += [{"type": "directory", "path": folder, "oid": "0" * 40, "size": 0} for folder in folders]
             start = int(query.get("cursor", ["0"])[0])
             headers = {}
             if start + PAGE < len(rows):
-                following = (
-                    f"{hub.endpoint}/api/datasets/{REPOSITORY}/tree/{rest[0]}?recursive=true&cursor={start + PAGE}"
-                )
+                following = f"{hub.endpoint}/api/{name}/tree/{rest[0]}?recursive=true&cursor={start + PAGE}"
                 headers = {"Link": f'<{following}>; rel="next"'}
             return self.answer(200, headers, json.dumps(rows[start : start + PAGE]).encode())
 
