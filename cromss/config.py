@@ -89,12 +89,12 @@ def exit_with(work: Callable[[], int | None]) -> NoReturn:
     except SystemExit as stop:  # Lightning turns Ctrl-C into an exit of its own
         status = _interrupted() if isinstance(stop.__context__, KeyboardInterrupt) else stop.code
         if status is None:  # and SIGTERM into one without a status
-            status = _fail("terminated; the same command goes on from its last checkpoint", status=143)
+            status = _fail("terminated; the same command goes on where it stopped", status=143)
     sys.exit(status)
 
 
 def _interrupted() -> int:
-    return _fail("interrupted; the same command goes on from its last checkpoint", status=130)
+    return _fail("interrupted; the same command goes on where it stopped", status=130)
 
 
 def _with_config(settings: type, arguments: list[str]) -> list[str]:

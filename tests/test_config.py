@@ -243,12 +243,12 @@ def test_bad_yaml_of_required_fields(content, message, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("outcome", "status", "message"),
     [
-        (SystemExit(), 143, "error: terminated; the same command goes on from its last checkpoint\n"),
+        (SystemExit(), 143, "error: terminated; the same command goes on where it stopped\n"),
         (None, 0, ""),
         (1, 1, ""),
         (ValueError("--limit 0:\nat least 1"), 2, "error: --limit 0: at least 1\n"),
         (OSError(28, "No space left on device"), 2, "error: [Errno 28] No space left on device\n"),
-        (KeyboardInterrupt(), 130, "error: interrupted; the same command goes on from its last checkpoint\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted; the same command goes on where it stopped\n"),
     ],
 )
 def test_the_end_of_a_run_is_a_status_and_at_most_one_line(outcome, status, message, monkeypatch, capsys):

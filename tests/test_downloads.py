@@ -13,7 +13,7 @@ import pytest
 
 from cromss.downloads import MANIFEST_NAME, FileMark, NothingThere, Unavailable, download, written
 from cromss.downloads.job import FAILURES_IN_A_ROW
-from cromss.downloads.retries import LONGEST_PAUSE, with_retries
+from cromss.downloads.retries import LONGEST_PAUSE, LONGEST_WAIT, with_retries
 
 
 def writer(folder, calls=None):
@@ -263,13 +263,14 @@ def test_pauses_double_up_to_the_longest_and_are_spread():
     assert len(set(pauses)) == len(pauses)
 
 
-def test_a_wait_that_the_service_asks_for_is_kept():
+@pytest.mark.parametrize(("asked", "kept"), [(0, 0), (7.5, 7.5), (86400, LONGEST_WAIT)])
+def test_a_wait_that_the_service_asks_for_is_kept_within_reason(asked, kept):
     pauses = []
 
     def call():
         if len(pauses) < 2:
-            raise Unavailable("quota", wait=7.5)
+            raise Unavailable("quota", wait=asked)
         return "there"
 
     assert with_retries(call, attempts=3, sleep=pauses.append) == "there"
-    assert pauses == [7.5, 7.5]
+    assert pauses == [kept, kept]

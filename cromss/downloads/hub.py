@@ -27,8 +27,6 @@ TIMEOUT = 60.0
 CHUNK = 1 << 20
 """Bytes read at once; a connection that was cut after more is taken up again without being counted as a failure."""
 
-LONGEST_WAIT = 3600.0
-"""Seconds that a hub is given if it asks to wait."""
 
 _BUSY = {408, 425, 429, 500, 502, 503, 504}
 _LOGIN = "log in with `hf auth login` or set HF_TOKEN"
@@ -178,7 +176,7 @@ class Repository:
         code, named = error.code, error.headers.get("X-Error-Code", "")
         if code in _BUSY:
             told = error.headers.get("Retry-After", "")
-            wait = min(float(told), LONGEST_WAIT) if told.isdecimal() else None
+            wait = float(told) if told.isdecimal() else None
             return Unavailable(f"{self.name}: the hub answered {code}", wait)
         if code in (401, 403) and named != "RepoNotFound":
             return ValueError(

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-LONGEST_PAUSE = 300.0
-"""Seconds."""
+LONGEST_PAUSE, LONGEST_WAIT = 300.0, 3600.0
+"""Seconds, of our own choice and as a service asks for it."""
 
 Result = TypeVar("Result")
 
@@ -29,7 +29,8 @@ def with_retries(
     """What `call` returns, tried up to `attempts` times while it raises `Unavailable`.
 
     The pauses double from `pause` seconds up to `LONGEST_PAUSE`, spread by half to either side, so that many workers
-    do not come back together; a service that says how long to wait is given that long.
+    do not come back together; a service that says how long to wait is given that, up to
+    `LONGEST_WAIT`.
 
     Raises:
         Unavailable: Of the last attempt.
@@ -40,6 +41,6 @@ def with_retries(
         except Unavailable as error:
             if attempt + 1 == attempts:
                 raise
-            longest = min(pause * 2**attempt, LONGEST_PAUSE)
-            sleep(error.wait if error.wait is not None else longest * random.uniform(0.5, 1.5))
+            ours = min(pause * 2**attempt, LONGEST_PAUSE) * random.uniform(0.5, 1.5)
+            sleep(ours if error.wait is None else min(error.wait, LONGEST_WAIT))
     raise ValueError(f"--attempts {attempts}: at least 1")
