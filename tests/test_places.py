@@ -49,11 +49,12 @@ def test_places_in_the_order_of_the_file(tmp_path):
 def test_bad_lists_name_the_line(tmp_path, rows, message):
     with pytest.raises(ValueError, match=message) as error:
         read_places(listed(tmp_path, rows))
-    assert "places.csv" in str(error.value) and "\n" not in str(error.value)
+    assert "places.csv" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_files_that_are_no_lists(tmp_path):
-    with pytest.raises(ValueError, match="--places .*: no such file"):
+    with pytest.raises(ValueError, match=r"--places .*: no such file"):
         read_places(tmp_path / "none.csv")
     with pytest.raises(ValueError, match="not a CSV of text"):
         read_places(listed(tmp_path, "id,lon,lat\nä,1,2", "utf-16"))
@@ -94,7 +95,7 @@ def test_grids_are_centred_and_snapped(size):
         grid = patch_grid(Place("p", lon, lat), size)
         assert grid.shape == (size, size)
         assert (grid.transform.a, grid.transform.b, grid.transform.d, grid.transform.e) == (10, 0, 0, -10)
-        assert grid.transform.c % 10 == 0 and grid.transform.f % 10 == 0
+        assert (grid.transform.c % 10, grid.transform.f % 10) == (0, 0)
         middle = grid.transform.c + 5 * size, grid.transform.f - 5 * size
         (x,), (y,) = transform(CRS.from_epsg(4326), grid.crs, [lon], [lat])
         assert max(abs(middle[0] - x), abs(middle[1] - y)) <= 5.001

@@ -194,10 +194,8 @@ def _refuse_other_scenes(folder: Path, place: Place, patches: Sequence[Patch]) -
 
 def _write_tiff(path: Path, band: np.ndarray, grid: Grid, tags: Mapping[str, object]) -> None:
     height, width = grid.shape
-    described = {"crs": grid.crs, "transform": grid.transform, "height": height, "width": width}
-    with written(path) as partial_path:
-        with rasterio.open(
-            partial_path, "w", driver="GTiff", count=1, dtype=band.dtype, compress="deflate", **described
-        ) as dataset:
-            dataset.write(band, 1)
-            dataset.update_tags(**tags)
+    profile = {"driver": "GTiff", "count": 1, "dtype": band.dtype, "compress": "deflate"}
+    profile |= {"crs": grid.crs, "transform": grid.transform, "height": height, "width": width}
+    with written(path) as partial_path, rasterio.open(partial_path, "w", **profile) as dataset:
+        dataset.write(band, 1)
+        dataset.update_tags(**tags)

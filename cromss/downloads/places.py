@@ -81,7 +81,7 @@ def _place(row: list[str], where: str) -> Place:
     if not -180 <= lon <= 180:
         raise ValueError(f"{where}: lon {lon:g} is not in -180..180")
     if not LATITUDES[0] <= lat <= LATITUDES[1]:
-        swapped = "; are lon and lat swapped?" if abs(lon) <= 84 < abs(lat) else ""
+        swapped = "; are lon and lat swapped?" if abs(lon) <= 84 and abs(lat) > 90 else ""
         raise ValueError(f"{where}: lat {lat:g} is not in {LATITUDES[0]:g}..{LATITUDES[1]:g}, where UTM is{swapped}")
     return Place(name, lon, lat)
 

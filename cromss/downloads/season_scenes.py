@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -146,7 +147,7 @@ def read_seasons(dates: Sequence[str], window_days: int) -> tuple[date, ...]:
     if not dates:
         raise ValueError("--seasons: at least one date YYYY-MM-DD is wanted")
     seasons = tuple(map(_date, dates))
-    for first, second in zip(seasons, seasons[1:]):
+    for first, second in pairwise(seasons):
         if second <= first:
             raise ValueError(f"--seasons {first} {second}: must be in time order, each once")
         if (second - first).days <= 2 * window_days:
