@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from cromss.legends import IGNORE_INDEX
 from cromss.normalization import Normalization, common
 from cromss.sensors import MODALITIES, canonical_band
+from cromss.statistics import stored_sensor
 
 
 class Store(Protocol):
@@ -59,6 +60,7 @@ class SeasonStacks(Dataset):
         seed: With epoch and location, decides the season drawn.
         exact: Store of exact labels to score against, or `None`.
         normalise: Modality -> its normalisation, see `cromss.normalization`; the common one where none is told.
+        sensors: Modality -> its sensor, with the statistics of its store.
         stack_dates: Yield the images of all dates, one after the other on the band axis, for labels
             that belong to all of them (change detection).
     """
@@ -83,6 +85,7 @@ class SeasonStacks(Dataset):
             raise ValueError(f"--test_season {season}: the set has {labels.num_seasons} seasons, counted from 0")
         self.images, self.labels, self.exact = dict(images), labels, exact
         self.bands = {modality: _band_positions(store, modality, bands[modality]) for modality, store in images.items()}
+        self.sensors = {modality: stored_sensor(store.meta) for modality, store in images.items()}
         self.names = {modality: tuple(bands[modality]) for modality in images}
         self.num_classes, self.draw_season, self.season = num_classes, draw_season, season
         self.min_size, self.seed = min_size, seed
@@ -154,7 +157,7 @@ class SeasonStacks(Dataset):
     def _normalised(self, modality: str, values: np.ndarray) -> np.ndarray:
         if self.bands[modality] is not None:
             values = values[self.bands[modality]]
-        return self.normalise.get(modality, common)(values, MODALITIES[modality], self.names[modality])
+        return self.normalise.get(modality, common)(values, self.sensors[modality], self.names[modality])
 
 
 def check_alignment(stores: Mapping[str, Store], num_checked: int = 64, same_seasons: bool = True) -> None:

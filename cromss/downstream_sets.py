@@ -1,8 +1,12 @@
 """The downstream sets: what each consists of, and what its scores are called."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from cromss.legend_files import stored_legend
 from cromss.legends import DFC2020, DW, NYC, OSCD, OSM, Legend
+from cromss.sensors import MODALITIES
+from cromss.store import LmdbReader
 
 CLASS_SCORES = {"oa": "OA", "aa": "AA", "miou": "mIoU", "mf1": "mF1"}
 """Scores of land-cover sets: key -> name for people."""
@@ -53,3 +57,20 @@ DOWNSTREAM_SETS = {
     )
 }
 """The sets of the papers by name (arXiv 2405.01217, 2402.16164)."""
+
+OWN = "OWN"
+"""Word for a set of one's own, whose stores tell what it consists of."""
+
+
+def stored_set(part: Path) -> DownstreamSet:
+    """A set of one's own: classes and modalities as the stores of its training part tell.
+
+    Raises:
+        ValueError: No stores, or label stores that do not tell their classes.
+    """
+    if not (part / "labels.lmdb").is_dir():
+        raise ValueError(f"{part}: no labels.lmdb in it; write the set with write_downstream_lmdb.py --dataset {OWN}")
+    legend = stored_legend(LmdbReader(part / "labels.lmdb", "labels").meta)
+    if legend is None:
+        raise ValueError(f"{part / 'labels.lmdb'}: does not tell its classes; write it again with a legend.yaml")
+    return DownstreamSet(OWN, legend, tuple(name for name in MODALITIES if (part / f"{name}.lmdb").is_dir()))

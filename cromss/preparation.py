@@ -16,7 +16,7 @@ from cromss.layouts import Location, check_location, location_shape
 from cromss.legends import LEGENDS, Legend
 from cromss.offset import decide_offset, remove_offset
 from cromss.scenes import check_bands
-from cromss.sensors import MODALITIES, ORTHO, QUANTISED, quantise
+from cromss.sensors import MODALITIES, ORTHO, QUANTISED, Modality, quantise
 from cromss.store import LmdbReader, StoreMeta, partial_path
 
 RAW_TYPES = {"s1": "float32", "s2": "uint16", "ortho": "uint8"}
@@ -30,6 +30,7 @@ def to_pretraining(
     location: Location,
     told: int | None,
     told_by_id: Mapping[str, int] | None = None,
+    sensors: Mapping[str, Modality] = MODALITIES,
 ) -> Prepared:
     """Raw seasons -> uint8: offset taken off, clipped to mean +- 2 std, scaled to 0..255.
 
@@ -38,11 +39,12 @@ def to_pretraining(
         location: Where they come from.
         told: Sentinel-2 offset the user said (0 or 1000), or `None` to decide by scene.
         told_by_id: The same of single locations, which goes before.
+        sensors: Modality -> its sensor, with the statistics to use.
     """
     prepared = without_offset(seasons, location, told, told_by_id=told_by_id)
     result = dict(prepared.seasons)
     for modality in MODALITIES.keys() & result.keys():
-        result[modality] = [quantise(image, MODALITIES[modality]) for image in result[modality]]
+        result[modality] = [quantise(image, sensors[modality]) for image in result[modality]]
     return Prepared(result, prepared.offsets)
 
 
@@ -73,9 +75,16 @@ def without_offset(
     return Prepared({**seasons, "s2": images} if images else dict(seasons), tuple(rows))
 
 
-def image_meta(modality: str, dtype: str, num_seasons: int, source: str, compression: str = "") -> StoreMeta:
+def image_meta(
+    modality: str,
+    dtype: str,
+    num_seasons: int,
+    source: str,
+    compression: str = "",
+    sensors: Mapping[str, Modality] = MODALITIES,
+) -> StoreMeta:
     """Description of an image store; a `dtype` of uint8 means quantised where raw values have another type."""
-    sensor = MODALITIES[modality]
+    sensor = sensors[modality]
     statistics = {"mean": list(sensor.mean), "std": list(sensor.std)}
     unit = QUANTISED if dtype == "uint8" != RAW_TYPES[modality] else sensor.unit
     described = {"statistics": statistics, "source": source, "compression": compression}

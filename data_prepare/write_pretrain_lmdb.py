@@ -6,6 +6,7 @@ python data_prepare/write_pretrain_lmdb.py --data_path NYC --out lmdb/nyc --layo
 python data_prepare/write_pretrain_lmdb.py --data_path tiles --out lmdb --layout tiles --s2_offset_ids p7=1000
 python data_prepare/write_pretrain_lmdb.py --data_path tiles --out lmdb --layout tiles --modalities ortho labels \\
     --labels_path noisy --label_pattern noisy.tif --label_codes noisy/legend.yaml
+python data_prepare/write_pretrain_lmdb.py --data_path OWN --out lmdb --layout own --statistics statistics.yaml
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,9 @@ from cromss.config import run
 from cromss.legend_files import NAMED, codes_checksum, read_legend
 from cromss.legends import Legend
 from cromss.offset import offsets_by_id
+from cromss.sensors import Modality
 from cromss.settings.pretraining_set import PretrainSet
+from cromss.statistics import read_statistics
 from cromss.store import StoreMeta
 from cromss.tiles import tiled, tiles_text
 
@@ -28,12 +31,13 @@ def main(settings: PretrainSet) -> None:
     layouts.check_out(settings.out)
     legends = read_legends(settings)
     locations = list_locations(settings)[: settings.limit]
-    ssl4eo = settings.layout == "ssl4eo"
-    num_seasons = settings.num_seasons or (layouts.most_seasons(locations) if ssl4eo else 1)
-    size = settings.size if ssl4eo else None
+    seasonal = settings.layout in ("ssl4eo", "own")
+    num_seasons = settings.num_seasons or (layouts.most_seasons(locations) if seasonal else 1)
+    size = settings.size if settings.layout == "ssl4eo" else None
+    sensors = read_statistics(settings.statistics)
     told_by_id = offsets_by_id(settings.s2_offset_ids, {location.id for location in locations})
     refuse_changed_offsets(settings.out, told_by_id)
-    stores = store_metas(settings, legends, num_seasons)
+    stores = store_metas(settings, legends, num_seasons, sensors)
     if preparation.is_finished(stores):
         return
     prepare = partial(
@@ -43,6 +47,7 @@ def main(settings: PretrainSet) -> None:
         size=size,
         told=None if settings.s2_offset == "auto" else int(settings.s2_offset),
         told_by_id=told_by_id,
+        sensors=sensors,
     )
     shape = (lambda _: (size, size)) if size else layouts.location_shape
     job = tiled(locations, prepare, shape, settings.tile_size, settings.stride)
@@ -51,7 +56,7 @@ def main(settings: PretrainSet) -> None:
 
 def read_legends(settings: PretrainSet) -> dict[str, Legend]:
     """Legends of noisy and exact labels, which have the same classes."""
-    noisy, exact = ("NYC_LIDAR", "NYC_MERGED") if settings.layout == "nyc" else ("NoL", "")
+    noisy, exact = default_codes(settings)
     label_codes = settings.label_codes or noisy
     exact_codes = settings.exact_codes or exact or label_codes
     legends = {"labels": read_legend(label_codes, "label_codes"), "exact": read_legend(exact_codes, "exact_codes")}
@@ -62,6 +67,14 @@ def read_legends(settings: PretrainSet) -> dict[str, Legend]:
     return legends
 
 
+def default_codes(settings: PretrainSet) -> tuple[str, str]:
+    """Codes of noisy and exact labels where none are told; empty where the exact have those of the noisy."""
+    if settings.layout == "own":
+        exact = settings.data_path / "legend_exact.yaml"
+        return str(settings.data_path / "legend.yaml"), str(exact) if exact.is_file() else ""
+    return ("NYC_LIDAR", "NYC_MERGED") if settings.layout == "nyc" else ("NoL", "")
+
+
 def list_locations(settings: PretrainSet) -> list[layouts.Location]:
     """Locations of the chosen layout and modalities."""
     order = settings.band_order or None
@@ -69,6 +82,8 @@ def list_locations(settings: PretrainSet) -> list[layouts.Location]:
         return layouts.list_nyc_triples(settings.data_path, "train", order, settings.written)
     if settings.layout == "ssl4eo":
         return layouts.list_ssl4eo(settings.data_path, places(settings), settings.ids_csv)
+    if settings.layout == "own":
+        return layouts.list_own(settings.data_path, settings.written, order)
     return layouts.list_tiles(settings.data_path, places(settings), roots(settings), order)
 
 
@@ -82,7 +97,7 @@ def places(settings: PretrainSet) -> dict[str, str]:
         "labels": settings.label_pattern,
         "exact": settings.exact_pattern,
     }
-    known = {"ssl4eo": folders, "tiles": patterns, "nyc": {}}[settings.layout]
+    known = {"ssl4eo": folders, "tiles": patterns}.get(settings.layout, {})
     return {modality: known[modality] for modality in settings.written if modality in known}
 
 
@@ -99,13 +114,16 @@ def prepare_location(
     size: int | None,
     told: int | None,
     told_by_id: Mapping[str, int],
+    sensors: Mapping[str, Modality],
 ) -> Prepared:
     """Read a location and convert it to what is stored."""
     seasons = layouts.read_location(location, num_seasons, legends["labels"], size, legends["exact"])
-    return preparation.to_pretraining(seasons, location, told, told_by_id)
+    return preparation.to_pretraining(seasons, location, told, told_by_id, sensors)
 
 
-def store_metas(settings: PretrainSet, legends: Mapping[str, Legend], num_seasons: int) -> dict[Path, StoreMeta]:
+def store_metas(
+    settings: PretrainSet, legends: Mapping[str, Legend], num_seasons: int, sensors: Mapping[str, Modality]
+) -> dict[Path, StoreMeta]:
     """Path of each store and its description; it names the settings, so that a run with others refuses the store."""
     stores = {}
     for modality, name in settings.stores.items():
@@ -113,7 +131,7 @@ def store_metas(settings: PretrainSet, legends: Mapping[str, Legend], num_season
         if modality in legends:
             meta = preparation.label_meta(legends[modality], num_seasons, source, modality, settings.compression)
         else:
-            meta = preparation.image_meta(modality, "uint8", num_seasons, source, settings.compression)
+            meta = preparation.image_meta(modality, "uint8", num_seasons, source, settings.compression, sensors)
         stores[settings.out / name] = meta
     return stores
 

@@ -199,7 +199,14 @@ SCRIPTS = {f"ft_{name.lower()}.sh": task for name, task in DOWNSTREAM_SETS.items
 
 
 def test_every_set_has_its_script():
-    assert {path.name for path in (REPOSITORY / "ft_scripts").glob("ft_*.sh")} == set(SCRIPTS)
+    assert {path.name for path in (REPOSITORY / "ft_scripts").glob("ft_*.sh")} == {*SCRIPTS, "ft_own.sh"}
+
+
+def test_script_of_own_sets(tmp_path):
+    """What they consist of is known once there are stores."""
+    settings = transfer_settings("ft_own.sh", [], tmp_path)
+    assert settings == parse(FinetuneSettings, ["--config", str(CONFIGS / "ft_own.yaml")])
+    assert (settings.data.dataset, settings.data.input_type) == ("OWN", "s2")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -11,7 +11,7 @@ ROOMS = (
         *("noisy_labels", "losses", "metrics", "layouts", "scenes", "panels"),
         *("downstream_sets", "encoder_names", "input_checks", "normalization", "oscd", "scene_names"),
         *("splits", "tables", "fields", "noise_rules", "rule_files", "legend_files"),
-        *("label_quality", "mask_pairs", "quality_figures", "quality_report", "downloads"),
+        *("label_quality", "mask_pairs", "quality_figures", "quality_report", "downloads", "statistics"),
     ),
     (
         *("objective", "models", "datasets", "batch_transforms", "synthetic", "optimisers"),
@@ -28,6 +28,7 @@ NO_TORCH = {
     *("encoder_names", "input_checks", "scene_names", "splits", "tables", "yaml_files"),
     *("fields", "noise_rules", "rule_files", "legend_files", "mask_pairs", "downloads", "work_ahead"),
     "disk_space",
+    "statistics",
 }
 SOURCES = sorted(p for p in REPOSITORY.rglob("*.py") if not {".venv", "build"} & set(p.relative_to(REPOSITORY).parts))
 WRITING = {"layouts", "scenes", "scene_names", "oscd", "offset", "preparation", "aligned_stores", "tiles"}

@@ -476,7 +476,7 @@ def test_real_tiles_of_no_sentinel_are_refused(real, tmp_path):
 def test_the_shown_commands_fit_the_configurations():
     commands = [line.split() for line in script.__doc__.replace("\\\n", " ").splitlines() if line.startswith("python")]
     shown = {settings.layout: settings for settings in (read(PretrainSet, words[2:]) for words in commands)}
-    assert shown.keys() == {"ssl4eo", "nyc", "tiles"}
+    assert shown.keys() == {"ssl4eo", "nyc", "tiles", "own"}
     config = yaml.safe_load((REPOSITORY / "train_scripts" / "configs" / "nyc.yaml").read_text())
     assert shown["nyc"].stores["labels"] == config["data_name_label"]
 

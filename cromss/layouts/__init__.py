@@ -1,13 +1,14 @@
 """Raw folder layouts -> locations with ids, and locations -> arrays.
 
-Listing (`pretraining`, `orthophotos`, `downstream`) is apart from reading (`location`): a `Location` only names files,
-so that a set can be counted and checked before a pixel is read.
+Listing (`pretraining`, `own`, `orthophotos`, `downstream`) is apart from reading (`location`): a `Location`
+only names files, so that a set can be counted and checked before a pixel is read.
 """
 
 from cromss.layouts.downstream import list_dfc2020, list_downstream, list_dwosm
 from cromss.layouts.folders import check_out
 from cromss.layouts.location import Location, check_location, check_places, location_shape, most_seasons, read_location
 from cromss.layouts.orthophotos import list_nyc, list_nyc_triples
+from cromss.layouts.own import list_own, own_modalities, own_part
 from cromss.layouts.pretraining import list_ssl4eo, list_tiles
 
 __all__ = [
@@ -20,9 +21,12 @@ __all__ = [
     "list_dwosm",
     "list_nyc",
     "list_nyc_triples",
+    "list_own",
     "list_ssl4eo",
     "list_tiles",
     "location_shape",
     "most_seasons",
+    "own_modalities",
+    "own_part",
     "read_location",
 ]

@@ -1,4 +1,4 @@
-"""Listings of sets with exact labels: DFC2020, SSL4EO-S12@DW and @OSM, or any of them by name."""
+"""Listings of sets with exact labels: DFC2020, SSL4EO-S12@DW and @OSM, or any set by name."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -7,6 +7,7 @@ from pathlib import Path
 from cromss.layouts.folders import children, joined
 from cromss.layouts.location import Location
 from cromss.layouts.orthophotos import list_nyc
+from cromss.layouts.own import list_own, own_modalities, own_part
 
 _PLACE = re.compile(r"(-?\d+(?:\.\d+)?(?:e-?\d+)?)_(-?\d+(?:\.\d+)?(?:e-?\d+)?)-\d{8}\w*")
 
@@ -16,7 +17,7 @@ def list_downstream(root: Path, name: str, part: str, bands: tuple[str, ...] | N
 
     Args:
         root: Folder of the raw set.
-        name: `"DFC2020"` (its "validation" split trains, as published), `"DW"`, `"OSM"` or `"NYC"`.
+        name: `"DFC2020"` (its "validation" split trains, as published), `"DW"`, `"OSM"`, `"NYC"` or `"OWN"`.
         part: `"train"` or `"test"`.
         bands: Order of the bands in orthophotos, see `list_nyc`.
 
@@ -25,6 +26,8 @@ def list_downstream(root: Path, name: str, part: str, bands: tuple[str, ...] | N
     """
     if name == "DFC2020":
         return list_dfc2020(root, {"train": "validation", "test": "test"}[part])
+    if name == "OWN":
+        return list_own(own_part(root, part), own_modalities(own_part(root, part)), bands)
     return list_nyc(root, part, bands) if name == "NYC" else list_dwosm(root, name.lower(), part)
 
 

@@ -84,6 +84,12 @@ def told_normalization(content: object) -> dict[str, str]:
     return {modality: name for modality, name in told.items() if isinstance(name, str)}
 
 
+def told_statistics(content: object) -> dict[str, Mapping[str, Any]]:
+    """Modality -> `bands`, `mean` and `std` of the input, where the checkpoint's card tells them (newer ones do)."""
+    told = _on_card(content, "statistics") if isinstance(content, Mapping) else {}
+    return {modality: entry for modality, entry in told.items() if isinstance(entry, Mapping)}
+
+
 def _on_card(content: Mapping, entry: str) -> Mapping[str, Any]:
     """What the card of our own checkpoints says by modality; nothing where there is no card."""
     card = content.get("cromss")

@@ -30,6 +30,7 @@ from cromss.models.weight_files import (
     tensors_in,
     told_bands,
     told_normalization,
+    told_statistics,
 )
 from cromss.models.weights_report import WeightsReport
 from cromss.sensors import ORTHO, S2_SUBSETS, canonical_band
@@ -183,6 +184,7 @@ def _load(
         parts={part: len(tensors) for part, tensors in found.items()},
         bands=told_bands(content, sensor, chosen.shape[1]),
         normalization=told_normalization(content),
+        statistics=told_statistics(content),
         notes=notes + _notes_of_dofa(encoder, found["encoder"], told_source),
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cromss.models.stems import Stem, listed
 
@@ -29,6 +30,7 @@ class WeightsReport:
         bands: Names of that encoder's bands in order, where the checkpoint tells them (ours do).
         normalization: Modality -> name, where the checkpoint tells how its input was normalised (ours of
             transfer do).
+        statistics: Modality -> statistics that its input was normalised with, where the checkpoint tells them.
         notes: What was done to tensors before they were loaded, and what the file leaves open.
     """
 
@@ -47,6 +49,7 @@ class WeightsReport:
     parts: Mapping[str, int] = field(default_factory=dict)
     bands: tuple[str, ...] | None = None
     normalization: Mapping[str, str] = field(default_factory=dict)
+    statistics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:

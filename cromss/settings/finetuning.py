@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from cromss.downstream_sets import DOWNSTREAM_SETS, DownstreamSet
+from cromss.downstream_sets import DOWNSTREAM_SETS, OWN, DownstreamSet, stored_set
 from cromss.encoder_names import VIT_HEADS, family, is_vit
 from cromss.settings.common import (
     Encoder,
@@ -33,8 +33,8 @@ _SCHEDULE_VALUES = {
 class DownstreamData:
     """Set with few exact labels; without a path a synthetic one is made."""
 
-    dataset: Literal["DFC2020", "DW", "OSM", "OSCD", "NYC"] = "DFC2020"
-    """Downstream set."""
+    dataset: Literal["DFC2020", "DW", "OSM", "OSCD", "NYC", "OWN"] = "DFC2020"
+    """Downstream set; the stores of OWN tell classes and modalities."""
     data_path: str = ""
     """Folder with train/ and test/ stores, as data_prepare writes them; empty for the synthetic default."""
     train_path: str = ""
@@ -67,7 +67,11 @@ class DownstreamData:
     @property
     def task(self) -> DownstreamSet:
         """What the set consists of."""
-        return DOWNSTREAM_SETS[self.dataset]
+        if self.dataset != OWN:
+            return DOWNSTREAM_SETS[self.dataset]
+        if not self._paths:
+            raise ValueError(f"--dataset {OWN}: --data_path is wanted, there is no synthetic one")
+        return stored_set(Path(self.train_path or Path(self.data_path) / "train"))
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -76,9 +80,8 @@ class DownstreamData:
 
     def __post_init__(self) -> None:
         check_channels(self.n_channels)
-        offered = [*self.task.modalities, *(["s12"] if self.task.modalities == ("s1", "s2") else [])]
-        wanted = f"{' or '.join(offered)} with --dataset {self.dataset}"
-        require(self.input_type in offered, "input_type", self.input_type, wanted)
+        if self.dataset != OWN or self._paths:
+            self._check_input()
         require(0 <= self.validation < 1, "validation", self.validation, "at least 0 and under 1")
         require(self.n_train >= 0, "n_train", self.n_train, "at least 1, or 0 for all")
         require(0 < self.fraction <= 100, "fraction", self.fraction, "percent, over 0 and at most 100")
@@ -94,6 +97,16 @@ class DownstreamData:
         require(not same, "test_path", self.test_path, "another part than --train_path")
         some = self.n_train or self.fraction < 100
         require(some or not self.split_file, "split_file", self.split_file, "empty but for --n_train or --fraction")
+
+    @property
+    def _paths(self) -> str:
+        return self.data_path or self.train_path
+
+    def _check_input(self) -> None:
+        modalities = self.task.modalities
+        offered = [*modalities, *(["s12"] if {"s1", "s2"} <= set(modalities) else [])]
+        wanted = f"{' or '.join(offered)} with --dataset {self.dataset}"
+        require(self.input_type in offered, "input_type", self.input_type, wanted)
 
 
 @dataclass(frozen=True)

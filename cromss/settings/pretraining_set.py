@@ -4,6 +4,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from cromss.layouts import own_modalities
+from cromss.layouts.own import OWN_MODALITIES
 from cromss.sensors import ORTHO
 from cromss.settings.common import require
 from cromss.settings.writing import Writing
@@ -12,8 +14,9 @@ MODALITIES = {
     "ssl4eo": ("s1", "s2", "labels"),
     "tiles": ("s1", "s2", "labels", "ortho", "exact"),
     "nyc": ("ortho", "labels", "exact"),
+    "own": OWN_MODALITIES,
 }
-"""What a layout may hold; the first three are written where nothing is said."""
+"""What a layout may hold; where nothing is said, the first three are written, of own those with a folder."""
 
 _LAYOUTS = {
     **dict.fromkeys(("ids_csv", "s1_dir", "s2_dir", "label_dir", "size"), ("ssl4eo",)),
@@ -40,11 +43,13 @@ class PretrainSet(Writing):
     """Folder of the raw set."""
     out: Path
     """Folder for the stores, skipped.csv and s2_offsets.csv."""
-    layout: Literal["ssl4eo", "tiles", "nyc"] = "ssl4eo"
+    layout: Literal["ssl4eo", "tiles", "nyc", "own"] = "ssl4eo"
     """ssl4eo: <modality>/<id>/<scene>/<band>.tif; tiles: <id>/<one multi-band file a modality>;
-    nyc: train/{image,noisy,label}/<id>.tif, orthophotos with noisy and exact labels."""
+    nyc: train/{image,noisy,label}/<id>.tif, orthophotos with noisy and exact labels;
+    own: {s1,s2,ortho,labels,exact}/<id>/<YYYYMMDD>.tif and legend.yaml, any number of seasons."""
     modalities: tuple[Literal["s1", "s2", "ortho", "labels", "exact"], ...] = ()
-    """What to write, labels being the noisy ones; if empty, ortho labels exact for nyc, s1 s2 labels otherwise."""
+    """What to write, labels being the noisy ones; if empty, ortho labels exact for nyc, all
+    folders there are for own, s1 s2 labels otherwise."""
     ids_csv: Path | None = None
     """ssl4eo: ids and their Sentinel-2 scenes (id,season1,...,seasonT); all folders without it."""
     num_seasons: int | None = None
@@ -74,16 +79,18 @@ class PretrainSet(Writing):
     label_codes: str = ""
     """Codes of the noisy labels: a YAML file of classes and codes, or a legend: NoL (0..8 are the classes), DW, OSM
     and NYC (0 is unlabelled, classes from 1), DFC2020, NYC_LIDAR, NYC_MERGED, OSCD; if empty, NYC_LIDAR for nyc,
-    NoL otherwise."""
+    legend.yaml in data_path for own, NoL otherwise."""
     exact_codes: str = ""
-    """Codes of the exact labels, for the same classes, told in the same way; if empty, NYC_MERGED for nyc, those of the
-    noisy otherwise."""
+    """Codes of the exact labels, for the same classes, told in the same way; if empty, NYC_MERGED for nyc,
+    legend_exact.yaml in data_path for own if there, those of the noisy otherwise."""
     size: int = 264
     """ssl4eo: side to resample to, in pixels (images bicubic, labels nearest); tiles keep their size."""
     s2_offset: Literal["auto", "0", "1000"] = "auto"
     """DN to subtract from Sentinel-2; auto follows the metadata of each scene, else its pixels."""
     s2_offset_ids: tuple[str, ...] = ()
     """Offset of single locations, as ID=0 ID=1000."""
+    statistics: Path | None = None
+    """File of means and standard deviations, see compute_statistics.py; the built-in ones without it."""
     data_name_s1: str = "0k_251k_uint8_s1.lmdb"
     """Store of Sentinel-1 under out."""
     data_name_s2: str = "0k_251k_uint8_s2c.lmdb"
@@ -117,6 +124,8 @@ class PretrainSet(Writing):
     @property
     def written(self) -> tuple[str, ...]:
         """The modalities to write."""
+        if self.layout == "own" and not self.modalities:
+            return own_modalities(self.data_path) or OWN_MODALITIES
         return self.modalities or MODALITIES[self.layout][:3]
 
     @property

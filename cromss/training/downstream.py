@@ -12,19 +12,25 @@ from cromss.datasets import SeasonStacks, Store
 from cromss.input_checks import check_values
 from cromss.legends import IGNORE_INDEX
 from cromss.normalization import NORMALIZATIONS
-from cromss.sensors import MODALITIES
+from cromss.sensors import MODALITIES, QUANTISED, Modality
 from cromss.settings import DownstreamData, FinetuneSettings
 from cromss.splits import blocked_holdout, place_of, saved_order, take
 from cromss.store import open_part
 from cromss.training.common import band_names, refuse_other_legend, synthetic_home
 
 
-def downstream_data(settings: FinetuneSettings, normalization: Mapping[str, str] | None = None) -> StacksData:
+def downstream_data(
+    settings: FinetuneSettings,
+    normalization: Mapping[str, str] | None = None,
+    trained: Mapping[str, Modality] | None = None,
+) -> StacksData:
     """Loaders of the downstream set.
 
     Args:
         settings: Which set, and how much of it.
         normalization: Modality -> name in `NORMALIZATIONS`; those left out have the common one.
+        trained: Modality -> its sensor, with the statistics that its encoder was trained with; those left out have
+            the statistics of their store.
     """
     source, runtime = settings.data, settings.runtime
     train_path, test_path = _parts(settings)
@@ -33,9 +39,12 @@ def downstream_data(settings: FinetuneSettings, normalization: Mapping[str, str]
     test, ids = stacks(test_path), train.labels.location_ids()
     _refuse_leaks(ids, test.labels.location_ids(), by_place=source.task.is_change)
     chosen, held = _training_tiles(settings, ids)
+    val = stacks(train_path) if held else None
+    for part in filter(None, (train, val, test)):
+        _feed_as_trained(part, trained or {}, told=part is train)
     return StacksData(
         train=train,
-        val=stacks(train_path) if held else None,
+        val=val,
         test=test,
         train_indices=chosen,
         val_indices=held,
@@ -81,6 +90,26 @@ def _stacks(source: DownstreamData, part: Path, normalization: Mapping[str, str]
         normalise={modality: NORMALIZATIONS[name] for modality, name in normalization.items()},
         stack_dates=task.is_change,
     )
+
+
+def _feed_as_trained(stacks: SeasonStacks, trained: Mapping[str, Modality], told: bool) -> None:
+    """Normalise with the statistics that the encoders were trained with; say so where the store has others.
+
+    Raises:
+        ValueError: The store is quantised with others, which cannot be undone.
+    """
+    for modality, sensor in trained.items():
+        stored, store = stacks.sensors[modality], stacks.images[modality]
+        if (sensor.mean, sensor.std) == (stored.mean, stored.std):
+            continue
+        if store.meta.unit == QUANTISED:
+            raise ValueError(
+                f"{store.path}: quantised with other statistics than the weights were trained with ({sensor.source}); "
+                "write the set with raw values, or with those statistics"
+            )
+        if told:
+            print(f"{modality}: fed with the statistics of the weights ({sensor.source}), not those of {store.path}")
+        stacks.sensors[modality] = sensor
 
 
 def _published_ids(num_classes: int, ids: np.ndarray, where: str) -> np.ndarray:

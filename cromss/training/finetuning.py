@@ -17,8 +17,10 @@ from cromss.models import build_change_segmenter, build_segmenter, build_twin_se
 from cromss.models.segmenter import Segmenter
 from cromss.models.sources import native_normalization
 from cromss.optimisers import schedule, staged_optimiser
+from cromss.sensors import MODALITIES, Modality
 from cromss.settings import FinetuneSettings
 from cromss.settings.finetuning import DownstreamOptimisation
+from cromss.statistics import as_plain, with_statistics
 from cromss.tasks import FinetuneTask
 from cromss.training.common import (
     Origin,
@@ -112,10 +114,29 @@ def normalizations(settings: FinetuneSettings, origins: Mapping[str, Origin]) ->
     return names
 
 
+def trained_sensors(settings: FinetuneSettings, origins: Mapping[str, Origin]) -> dict[str, Modality]:
+    """Modality -> sensor with the statistics that its encoder was trained with: those of the checkpoint's card, else
+    the built-in ones. Encoders that start from random weights take those of the store, and are left out.
+
+    Raises:
+        ValueError: The card tells impossible ones.
+    """
+    sensors = {}
+    for modality in settings.data.modalities:
+        report = origins.get(modality, origins.get("images")).report
+        if report:
+            told = report.statistics.get(modality, {})
+            try:
+                sensors[modality] = with_statistics(MODALITIES[modality], told, f"card of {report.path}")
+            except ValueError as error:
+                raise ValueError(f"{report.path}: statistics on its card: {error}") from None
+    return sensors
+
+
 def _finetune(settings: FinetuneSettings, folder: RunFolder) -> dict[str, Any]:
     task, origins = finetuning_task(settings)
     inputs = normalizations(settings, origins)
-    data = downstream_data(settings, inputs)
+    data = downstream_data(settings, inputs, trained_sensors(settings, origins))
     checkpoint = folder.open(settings)
     bands, weights = downstream_bands(settings.data), {name: str(origin) for name, origin in origins.items()}
     card = {
@@ -124,6 +145,7 @@ def _finetune(settings: FinetuneSettings, folder: RunFolder) -> dict[str, Any]:
         "encoder_name": settings.model.model_type,
         "bands": {modality: list(names) for modality, names in bands.items()},
         "normalization": inputs,
+        "statistics": {modality: as_plain(sensor) for modality, sensor in data.train.sensors.items()},
         "classes": list(task.legend.classes),
         "weights": weights,
         "settings": to_flat(settings),

@@ -20,10 +20,11 @@ from cromss.models import build_pretrainer
 from cromss.models.fusion import Pretrainer
 from cromss.objective import CrossModalObjective
 from cromss.optimisers import schedule, staged_optimiser
-from cromss.sensors import QUANTISED
+from cromss.sensors import QUANTISED, Modality
 from cromss.settings import PretrainSettings
 from cromss.settings.pretraining import PretrainData, PretrainOptimisation
 from cromss.splits import place_of
+from cromss.statistics import as_plain
 from cromss.store import LmdbReader, PublishedReader, open_store
 from cromss.store.meta import ids_checksum
 from cromss.tasks import PretrainTask
@@ -211,7 +212,7 @@ def _pretrain(settings: PretrainSettings, folder: RunFolder) -> dict[str, Any]:
     checkpoint = folder.open(settings)
     optimisation = settings.optimisation
     callbacks = [
-        CheckpointCard(_pretrain_card(settings, legend, locations_checksum(data.train.labels))),
+        CheckpointCard(_pretrain_card(settings, legend, locations_checksum(data.train.labels), data.train.sensors)),
         PanelWriter(folder.path / "panels", settings.runtime.display_interval),
     ]
     if optimisation.lr_adjust_type == "rop":
@@ -237,13 +238,16 @@ def locations_checksum(labels: LmdbReader | PublishedReader) -> str:
     return ids_checksum([labels.location_id(index) for index in range(len(labels))])
 
 
-def _pretrain_card(settings: PretrainSettings, legend: Legend, locations: str) -> dict[str, Any]:
+def _pretrain_card(
+    settings: PretrainSettings, legend: Legend, locations: str, sensors: Mapping[str, Modality]
+) -> dict[str, Any]:
     return {
         "version": __version__,
         "encoder_name": settings.model.model_type,
         "fusion": settings.cross.fusion_type if settings.input_type == "s12" else "single",
         "bands": {modality: list(names) for modality, names in pretraining_bands(settings).items()},
         "normalization": f"{QUANTISED}, / 255",
+        "statistics": {modality: as_plain(sensor) for modality, sensor in sensors.items()},
         "classes": list(legend.classes),
         "locations": locations,
         "settings": to_flat(settings),

@@ -1,0 +1,99 @@
+"""Listing of one's own set: `<root>/<modality>/<id>/<date>.tif`, any number of seasons, multi-band GeoTIFFs.
+
+The seasons are the days of Sentinel-2 (else of the orthophotos, else of Sentinel-1). Sentinel-1 has other days, and is
+put to the seasons in time order. Masks go by day; a single mask without a date in its name is that of all seasons.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cromss.layouts.folders import children, id_folders, not_empty
+from cromss.layouts.location import Location
+from cromss.scene_names import scene_time
+
+OWN_MODALITIES = ("s1", "s2", "ortho", "labels", "exact")
+"""Folders that a set of one's own may have."""
+
+_MASKS = ("labels", "exact")
+
+
+def own_modalities(root: Path) -> tuple[str, ...]:
+    """Modalities that have a folder under `root`."""
+    return tuple(modality for modality in OWN_MODALITIES if (root / modality).is_dir())
+
+
+def own_part(root: Path, part: str) -> Path:
+    """Folder of the training or test part of a set with exact labels.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if not (root / part).is_dir():
+        raise ValueError(
+            f"{root / part}: no such folder; train/ and test/ are wanted: move the locations of whole "
+            "regions to test/, apart from those of train/, never random ones among their neighbours"
+        )
+    return root / part
+
+
+def list_own(root: Path, modalities: Sequence[str], bands: tuple[str, ...] | None = None) -> list[Location]:
+    """Locations of one's own set.
+
+    Ids are folder names, the same under every modality. Masks that are not of the days of the images are left out, for
+    `check_location` to refuse.
+
+    Args:
+        root: Folder of the set.
+        modalities: Which folders to take, of `OWN_MODALITIES`.
+        bands: Order of the bands in orthophotos, see `list_nyc`.
+
+    Raises:
+        ValueError: A folder is missing or holds no file, an id occurs twice, or files whose order in time is unknown.
+    """
+    found = {modality: id_folders(root / modality) for modality in modalities}
+    names = {key: folder.name for ids in reversed(found.values()) for key, folder in ids.items()}
+    patterns = {modality: f"{modality}/*/" + _wanted(modality, modalities) for modality in modalities}
+    told, locations = {} if bands is None else {"ortho": bands}, []
+    for key, name in sorted(names.items(), key=lambda place: (len(place[1]), place[1])):
+        files = {modality: _in_time_order(ids.get(key)) for modality, ids in found.items()}
+        locations.append(Location(name, _by_season(files), told, patterns=patterns))
+    whole = [location for location in locations if any(location.scenes.values())]
+    return locations if whole else not_empty(whole, root, patterns)
+
+
+def _wanted(modality: str, modalities: Sequence[str]) -> str:
+    reference = next((image for image in ("s2", "ortho", "s1") if image in modalities), None)
+    if modality in _MASKS and reference:
+        return f"<day of each {reference} file>.tif, or a single mask without a date"
+    return "<YYYYMMDD>.tif"
+
+
+def _in_time_order(folder: Path | None) -> tuple[Path, ...]:
+    """GeoTIFFs of a location; a single one may be without a date."""
+    files = [path for path in children(folder) if path.suffix.lower() in (".tif", ".tiff")] if folder else []
+    days = [_day(path) for path in files]
+    for path, day in zip(files, days):
+        if len(files) > 1 and not day:
+            raise ValueError(f"{path}: no date YYYYMMDD in its name, but {len(files)} files in its folder; rename it")
+        if day and days.count(day) > 1:
+            same = ", ".join(other.name for other in files if _day(other) == day)
+            raise ValueError(f"{folder}: {same} are of the same day; keep one file a day")
+    return tuple(sorted(files, key=lambda path: _day(path)))
+
+
+def _by_season(files: Mapping[str, tuple[Path, ...]]) -> dict[str, tuple[Path, ...]]:
+    """Masks put to the days of the images; images as they are."""
+    images = next((files[modality] for modality in ("s2", "ortho", "s1") if files.get(modality)), ())
+    scenes = dict(files)
+    for modality in (modality for modality in _MASKS if modality in files and images):
+        masks = files[modality]
+        if len(masks) == 1 and not _day(masks[0]):
+            scenes[modality] = masks * len(images)
+        elif [_day(path) for path in masks] != [_day(path) for path in images]:
+            scenes[modality] = ()
+    return scenes
+
+
+def _day(path: Path) -> str:
+    """`YYYYMMDD` of a file; nothing where its name tells none."""
+    return (scene_time(path.stem) or "")[:8]

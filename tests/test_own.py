@@ -1,0 +1,207 @@
+"""One's own set, from raw folders and its own statistics to scores with its own class names."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import load_script
+from rasters import fake_db, fake_dn, write_tiff
+
+from cromss import layouts
+from cromss.config import parse, read
+from cromss.layouts.own import list_own
+from cromss.sensors import S1, S2
+from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSettings
+from cromss.settings.pretraining_set import PretrainSet
+from cromss.store import LmdbReader
+from cromss.training import finetune, pretrain
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
+    pytest.mark.usefixtures("one_thread"),
+]
+
+DAYS = ("20200210", "20200615", "20201001")
+RADAR_DAYS = ("20200212", "20200611", "20201004")
+LEGEND = {
+    "classes": {"reed": "1b6b3a", "open water": "2f7ed8", "salt pan": "c8a878"},
+    "codes": {11: "reed", 22: "open water", 33: "salt pan"},
+    "ignored": [0],
+}
+CODES = np.array([11, 22, 33, 0], np.uint8)
+IDS = ("north farm", "west", "east", "ridge", "old dam")
+STORES = {"s1": "0k_251k_uint8_s1.lmdb", "s2": "0k_251k_uint8_s2c.lmdb", "labels": "dw_labels.lmdb"}
+TINY = "--model_type resnet18 --crop_size 32 --batch_size 2 --epochs 1 --accelerator cpu --seed 1"
+
+writer, statistics, downstream = map(
+    load_script, ("write_pretrain_lmdb", "compute_statistics", "write_downstream_lmdb")
+)
+
+
+def write_world(root, ids, days, size=40):
+    """A set with darker optical images than the built-in statistics, and a legend of its own."""
+    rng = np.random.default_rng(len(days))
+    for name in ids:
+        for day, radar_day in zip(days, RADAR_DAYS):
+            write_tiff(root / "s2" / name / f"S2A_{day}T054639.tif", fake_dn(rng, size) // 2)
+            write_tiff(root / "s1" / name / f"{radar_day}.tif", fake_db(rng, size) - 3)
+            write_tiff(root / "labels" / name / f"mask-{day}.tif", CODES[rng.integers(0, 4, (size, size))])
+    (root / "legend.yaml").write_text(yaml.safe_dump(LEGEND, sort_keys=False))
+    return root
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Raw set, statistics, stores and a twin pretraining of it; a downstream set beside it."""
+    home = tmp_path_factory.mktemp("own")
+    raw = write_world(home / "raw", IDS, DAYS)
+    statistics.main(statistics.RawStatistics(raw, home / "statistics.yaml"))
+    writer.main(PretrainSet(raw, home / "lmdb", layout="own", statistics=home / "statistics.yaml"))
+    data = f"--data_path {home / 'lmdb'} --n_classes 3 --save_dir {home / 'runs'} {TINY}"
+    pretrain(parse(MultiModalSettings, f"--name twin --fusion_type mid {data}".split()))
+    for part, ids in (("train", ("a1", "a2", "a3")), ("test", ("b1", "b2"))):
+        write_world(home / "small" / part, ids, DAYS[:1])
+    (home / "small" / "legend.yaml").write_text(yaml.safe_dump(LEGEND, sort_keys=False))
+    downstream.main(downstream.DownstreamFolders("OWN", home / "small", home / "own"))
+    return home
+
+
+def test_quantised_values_equal_a_recount(world):
+    told = yaml.safe_load((world / "statistics.yaml").read_text())
+    locations = {place.id: place for place in list_own(world / "raw", ("s1", "s2"))}
+    raw, stored = {"s1": [], "s2": []}, {name: LmdbReader(world / "lmdb" / STORES[name]) for name in ("s1", "s2")}
+    for name, sensor in (("s1", S1), ("s2", S2)):
+        for index in range(len(IDS)):
+            place = locations[stored[name].location_id(index)]
+            raw[name] += [layouts.location.read_image(path, sensor) for path in place.scenes[name]]
+        pixels = np.stack(raw[name]).astype(np.float64)
+        mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
+        np.testing.assert_allclose(told[name]["mean"], mean, rtol=1e-12)
+        np.testing.assert_allclose(told[name]["std"], std, rtol=1e-12)
+        assert told[name]["count"] == pixels[:, 0].size
+        assert stored[name].meta.statistics == {key: told[name][key] for key in ("mean", "std")}
+        mean, std = (np.array(told[name][key])[:, None, None] for key in ("mean", "std"))
+        for image, position in zip(raw[name], np.ndindex(len(IDS), 3)):
+            values = image if image.dtype.kind == "f" else image.astype(np.float64)
+            low, width = (mean - 2 * std).astype(values.dtype), (4 * std).astype(values.dtype)
+            wanted = np.floor(255 * np.clip((values - low) / width, 0, 1)).astype(np.uint8)
+            assert np.array_equal(stored[name].read(*position), wanted)
+
+
+def test_stores_have_named_ids_seasons_and_the_legend(world):
+    labels = LmdbReader(world / "lmdb" / STORES["labels"])
+    assert labels.location_ids() == ["east", "west", "ridge", "old dam", "north farm"]
+    assert (labels.num_seasons, labels.meta.classes) == (3, tuple(LEGEND["classes"]))
+    assert set(np.unique(labels.read_seasons(0))) == {0, 1, 2, 255}
+
+
+def test_card_carries_the_statistics(world):
+    card = torch.load(world / "runs/twin/checkpoints/last.ckpt", weights_only=True)["cromss"]
+    told = yaml.safe_load((world / "statistics.yaml").read_text())
+    assert card["statistics"] == {name: {key: told[name][key] for key in ("bands", "mean", "std")} for name in told}
+
+
+def test_single_modal_training_and_other_numbers_of_classes(world):
+    data = f"--data_path {world / 'lmdb'} --save_dir {world / 'runs'} {TINY} --input_type s2"
+    metrics = pretrain(parse(SingleModalSettings, f"--name single --n_classes 3 {data}".split()))
+    assert np.isfinite(metrics["val/loss"])
+    with pytest.raises(ValueError, match=r"--n_classes 9: .*the label store has 3 classes of legend, but 9"):
+        pretrain(parse(SingleModalSettings, f"--name other {data}".split()))
+
+
+def tuned(world, weights, name, *flags):
+    words = f"--dataset OWN --data_path {world / 'own'} --save_dir {world / 'runs'} --name {name} {TINY}".split()
+    return read(FinetuneSettings, [*words, "--weight_path", str(weights), "--model_framework", "unet", *flags])
+
+
+@pytest.mark.parametrize("inputs", ["s2", "s1"])
+def test_transfer_feeds_what_the_encoder_was_trained_with(world, inputs, capsys):
+    settings = tuned(world, world / "runs/twin/checkpoints/last.ckpt", f"fed_{inputs}", "--input_type", inputs)
+    metrics = finetune(settings)
+    assert f"{inputs}: fed with the statistics of the weights (card of " in capsys.readouterr().out
+    assert list(metrics["iou"]) == list(LEGEND["classes"])
+    card = torch.load(world / f"runs/fed_{inputs}/checkpoints/last.ckpt", weights_only=True)["cromss"]
+    told = yaml.safe_load((world / "statistics.yaml").read_text())[inputs]
+    assert card["statistics"][inputs]["mean"] == told["mean"]
+    assert json.loads((world / f"runs/fed_{inputs}" / "metrics.json").read_text()) == metrics
+
+
+def test_random_encoders_take_the_statistics_of_the_store(world, capsys):
+    finetune(tuned(world, "random", "random"))
+    assert "fed with" not in capsys.readouterr().out
+    card = torch.load(world / "runs/random/checkpoints/last.ckpt", weights_only=True)["cromss"]
+    assert card["statistics"]["s2"]["mean"] == list(S2.mean)
+
+
+def test_inputs_are_those_of_the_stores(world):
+    with pytest.raises(ValueError, match="--input_type ortho: must be s1 or s2 or s12 with --dataset OWN"):
+        tuned(world, "random", "x", "--input_type", "ortho")
+    with pytest.raises(ValueError, match=r"no labels\.lmdb in it; write the set with write_downstream_lmdb"):
+        read(FinetuneSettings, ["--dataset", "OWN", "--data_path", str(world)])
+    with pytest.raises(ValueError, match="--dataset OWN: --data_path is wanted"):
+        _ = read(FinetuneSettings, ["--dataset", "OWN"]).data.task
+
+
+def test_a_set_without_test_part_is_refused(world, tmp_path):
+    with pytest.raises(ValueError, match="raw/train: no such folder; train/ and test/ are wanted: move the locations"):
+        downstream.main(downstream.DownstreamFolders("OWN", write_world(tmp_path / "raw", IDS, DAYS), tmp_path / "o"))
+
+
+def test_one_mask_without_a_date_is_that_of_all_seasons(tmp_path):
+    root = write_world(tmp_path, ("a",), DAYS)
+    for path in (root / "labels" / "a").iterdir():
+        path.unlink()
+    mask = write_tiff(root / "labels" / "a" / "cover_2020.tif", CODES[np.ones((40, 40), int)])
+    (place,) = list_own(root, ("s1", "s2", "labels"))
+    assert place.scenes["labels"] == (mask,) * 3
+    assert [path.stem for path in place.scenes["s1"]] == list(RADAR_DAYS)
+
+
+def _move(kind, old, new):
+    def change(root):
+        (root / kind / "west" / old).rename(root / kind / "west" / new)
+
+    return change
+
+
+def _rewrite(kind, name, pixels, **options):
+    return lambda root: write_tiff(root / kind / "west" / name, pixels, **options)
+
+
+RNG = np.random.default_rng(5)
+S2_FILE, MASK = f"S2A_{DAYS[0]}T054639.tif", f"mask-{DAYS[0]}.tif"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_move("labels", MASK, "mask-20200211.tif"), r"west: no labels scenes, wanted 3 .*<day of each s2 file>\.tif"),
+        (_move("labels", MASK, "mask.txt"), "west: no labels scenes, wanted 3"),
+        (_move("s1", f"{RADAR_DAYS[0]}.tif", "gone.png"), "west: 2 s1 scenes, wanted 3"),
+        (_move("s2", S2_FILE, "first.tif"), r"first\.tif: no date YYYYMMDD in its name, but 3 files"),
+        (_rewrite("s2", f"again_{DAYS[0]}.tif", fake_dn(RNG, 40)), "are of the same day; keep one file a day"),
+        (_rewrite("s2", S2_FILE, fake_dn(RNG, 40)[:12]), "12 bands where 13 are wanted"),
+        (_rewrite("s2", S2_FILE, fake_dn(RNG, 40), descriptions=S2.bands[::-1]), "wanted in the order B1 B2"),
+        (_rewrite("s2", S2_FILE, (fake_dn(RNG, 40) / 1e4).astype("f4")), "looks like reflectance"),
+        (_rewrite("s2", S2_FILE, fake_dn(RNG, 40), nodata=500), "nodata pixels"),
+        (_rewrite("s2", S2_FILE, fake_dn(RNG, 24)), "sizes differ"),
+        (_rewrite("s1", f"{RADAR_DAYS[0]}.tif", 10 ** (fake_db(RNG, 40) / 10)), "looks linear"),
+        (_rewrite("labels", MASK, np.full((40, 40), 44, np.uint8)), "label codes outside the legend.yaml legend: 44"),
+        (lambda root: (root / "legend.yaml").unlink(), r"legend\.yaml: neither a legend .* nor a file"),
+    ],
+)
+def test_bad_sets_are_refused(change, message, tmp_path):
+    change(write_world(tmp_path / "raw", ("east", "west"), DAYS))
+    with pytest.raises(ValueError, match=message) as refused:
+        writer.main(PretrainSet(tmp_path / "raw", tmp_path / "out", layout="own"))
+    assert "\n" not in str(refused.value)
+    assert not list(tmp_path.glob("out/*.lmdb"))
+
+
+def test_a_folder_in_another_layout_is_refused(tmp_path):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "legend.yaml").write_text(yaml.safe_dump(LEGEND, sort_keys=False))
+    with pytest.raises(ValueError, match="raw/s1: no such folder"):
+        writer.main(PretrainSet(tmp_path / "raw", tmp_path / "out", layout="own"))
