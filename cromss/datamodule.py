@@ -130,8 +130,8 @@ class StacksData(L.LightningDataModule):
         return self._loader(self.val, self._sampler(self.val_indices), self.test_batch_size)
 
     def test_dataloader(self) -> DataLoader:
-        """Every test location once."""
-        return self._loader(self.test, self._sampler(range(len(self.test))), self.test_batch_size)
+        """Every test location once, but for those left out of use."""
+        return self._loader(self.test, self._sampler(self.test.in_use()), self.test_batch_size)
 
     def _sampler(self, indices: Sequence[int], shuffle: bool = False) -> EpochSampler:
         trainer = self.trainer

@@ -4,7 +4,7 @@ One class serves pretraining (uint8 season stacks with noisy labels) and transfe
 exact masks): values that are not yet uint8 are quantised on the fly, or normalised as told.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -22,6 +22,7 @@ class Store(Protocol):
 
     meta: Any
     num_seasons: int
+    excluded: Mapping[int, str]
 
     def __len__(self) -> int: ...
 
@@ -93,6 +94,24 @@ class SeasonStacks(Dataset):
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def excluded(self) -> dict[int, str]:
+        """Index of each location that some store leaves out of use -> why."""
+        stores = (self.labels, *self.images.values(), *([self.exact] if self.exact else []))
+        return {index: reason for store in stores for index, reason in store.excluded.items()}
+
+    def in_use(self, indices: Iterable[int] | None = None) -> list[int]:
+        """Those of `indices` (all for `None`) that no store leaves out.
+
+        Raises:
+            ValueError: All of them are left out.
+        """
+        excluded, asked = self.excluded, list(range(len(self)) if indices is None else indices)
+        used = [index for index in asked if index not in excluded]
+        if asked and not used:
+            raise ValueError(f"all {len(asked)} locations wanted are left out of use; write the stores again")
+        return used
 
     def __getitem__(self, draw: Draw | int) -> dict[str, Any]:
         """One sample.
@@ -227,7 +246,10 @@ def _band_positions(store: Store, modality: str, wanted: Sequence[str]) -> list[
 
 
 def _assumed_bands(store: Store, modality: str) -> list[str]:
-    bands, count = MODALITIES[modality].bands, len(store.read(0, 0))
+    bands, count = (
+        MODALITIES[modality].bands,
+        len(store.read(next(i for i in range(len(store)) if i not in store.excluded), 0)),
+    )
     if count != len(bands):
         raise ValueError(f"{modality} store names no bands and has {count} channels where {len(bands)} are wanted")
     return list(bands)

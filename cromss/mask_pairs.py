@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +31,14 @@ class Masks:
         legend: Classes of the masks; for files also what their codes mean.
         places: Id of a location -> its file, or its index in the store.
         store: The store; `None` for files.
+        excluded: Id of each location that the store leaves out of use -> why; none of them has a place.
     """
 
     path: Path
     legend: Legend
     places: Mapping[str, Path | int]
     store: Store | None = None
+    excluded: Mapping[str, str] = field(default_factory=dict)
 
     def read(self, name: str) -> np.ndarray:
         """`(T, H, W)` uint8 class ids of a location, one season for a file; errors as the store or `read_labels`."""
@@ -84,9 +86,15 @@ class Pairs:
     @property
     def alone(self) -> dict[str, str]:
         """Id of each location with masks on one side only -> what is missing."""
-        noisy, exact = self.noisy.places, self.exact.places
+        noisy, exact, excluded = self.noisy.places, self.exact.places, self.excluded
         without = {name: "no exact mask" for name in noisy if name not in exact}
-        return without | {name: "no noisy mask" for name in exact if name not in noisy}
+        without |= {name: "no noisy mask" for name in exact if name not in noisy}
+        return {name: reason for name, reason in without.items() if name not in excluded}
+
+    @property
+    def excluded(self) -> dict[str, str]:
+        """Id of each location that a store leaves out of use -> why."""
+        return {**self.exact.excluded, **self.noisy.excluded}
 
     def where(self, name: str) -> str:
         """What to call the masks of a location in an error."""
@@ -132,10 +140,12 @@ def _open_store(path: Path, codes: str | None, side: str) -> Masks:
     store = open_store(path)
     if store.meta.modality not in MODALITIES:
         raise ValueError(f"--{side} {path}: a store of {store.meta.modality!r}; wanted is one of masks")
-    places = {name: index for index, name in enumerate(store.location_ids())}
-    if len(places) < len(store):
-        raise ValueError(f"--{side} {path}: {len(store)} locations with {len(places)} ids; every id once")
-    return Masks(path, _store_legend(store.meta, path, codes, side), places, store)
+    ids = store.location_ids()
+    if len(set(ids)) < len(store):
+        raise ValueError(f"--{side} {path}: {len(store)} locations with {len(set(ids))} ids; every id once")
+    places = {name: index for index, name in enumerate(ids) if index not in store.excluded}
+    excluded = {ids[index]: reason for index, reason in store.excluded.items()}
+    return Masks(path, _store_legend(store.meta, path, codes, side), places, store, excluded)
 
 
 def _store_legend(meta: StoreMeta, path: Path, codes: str | None, side: str) -> Legend:

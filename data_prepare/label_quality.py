@@ -116,7 +116,7 @@ def refuse_unpaired(alone: Mapping[str, str]) -> None:
 
 def count(pairs: Pairs, max_distance: int, on_error: str) -> Result:
     """Compare all pairs; `"stop"` at the first bad one, or `"skip"` it."""
-    left_out, lowest, total = dict(pairs.alone), {}, []
+    left_out, lowest, total = pairs.alone | pairs.excluded, {}, []
     for name in tqdm(pairs.names, unit="location", disable=None):
         try:
             seasons = compare_location(name, pairs, max_distance)

@@ -3,13 +3,14 @@
 import hashlib
 import operator
 from collections.abc import Callable
-from itertools import takewhile
+from itertools import product, takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
 import lmdb
 
 from cromss.store.environment import open_environment, transaction
+from cromss.store.exclusions import EXCLUDED_KEY, decode_exclusions
 from cromss.store.meta import FORMAT_VERSION, META_KEY, StoreError, decode_meta, ids_checksum
 from cromss.store.record import HEADER_SIZE, unpack_record
 
@@ -57,6 +58,18 @@ def fetch(
         raise StoreError(f"{path}: index {index}, season {season}: {error}") from None
 
 
+def fetch_id(txn: lmdb.Transaction, path: Path, index: int) -> str:
+    """Id of a location as it was written, whether or not its records are there.
+
+    Raises:
+        StoreError: There is none.
+    """
+    value = txn.get(id_key(index))
+    if value is None:
+        raise StoreError(f"{path}: index {index}: the id is missing; copy or write the store again")
+    return bytes(value).decode(errors="replace")
+
+
 def scan_ids(txn: lmdb.Transaction) -> list[str]:
     """Ids of all locations, in order, as they stand."""
     with txn.cursor() as cursor:
@@ -77,20 +90,20 @@ def read_ids(txn: lmdb.Transaction, path: Path, checksum: str) -> list[str]:
     return ids
 
 
-def check_entries(txn: lmdb.Transaction, path: Path, num_locations: int, num_seasons: int) -> int:
-    """Number of entries.
+def check_entries(txn: lmdb.Transaction, path: Path, num_locations: int, num_seasons: int, extra: int = 0) -> int:
+    """Number of entries but `extra`, those that exclusions make.
 
     Raises:
         StoreError: It is not what the locations make.
     """
-    entries, expected = txn.stat()["entries"], num_locations * (num_seasons + 1) + 1
+    entries, expected = txn.stat()["entries"] - extra, num_locations * (num_seasons + 1) + 1
     if entries != expected:
         raise StoreError(f"{path}: {entries} entries, but {num_locations} locations make {expected}; write it again")
     return entries
 
 
 def verify(folder: Path, progress: Callable[[], object] = lambda: None) -> dict[str, Any]:
-    """Read a store back whole and return its manifest.
+    """Read a store back whole, but for what is left out of use, and return its manifest.
 
     The checksum is the SHA-256 of all keys and headers in order, and so of the values' CRC-32 too.
 
@@ -105,8 +118,10 @@ def verify(folder: Path, progress: Callable[[], object] = lambda: None) -> dict[
     with open_environment(folder, readonly=True) as env, transaction(env, folder) as txn:
         meta, described = decode_meta(txn.get(META_KEY), folder)
         ids = read_ids(txn, folder, described["ids_sha256"])
-        entries = check_entries(txn, folder, len(ids), meta.num_seasons)
-        for index, season in ((i, s) for i in range(len(ids)) for s in range(meta.num_seasons)):
+        excluded = decode_exclusions(txn.get(EXCLUDED_KEY), folder, len(ids))
+        entries = check_entries(txn, folder, len(ids), meta.num_seasons, excluded.extra_entries)
+        in_use = (index for index in range(len(ids)) if index not in excluded.reasons)
+        for index, season in product(in_use, range(meta.num_seasons)):
             location_id, header, size = fetch(txn, folder, index, season, _checked_summary)
             if location_id != ids[index]:
                 raise StoreError(f"{folder}: index {index} is {location_id!r}, expected {ids[index]!r}")

@@ -64,6 +64,16 @@ def shared_environment(folder: str, fresh: bool = False) -> lmdb.Environment:
         return _environments[folder][1]
 
 
+def forget_environment(folder: str) -> None:
+    """Close this process's environment of a folder, before the folder is opened for writing.
+
+    No transaction may be open in it; readers open it again when they read.
+    """
+    with _opening:
+        if folder in _environments:
+            _environments.pop(folder)[1].close()
+
+
 def _fingerprint(folder: str) -> tuple[int, ...]:
     found = os.stat(os.path.join(folder, DATA_NAME))
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

@@ -33,6 +33,7 @@ class PickledReader:
         meta: What is known about the values; published layouts do not name bands, so `bands` is empty.
         num_seasons: Seasons of each location.
         bytes_read: Bytes of pixels read so far by this reader.
+        excluded: Nothing; published stores are never repaired.
 
     Raises:
         StoreError: No such LMDB, truncated, or of another layout.
@@ -43,7 +44,7 @@ class PickledReader:
 
     def __init__(self, path: str | Path, form: RecordForm, prefix: str = ""):
         self.path = Path(path)
-        self.bytes_read = 0
+        self.bytes_read, self.excluded = 0, {}
         self._form, self._prefix = form, prefix
         self._folder = os.path.realpath(path)
         if not (self.path / DATA_NAME).is_file():
@@ -128,9 +129,20 @@ class PickledReader:
 
 def _numbers(txn: lmdb.Transaction, prefix: str) -> range | list[int]:
     """Numbers of the keys `<prefix><number>` in increasing order; a range where there are no holes."""
-    suffixes = (key[len(prefix) :] for key in _keys(txn, prefix.encode()))
+    suffixes = [key[len(prefix) :] for key in _keys(txn, prefix.encode())]
+    if _consecutive(suffixes):
+        return range(len(suffixes))
     numbers = sorted(int(suffix) for suffix in suffixes if _NUMBER.fullmatch(suffix))
     return range(len(numbers)) if numbers and numbers[-1] == len(numbers) - 1 else numbers
+
+
+def _consecutive(suffixes: list[bytes]) -> bool:
+    """Whether different suffixes in byte order are the numbers 0, 1 ...: whole numbers below their count."""
+    if suffixes[:1] != [b"0"] or suffixes[1:2] and suffixes[1].startswith(b"0"):
+        return False
+    longest = max(map(len, suffixes))
+    last = max(suffix for suffix in suffixes if len(suffix) == longest)
+    return b"".join(suffixes).isdigit() and b"" not in suffixes and last == b"%d" % (len(suffixes) - 1)
 
 
 def _layout(txn: lmdb.Transaction) -> str:

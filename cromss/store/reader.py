@@ -7,8 +7,9 @@ from pathlib import Path
 import lmdb
 import numpy as np
 
-from cromss.store.contents import check_position, fetch, read_ids
+from cromss.store.contents import check_position, fetch, fetch_id, read_ids
 from cromss.store.environment import reading
+from cromss.store.exclusions import EXCLUDED_KEY, decode_exclusions
 from cromss.store.folder import DATA_NAME, MANIFEST_NAME, read_manifest
 from cromss.store.meta import META_KEY, StoreError, decode_meta
 from cromss.store.record import HEADER_SIZE, unpack_header, unpack_record
@@ -25,6 +26,8 @@ class LmdbReader:
     Attributes:
         meta: What the store says about itself.
         num_seasons: Arrays of each location.
+        excluded: Index of each location to leave out of use -> why; see `exclusions`.
+        ids_sha256: Checksum of all ids in their order, as `meta.ids_checksum`.
         bytes_read: Bytes of records read so far by this reader, headers included.
 
     Raises:
@@ -39,13 +42,15 @@ class LmdbReader:
         self._folder = os.path.realpath(path)
         with reading(self._folder, self.path, fresh=True) as txn:
             self.meta, described = decode_meta(txn.get(META_KEY), self.path)
-            entries = txn.stat()["entries"]
+            there = decode_exclusions(txn.get(EXCLUDED_KEY), self.path, described.get("num_locations", 0))
+            entries = txn.stat()["entries"] - there.extra_entries
         if (entries, described) != (manifest.get("entries"), manifest.get("meta")):
             raise StoreError(f"{path}: {MANIFEST_NAME} belongs to another {DATA_NAME}; copy both from the same store")
         if modality not in (None, self.meta.modality):
             raise StoreError(f"{path}: holds {self.meta.modality!r}, but {modality!r} is wanted")
         self.num_seasons: int = self.meta.num_seasons
-        self._num_locations, self._ids_sha256 = described["num_locations"], described["ids_sha256"]
+        self.excluded, self._dropped = there.reasons, there.dropped
+        self._num_locations, self.ids_sha256 = described["num_locations"], described["ids_sha256"]
 
     def __len__(self) -> int:
         return self._num_locations
@@ -55,7 +60,7 @@ class LmdbReader:
 
         Raises:
             IndexError: No such location or season.
-            StoreError: The record is missing or damaged.
+            StoreError: The record is missing, dropped or damaged.
         """
         index = check_position(self.path, "location", index, len(self))
         season = check_position(self.path, "season", season, self.num_seasons)
@@ -70,9 +75,11 @@ class LmdbReader:
             return np.stack(views, dtype=self.meta.dtype)
 
     def location_id(self, index: int) -> str:
-        """Id of a location, from its first record's header; errors as `read`."""
+        """Id of a location, from its first record's header, if it is in use; errors as `read`."""
         index = check_position(self.path, "location", index, len(self))
         with reading(self._folder, f"{self.path}: index {index}") as txn:
+            if index in self.excluded:
+                return fetch_id(txn, self.path, index)
             return fetch(txn, self.path, index, 0, unpack_header).location_id
 
     def location_ids(self) -> list[str]:
@@ -82,9 +89,11 @@ class LmdbReader:
             StoreError: They are not the ids that were written.
         """
         with reading(self._folder, self.path) as txn:
-            return read_ids(txn, self.path, self._ids_sha256)
+            return read_ids(txn, self.path, self.ids_sha256)
 
     def _view(self, txn: lmdb.Transaction, index: int, season: int) -> np.ndarray:
+        if index in self._dropped:
+            raise StoreError(f"{self.path}: index {index} was dropped ({self.excluded[index]}); leave it out")
         header, view = fetch(txn, self.path, index, season, self._unpack)
         if header.dtype.name != self.meta.dtype:
             where = f"{self.path}: index {index}, season {season}"

@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 from torch import nn
 
+from cromss.datasets import SeasonStacks
 from cromss.encoder_names import IMAGE_SIZES, family, is_vit
 from cromss.legends import LEGENDS
 from cromss.models.dofa import wavelengths_of
@@ -60,6 +61,13 @@ def run_once(settings: Any, default_name: str, work: Work) -> dict[str, Any]:
     metrics = folder.close(settings, metrics | {"seconds": time.monotonic() - start})
     print(f"results: {folder.path}")
     return metrics
+
+
+def tell_left_out(*parts: SeasonStacks) -> None:
+    """Say how many locations a repair of the stores left out of use, if any."""
+    for stacks in parts:
+        if excluded := stacks.excluded:
+            print(f"{stacks.labels.path}: {len(excluded)} of {len(stacks)} locations are left out of use")
 
 
 def refuse_several_processes(runtime: Runtime) -> None:

@@ -1,6 +1,6 @@
 """The loaders of a downstream set: stores, bands, normalisation, and the training tiles to use."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from cromss.sensors import MODALITIES, QUANTISED, Modality
 from cromss.settings import DownstreamData, FinetuneSettings
 from cromss.splits import blocked_holdout, place_of, saved_order, take
 from cromss.store import open_part
-from cromss.training.common import band_names, refuse_other_legend, synthetic_home
+from cromss.training.common import band_names, refuse_other_legend, synthetic_home, tell_left_out
 
 
 def downstream_data(
@@ -38,7 +38,8 @@ def downstream_data(
     train = stacks(train_path, min_size=source.crop_size)
     test, ids = stacks(test_path), train.labels.location_ids()
     _refuse_leaks(ids, test.labels.location_ids(), by_place=source.task.is_change)
-    chosen, held = _training_tiles(settings, ids)
+    tell_left_out(train, test)
+    chosen, held = _training_tiles(settings, ids, set(train.in_use()))
     val = stacks(train_path) if held else None
     for part in filter(None, (train, val, test)):
         _feed_as_trained(part, trained or {}, told=part is train)
@@ -120,7 +121,8 @@ def _published_ids(num_classes: int, ids: np.ndarray, where: str) -> np.ndarray:
 def _check_units(store: Store, modality: str, num_checked: int = 3) -> None:
     """Refuse raw images of another unit; a few tiles are looked at."""
     sensor = MODALITIES[modality]
-    for index in np.unique(np.linspace(0, len(store) - 1, num_checked).astype(int)).tolist():
+    in_use = [index for index in range(len(store)) if index not in store.excluded]
+    for index in in_use[:: max(1, len(in_use) // num_checked)][:num_checked]:
         values = store.read(index, 0)
         if values.dtype != np.uint8:
             check_values(values, sensor, f"{modality} of {store.location_id(index)}", tuple(store.meta.bands) or None)
@@ -139,10 +141,14 @@ def _refuse_leaks(train_ids: Sequence[str], test_ids: Sequence[str], by_place: b
         raise ValueError(f"{', '.join(shared[:4])}: both in train and in test; write one of the parts anew")
 
 
-def _training_tiles(settings: FinetuneSettings, ids: Sequence[str]) -> tuple[list[int], list[int]]:
-    """Positions of the tiles to train on and of those held out."""
+def _training_tiles(
+    settings: FinetuneSettings, ids: Sequence[str], in_use: Container[int]
+) -> tuple[list[int], list[int]]:
+    """Positions of the tiles to train on and of those held out, among those in use."""
     source = settings.data
-    usable, held = blocked_holdout(ids, source.validation)
+    position = {name: index for index, name in enumerate(ids)}
+    parts = blocked_holdout(ids, source.validation)
+    usable, held = ([name for name in names if position[name] in in_use] for names in parts)
     if source.validation and not held:
         raise ValueError(
             f"--validation {source.validation:g}: holds out none of {len(ids)} tiles; a larger share is wanted"
@@ -155,5 +161,4 @@ def _training_tiles(settings: FinetuneSettings, ids: Sequence[str]) -> tuple[lis
         among = set(usable)
         order = [name for name in saved_order(path, ids, source.split_seed, source.dataset) if name in among]
         usable = take(order, source.fraction, source.n_train or None)
-    position = {name: index for index, name in enumerate(ids)}
     return sorted(position[name] for name in usable), [position[name] for name in held]

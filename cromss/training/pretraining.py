@@ -34,6 +34,7 @@ from cromss.training.common import (
     refuse_other_legend,
     run_once,
     synthetic_home,
+    tell_left_out,
     vit_options,
     wavelengths,
 )
@@ -54,8 +55,8 @@ def pretraining_data(settings: PretrainSettings) -> StacksData:
         home = default_sets.pretraining_set(home, names, settings.modalities)
     files = {modality: getattr(names, f"data_name_{modality}") for modality in settings.modalities}
     images = {modality: open_store(home / name, modality) for modality, name in files.items()}
-    learned = names.data_name_gt if names.experiment == "gt_labels" else names.data_name_label
-    labels = _open_masks(home / learned, names.n_classes)
+    learned_from = names.data_name_gt if names.experiment == "gt_labels" else names.data_name_label
+    labels = _open_masks(home / learned_from, names.n_classes)
     exact = _open_masks(home / names.data_name_gt, names.n_classes) if names.gt_available else None
     _refuse_other_role(names, labels)
     _refuse_other_classes(labels, exact)
@@ -69,13 +70,15 @@ def pretraining_data(settings: PretrainSettings) -> StacksData:
         exact=exact,
         min_size=names.crop_size,
     )
-    train, held = hold_out(_places(labels, names.place_pattern), names.validation, runtime.seed)
+    train, val = build(draw_season=True), build(season=names.test_season)
+    learned, held = hold_out(_places(labels, names.place_pattern), names.validation, runtime.seed)
+    tell_left_out(train)
     return StacksData(
-        train=build(draw_season=True),
-        val=build(season=names.test_season),
+        train=train,
+        val=val,
         test=None,
-        train_indices=train,
-        val_indices=held,
+        train_indices=train.in_use(learned),
+        val_indices=val.in_use(held),
         batch_size=settings.optimisation.batch_size,
         test_batch_size=runtime.test_batch_size,
         num_workers=runtime.num_workers,
@@ -235,6 +238,8 @@ def legend_of(labels: LmdbReader | PublishedReader, num_classes: int) -> Legend:
 
 def locations_checksum(labels: LmdbReader | PublishedReader) -> str:
     """Checksum of the ids of a set in their order: from them follows what is held out."""
+    if isinstance(labels, LmdbReader):
+        return labels.ids_sha256
     return ids_checksum([labels.location_id(index) for index in range(len(labels))])
 
 

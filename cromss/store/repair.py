@@ -1,0 +1,84 @@
+"""Leaving locations of a finished store out of use, and taking them back, without writing the rest again."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from itertools import product
+from pathlib import Path
+
+import lmdb
+
+from cromss.store.contents import record_key
+from cromss.store.environment import forget_environment, open_environment
+from cromss.store.exclusions import EXCLUDED_KEY, Exclusions, decode_exclusions
+from cromss.store.folder import DATA_NAME, LOCK_NAME, lock_folder
+from cromss.store.meta import META_KEY, StoreError, decode_meta
+
+_SLACK = 1 << 26
+"""Bytes by which the map of a store may grow for its exclusions, before it is doubled."""
+
+
+def exclude(path: str | Path, reasons: Mapping[int, str], drop: bool = False) -> None:
+    """Leave locations of a finished store out of use, beside those that are left out already.
+
+    Args:
+        path: Folder of the store.
+        reasons: Index -> why.
+        drop: Delete their records too; their ids stay.
+
+    Raises:
+        StoreError: Another process writes the store, the disk is full, or a page is damaged; nothing has changed then.
+    """
+
+    def change(txn: lmdb.Transaction, known: Exclusions, num_seasons: int) -> Exclusions:
+        for index, season in product(reasons if drop else (), range(num_seasons)):
+            txn.delete(record_key(index, season))
+        everything = {**reasons, **known.reasons}
+        dropped = known.dropped | frozenset(reasons if drop else ())
+        return Exclusions(everything, dropped, _num_missing(txn, everything, num_seasons))
+
+    _rewrite(Path(path), change)
+
+
+def readmit(path: str | Path) -> list[int]:
+    """Take all locations back into use but those whose records were dropped; returns the latter. Errors as `exclude`."""
+    kept: list[int] = []
+
+    def change(txn: lmdb.Transaction, known: Exclusions, num_seasons: int) -> Exclusions:
+        kept[:] = sorted(known.dropped)
+        return Exclusions({i: known.reasons[i] for i in kept}, known.dropped, _num_missing(txn, kept, num_seasons))
+
+    _rewrite(Path(path), change)
+    return kept
+
+
+def _num_missing(txn: lmdb.Transaction, indices: Iterable[int], num_seasons: int) -> int:
+    keys = (record_key(index, season) for index, season in product(indices, range(num_seasons)))
+    return sum(txn.get(key) is None for key in keys)
+
+
+def _rewrite(path: Path, change: Callable[[lmdb.Transaction, Exclusions, int], Exclusions]) -> None:
+    """Replace the exclusions of a store by what `change` makes of them, in one transaction."""
+    forget_environment(os.path.realpath(path))
+    lock = lock_folder(path)
+    try:
+        env = open_environment(path, map_size=os.path.getsize(path / DATA_NAME) + _SLACK)
+        with env:
+            _commit(env, path, change)
+    finally:
+        (path / LOCK_NAME).unlink(missing_ok=True)
+        lock.close()
+
+
+def _commit(env: lmdb.Environment, path: Path, change: Callable[..., Exclusions]) -> None:
+    while True:
+        try:
+            with env.begin(write=True, buffers=True) as txn:
+                meta, described = decode_meta(txn.get(META_KEY), path)
+                known = decode_exclusions(txn.get(EXCLUDED_KEY), path, described["num_locations"])
+                wanted = change(txn, known, meta.num_seasons)
+                txn.put(EXCLUDED_KEY, wanted.encode()) if wanted.reasons else txn.delete(EXCLUDED_KEY)
+            return
+        except lmdb.MapFullError:
+            env.set_mapsize(2 * env.info()["map_size"])
+        except lmdb.Error as error:
+            raise StoreError(f"{path}: cannot be repaired ({error}); copy or write the store again") from error
