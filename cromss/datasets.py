@@ -246,10 +246,8 @@ def _band_positions(store: Store, modality: str, wanted: Sequence[str]) -> list[
 
 
 def _assumed_bands(store: Store, modality: str) -> list[str]:
-    bands, count = (
-        MODALITIES[modality].bands,
-        len(store.read(next(i for i in range(len(store)) if i not in store.excluded), 0)),
-    )
+    first = next(index for index in range(len(store)) if index not in store.excluded)
+    bands, count = MODALITIES[modality].bands, len(store.read(first, 0))
     if count != len(bands):
         raise ValueError(f"{modality} store names no bands and has {count} channels where {len(bands)} are wanted")
     return list(bands)

@@ -138,7 +138,7 @@ def _numbers(txn: lmdb.Transaction, prefix: str) -> range | list[int]:
 
 def _consecutive(suffixes: list[bytes]) -> bool:
     """Whether different suffixes in byte order are the numbers 0, 1 ...: whole numbers below their count."""
-    if suffixes[:1] != [b"0"] or suffixes[1:2] and suffixes[1].startswith(b"0"):
+    if suffixes[:1] != [b"0"] or any(suffix.startswith(b"0") for suffix in suffixes[1:2]):
         return False
     longest = max(map(len, suffixes))
     last = max(suffix for suffix in suffixes if len(suffix) == longest)

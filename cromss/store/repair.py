@@ -40,7 +40,7 @@ def exclude(path: str | Path, reasons: Mapping[int, str], drop: bool = False) ->
 
 
 def readmit(path: str | Path) -> list[int]:
-    """Take all locations back into use but those whose records were dropped; returns the latter. Errors as `exclude`."""
+    """Take back into use all locations but those whose records were dropped; returns these. Errors as `exclude`."""
     kept: list[int] = []
 
     def change(txn: lmdb.Transaction, known: Exclusions, num_seasons: int) -> Exclusions:
