@@ -15,7 +15,7 @@ ROOMS = (
     ),
     (
         *("objective", "models", "datasets", "batch_transforms", "synthetic", "optimisers"),
-        *("offset", "aligned_stores", "preparation", "tiles", "analysis"),
+        *("offset", "aligned_stores", "preparation", "tiles", "analysis", "doctor"),
     ),
     ("tasks", "callbacks", "datamodule"),
     ("config", "settings"),
@@ -26,7 +26,7 @@ NO_TORCH = {
     *("sensors", "legends", "store", "layouts", "scenes", "synthetic", "panels", "config", "settings"),
     *("offset", "aligned_stores", "preparation", "tiles", "downstream_sets", "normalization", "oscd"),
     *("encoder_names", "input_checks", "scene_names", "splits", "tables", "yaml_files"),
-    *("fields", "noise_rules", "rule_files", "legend_files", "mask_pairs", "downloads", "work_ahead"),
+    *("fields", "noise_rules", "rule_files", "legend_files", "mask_pairs", "downloads", "work_ahead", "doctor"),
     "disk_space",
     "statistics",
 }

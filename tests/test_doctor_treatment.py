@@ -1,0 +1,142 @@
+"""Repair: what is left out stays out everywhere, stores stay aligned, and marks can be undone."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import lmdb
+import numpy as np
+import pytest
+from conftest import load_script
+from sets import NAMES, season_arrays, write_ours, write_published
+
+from cromss.config import parse
+from cromss.doctor import examine
+from cromss.mask_pairs import Pairs, open_masks
+from cromss.preparation import label_meta
+from cromss.settings import MultiModalSettings
+from cromss.store import LmdbReader, LmdbWriter, StoreError
+from cromss.store.contents import record_key, verify
+from cromss.store.environment import forget_environment
+from cromss.store.repair import exclude, readmit
+from cromss.training import pretrain
+from cromss.training.pretraining import pretraining_data
+
+inspection = load_script("inspect_lmdb")
+
+
+@pytest.fixture
+def stores(tmp_path):
+    """Three stores of 8 locations; index 3 is damaged in s1, and a record of index 5 is gone in the labels."""
+    write_ours(tmp_path, season_arrays(), NAMES)
+    paths = [tmp_path / name for name in NAMES.values()]
+    with lmdb.open(str(paths[0]), lock=False, map_size=1 << 28) as env, env.begin(write=True) as txn:
+        value = bytearray(txn.get(record_key(3, 1)))
+        value[500] ^= 1
+        txn.put(record_key(3, 1), bytes(value))
+    with lmdb.open(str(paths[2]), lock=False, map_size=1 << 28) as env, env.begin(write=True) as txn:
+        txn.delete(record_key(5, 2))
+    return paths
+
+
+def verified(path):
+    """Read back whole, by an environment of its own."""
+    forget_environment(os.path.realpath(path))
+    return verify(path)
+
+
+def run(paths, **options):
+    return inspection.main(inspection.Inspection(tuple(paths), **options))
+
+
+@pytest.mark.parametrize("how", ["mark", "drop"])
+def test_repaired_sets_train_and_stay_aligned(stores, tmp_path, capsys, how):
+    with pytest.raises(StoreError, match="belongs to another"):
+        LmdbReader(stores[2])
+    assert run(stores, repair=how) == 1
+    assert f"{how} 2 of 8 locations" in capsys.readouterr().out
+    readers = [LmdbReader(path) for path in stores]
+    for path, reader in zip(stores, readers):
+        assert sorted(reader.excluded) == [3, 5]
+        assert reader.excluded[3].startswith("record: ")
+        assert len(reader) == 8
+        assert reader.location_id(3) == "0000003"
+        assert pickle.loads(pickle.dumps(reader)).excluded == reader.excluded
+        verified(path)
+    if how == "drop":
+        with pytest.raises(StoreError, match=r"index 3 was dropped \(record: .*\); leave it out"):
+            readers[1].read(3, 0)
+    else:
+        assert readers[1].read(3, 0).shape == (13, 64, 64)
+    examination = examine(stores)
+    assert not [f for f in examination.findings if f.severity == "damaged"]
+    arguments = f"""--data_path {tmp_path} --save_dir {tmp_path} --name a --model_type resnet18 --crop_size 32
+        --batch_size 2 --epochs 1 --max_steps 2 --accelerator cpu --validation 0.25 --display_interval 9"""
+    settings = parse(MultiModalSettings, arguments.split())
+    data = pretraining_data(settings)
+    used = [*data.train_indices, *data.val_indices]
+    assert sorted(used) == [0, 1, 2, 4, 6, 7]
+    assert np.isfinite(pretrain(settings)["val/loss"])
+    assert "2 of 8 locations are left out of use" in capsys.readouterr().out
+
+
+def test_undo_takes_back_what_was_marked_but_not_what_was_dropped(stores):
+    before = LmdbReader(stores[1]).read(2, 0)
+    exclude(stores[1], {2: "why"})
+    exclude(stores[1], {4: "bad"}, drop=True)
+    assert dict(LmdbReader(stores[1]).excluded) == {2: "why", 4: "bad"}
+    assert readmit(stores[1]) == [4]
+    reader = LmdbReader(stores[1])
+    assert dict(reader.excluded) == {4: "bad"}
+    np.testing.assert_array_equal(reader.read(2, 0), before)
+    exclude(stores[0], {2: "why"})
+    assert readmit(stores[0]) == []
+    assert LmdbReader(stores[0]).excluded == {}
+
+
+def test_a_dry_run_changes_nothing(stores, capsys):
+    before = [(path / "data.mdb").read_bytes() for path in stores]
+    assert run(stores, repair="drop", dry_run=True) == 1
+    assert "would drop 2 of 8 locations" in capsys.readouterr().out
+    assert [(path / "data.mdb").read_bytes() for path in stores] == before
+
+
+def test_published_stores_are_checked_but_never_repaired(tmp_path, capsys):
+    write_published(tmp_path, season_arrays())
+    run([tmp_path / NAMES["labels"]], repair="mark")
+    printed = capsys.readouterr().out
+    assert "published stores are never repaired" in printed
+    with lmdb.open(str(tmp_path / NAMES["labels"]), map_size=1 << 28) as env, env.begin(write=True) as txn:
+        txn.put(b"2", b"nonsense")
+    told = [(f.code, f.index) for f in examine([tmp_path / NAMES["labels"]]).findings if f.severity == "damaged"]
+    assert told == [("record", 2)] * 4
+
+
+def test_masks_left_out_in_one_store_are_left_out_of_pairs(tmp_path):
+    for name, modality in (("noisy", "labels"), ("exact", "exact")):
+        with LmdbWriter(tmp_path / f"{name}.lmdb", label_meta("NoL", 1, "test", modality)) as writer:
+            for location in "abc":
+                writer.write(location, [np.zeros((4, 4), np.uint8)])
+            writer.finish()
+    exclude(tmp_path / "exact.lmdb", {1: "bad"})
+    pairs = Pairs(*(open_masks(tmp_path / f"{side}.lmdb", "*.tif", None, side) for side in ("noisy", "exact")))
+    assert (pairs.names, pairs.alone, pairs.excluded) == (["a", "c"], {}, {"b": "bad"})
+
+
+def test_a_killed_repair_leaves_a_store_that_opens(stores):
+    code = (
+        "import sys\nfrom cromss.store.environment import forget_environment
+from cromss.store.repair import exclude, readmit\nprint('go', flush=True)\n"
+        "while True:\n    exclude(sys.argv[1], {1: 'x' * 9000})\n    readmit(sys.argv[1])\n"
+    )
+    for delay in (0.01, 0.03, 0.06):
+        process = subprocess.Popen([sys.executable, "-c", code, str(stores[1])], stdout=subprocess.PIPE, text=True)
+        process.stdout.readline()
+        time.sleep(delay)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert LmdbReader(stores[1]).excluded.keys() <= {1}
+        verified(stores[1])
