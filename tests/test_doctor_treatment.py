@@ -128,8 +128,7 @@ def test_masks_left_out_in_one_store_are_left_out_of_pairs(tmp_path):
 
 def test_a_killed_repair_leaves_a_store_that_opens(stores):
     code = (
-        "import sys\nfrom cromss.store.environment import forget_environment
-from cromss.store.repair import exclude, readmit\nprint('go', flush=True)\n"
+        "import sys\nfrom cromss.store.repair import exclude, readmit\nprint('go', flush=True)\n"
         "while True:\n    exclude(sys.argv[1], {1: 'x' * 9000})\n    readmit(sys.argv[1])\n"
     )
     for delay in (0.01, 0.03, 0.06):
