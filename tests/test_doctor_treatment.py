@@ -109,6 +109,7 @@ def test_published_stores_are_checked_but_never_repaired(tmp_path, capsys):
     run([tmp_path / NAMES["labels"]], repair="mark")
     printed = capsys.readouterr().out
     assert "published stores are never repaired" in printed
+    forget_environment(os.path.realpath(tmp_path / NAMES["labels"]))
     with lmdb.open(str(tmp_path / NAMES["labels"]), map_size=1 << 28) as env, env.begin(write=True) as txn:
         txn.put(b"2", b"nonsense")
     told = [(f.code, f.index) for f in examine([tmp_path / NAMES["labels"]]).findings if f.severity == "damaged"]
