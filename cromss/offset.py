@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
-import rasterio
 
 from cromss.input_checks import UndecidableOffset, detect_offset, shown_offset
 from cromss.scene_names import scene_time
+from cromss.scene_sources import Scene, open_raster
 from cromss.sensors import S2, S2_OFFSET
 
 OFFSET_BASELINE = 4.0
@@ -20,7 +19,7 @@ OFFSET_DATE = "20220125"
 
 def decide_offset(
     image: np.ndarray,
-    source: Path,
+    source: Scene,
     location_id: str,
     told: int | None = None,
     by_date: bool = False,
@@ -70,7 +69,7 @@ def decide_offset(
     return (seen, "pixels") if declared is None else (declared, "metadata")
 
 
-def metadata_offset(source: Path) -> int | None:
+def metadata_offset(source: Scene) -> int | None:
     """DN offset that the metadata of a Sentinel-2 scene declare: 0, 1000, or `None` if they are silent.
 
     Looks for a harmonised collection in `id`, `RADIO_ADD_OFFSET*` and `PROCESSING_BASELINE`, in the
@@ -79,8 +78,8 @@ def metadata_offset(source: Path) -> int | None:
     Raises:
         ValueError: `metadata.json` cannot be parsed, or an offset or baseline is not a number.
     """
-    folder, file = (source, min(source.glob("*.tif"))) if source.is_dir() else (source.parent, source)
-    with rasterio.open(file) as dataset:
+    folder, file = (source, min(source.glob("*.tif"), key=str)) if source.is_dir() else (source.parent, source)
+    with open_raster(file) as dataset:
         entries = dataset.tags() | _json_entries(folder / "metadata.json")
     entries = {key.upper(): value for key, value in entries.items()}
     if "HARMONIZED" in str(entries.get("ID", "")).upper():
@@ -115,7 +114,7 @@ def remove_offset(dn: np.ndarray, offset: int) -> np.ndarray:
     return dn if offset == 0 else (np.maximum(dn, offset) - offset).astype(dn.dtype)
 
 
-def _json_entries(path: Path) -> dict[str, object]:
+def _json_entries(path: Scene) -> dict[str, object]:
     if not path.is_file():
         return {}
     try:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import rasterio
@@ -17,6 +16,7 @@ from rasterio.warp import reproject
 
 from cromss.input_checks import check_values
 from cromss.legends import IGNORE_INDEX, Legend
+from cromss.scene_sources import Scene, open_raster
 from cromss.sensors import MODALITIES, ORTHO, Modality, canonical_band
 
 MAX_VALUES = 1 << 28
@@ -62,7 +62,7 @@ class Grid:
 
 
 def read_image(
-    source: Path, modality: Modality, size: int | None = None, bands: Sequence[str] | None = None
+    source: Scene, modality: Modality, size: int | None = None, bands: Sequence[str] | None = None
 ) -> np.ndarray:
     """One scene as `(C, H, W)` raw values in the sensor's unit and order, bicubic where `size` differs from the file.
 
@@ -89,7 +89,7 @@ def read_image(
     return image
 
 
-def check_bands(source: Path, modality: Modality, bands: Sequence[str] | None = None) -> None:
+def check_bands(source: Scene, modality: Modality, bands: Sequence[str] | None = None) -> None:
     """Refuse a multi-band GeoTIFF by its header; the arguments are those of `read_image`.
 
     Raises:
@@ -99,7 +99,7 @@ def check_bands(source: Path, modality: Modality, bands: Sequence[str] | None = 
         pass
 
 
-def read_labels(source: Path, legend: Legend, size: int | None = None, second_band: bool = False) -> np.ndarray:
+def read_labels(source: Scene, legend: Legend, size: int | None = None, second_band: bool = False) -> np.ndarray:
     """One label file as `(H, W)` uint8 class ids, nearest where `size` differs; 255 for ignored codes and NaN nodata.
 
     Args:
@@ -121,7 +121,7 @@ def read_labels(source: Path, legend: Legend, size: int | None = None, second_ba
     return legend.to_class_ids(raw, where=str(source))
 
 
-def read_on_grid(source: Path, grid: Grid) -> np.ndarray:
+def read_on_grid(source: Scene, grid: Grid) -> np.ndarray:
     """A single-band file on another grid of its CRS, `(H, W)` of its own type, bicubic.
 
     Where the grid reaches beyond the file, by up to `MAX_OVERHANG` pixels, its edge is repeated.
@@ -155,32 +155,32 @@ def read_on_grid(source: Path, grid: Grid) -> np.ndarray:
     return resampled
 
 
-def scene_grid(source: Path) -> Grid | None:
+def scene_grid(source: Scene) -> Grid | None:
     """Grid of a file; `None` without a CRS, or where it cannot be opened."""
     try:
-        with rasterio.open(source) as dataset:
+        with open_raster(source) as dataset:
             return _grid(dataset)
     except RasterioError:
         return None  # reading it says why
 
 
-def scene_shape(source: Path) -> tuple[int, int] | None:
+def scene_shape(source: Scene) -> tuple[int, int] | None:
     """Height and width of a multi-band file; `None` where it cannot be opened."""
     try:
-        with rasterio.open(source) as dataset:
+        with open_raster(source) as dataset:
             return dataset.shape
     except RasterioError:
         return None  # reading it says why
 
 
-def band_files(folder: Path, modality: Modality) -> dict[str, Path]:
+def band_files(folder: Scene, modality: Modality) -> dict[str, Scene]:
     """Band -> its file `<band>.tif` or `<anything>_<band>.tif`, in the sensor's order.
 
     Raises:
         ValueError: A band is missing, or has two files.
     """
-    files: dict[str, Path] = {}
-    for path in sorted(folder.glob("*.tif")):
+    files: dict[str, Scene] = {}
+    for path in sorted(folder.glob("*.tif"), key=str):
         band = canonical_band(path.stem.rpartition("_")[2])
         if files.setdefault(band, path) != path and band in modality.bands:
             raise ValueError(f"{folder}: {files[band].name} and {path.name} are both band {band}; keep one")
@@ -196,12 +196,12 @@ def _grid(dataset: rasterio.DatasetReader) -> Grid | None:
 
 
 @contextmanager
-def _opened(path: Path, bands: Sequence[str], told: bool = False) -> Iterator[rasterio.DatasetReader]:
+def _opened(path: Scene, bands: Sequence[str], told: bool = False) -> Iterator[rasterio.DatasetReader]:
     """Open a file of `bands`, in that order; of any bands where none are given."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     try:
-        with rasterio.open(path) as dataset:
+        with open_raster(path) as dataset:
             if bands:
                 _check_bands(dataset, bands, path, told)
             _check_header(dataset, path)
@@ -211,7 +211,7 @@ def _opened(path: Path, bands: Sequence[str], told: bool = False) -> Iterator[ra
         raise ValueError(f"{path}: cannot be read, truncated or not a GeoTIFF ({reason})") from error
 
 
-def _check_bands(dataset: rasterio.DatasetReader, bands: Sequence[str], path: Path, told: bool) -> None:
+def _check_bands(dataset: rasterio.DatasetReader, bands: Sequence[str], path: Scene, told: bool) -> None:
     named, ortho = _described_bands(dataset), set(bands) == set(ORTHO.bands)
     if dataset.count != len(bands):
         missing = [band for band in bands if band not in named] if named else []
@@ -242,7 +242,7 @@ def _coloured_bands(dataset: rasterio.DatasetReader) -> list[str]:
     return named if sorted(named) == sorted(ORTHO.bands) else []
 
 
-def _check_header(dataset: rasterio.DatasetReader, path: Path) -> None:
+def _check_header(dataset: rasterio.DatasetReader, path: Scene) -> None:
     if "complex" in dataset.dtypes[0]:
         raise ValueError(f"{path}: complex values; detect and calibrate the product first")
     if dataset.count * dataset.width * dataset.height > MAX_VALUES:
@@ -250,7 +250,7 @@ def _check_header(dataset: rasterio.DatasetReader, path: Path) -> None:
         raise ValueError(f"{path}: {size} values in one scene; cut it into tiles first")
 
 
-def _read_bands(path: Path, bands: Sequence[str], size: int | None, told: bool = False) -> np.ndarray:
+def _read_bands(path: Scene, bands: Sequence[str], size: int | None, told: bool = False) -> np.ndarray:
     with _opened(path, bands, told) as dataset:
         pixels = dataset.read()
         _refuse_holes(pixels, dataset.nodata, path)
@@ -259,7 +259,7 @@ def _read_bands(path: Path, bands: Sequence[str], size: int | None, told: bool =
     return pixels
 
 
-def _refuse_labelled_nodata(raw: np.ndarray, nodata: float | None, legend: Legend, path: Path) -> None:
+def _refuse_labelled_nodata(raw: np.ndarray, nodata: float | None, legend: Legend, path: Scene) -> None:
     if nodata in legend.codes and (raw == nodata).any():
         raise ValueError(
             f"{path}: declares nodata {nodata:g}, which the codes map to {legend.classes[legend.codes[nodata]]}: "
@@ -267,7 +267,7 @@ def _refuse_labelled_nodata(raw: np.ndarray, nodata: float | None, legend: Legen
         )
 
 
-def _refuse_holes(pixels: np.ndarray, nodata: float | None, path: Path) -> None:
+def _refuse_holes(pixels: np.ndarray, nodata: float | None, path: Scene) -> None:
     if nodata is not None:
         holes = np.isnan(pixels) if np.isnan(nodata) else pixels == nodata
         if holes.any():

@@ -1,6 +1,8 @@
 """Write a pretraining set (images, noisy labels, and exact ones where there are any) from raw folders into LMDB stores.
 
 python data_prepare/write_pretrain_lmdb.py --data_path SSL4EO-S12 --out lmdb --ids_csv dw_complete_ids.csv
+python data_prepare/write_pretrain_lmdb.py --data_path SSL4EO-S12-v1.1 --out lmdb --layout zarr --split val \\
+    --labels_path labels.tar
 python data_prepare/write_pretrain_lmdb.py --data_path NYC --out lmdb/nyc --layout nyc --band_order R G B NIR \\
     --data_name_label noisy_labels.lmdb
 python data_prepare/write_pretrain_lmdb.py --data_path tiles --out lmdb --layout tiles --s2_offset_ids p7=1000
@@ -25,15 +27,19 @@ from cromss.statistics import read_statistics
 from cromss.store import StoreMeta
 from cromss.tiles import tiled, tiles_text
 
+RESAMPLED = ("ssl4eo", "zarr")
+"""Layouts of several seasons, resampled to one size."""
+
 
 def main(settings: PretrainSet) -> None:
     """List, check, estimate, write, report; a finished set is left as it is."""
     layouts.check_out(settings.out)
     legends = read_legends(settings)
     locations = list_locations(settings)[: settings.limit]
-    seasonal = settings.layout in ("ssl4eo", "own")
+    resampled = settings.layout in RESAMPLED
+    seasonal = resampled or settings.layout == "own"
     num_seasons = settings.num_seasons or (layouts.most_seasons(locations) if seasonal else 1)
-    size = settings.size if settings.layout == "ssl4eo" else None
+    size = settings.size if resampled else None
     sensors = read_statistics(settings.statistics)
     told_by_id = offsets_by_id(settings.s2_offset_ids, {location.id for location in locations})
     refuse_changed_offsets(settings.out, told_by_id)
@@ -84,6 +90,10 @@ def list_locations(settings: PretrainSet) -> list[layouts.Location]:
         return layouts.list_ssl4eo(settings.data_path, places(settings), settings.ids_csv)
     if settings.layout == "own":
         return layouts.list_own(settings.data_path, settings.written, order)
+    if settings.layout == "zarr":
+        images = [modality for modality in settings.written if modality != "labels"]
+        labels = settings.labels_path if "labels" in settings.written else None
+        return layouts.list_zarr(settings.data_path, settings.split, images, labels)
     return layouts.list_tiles(settings.data_path, places(settings), roots(settings), order)
 
 
@@ -138,14 +148,15 @@ def store_metas(
 
 def source_of(settings: PretrainSet, modality: str, legend: Legend | None) -> str:
     """What a store says of its source, with the meaning of codes that a user's file gives."""
-    ssl4eo, root = settings.layout == "ssl4eo", roots(settings).get(modality)
+    seasonal, root = settings.layout in RESAMPLED, roots(settings).get(modality)
     return preparation.source_text(
         f"{settings.layout} layout",
+        settings.split if settings.layout == "zarr" else "",
         places(settings).get(modality, ""),
         f"from {root.name}" if root else "",
         f"codes {codes_checksum(legend)}" if legend and legend not in NAMED.values() else "",
         f"ids of {settings.ids_csv.name}" if settings.ids_csv else "",
-        f"resampled to {settings.size} px" if ssl4eo else "",
+        f"resampled to {settings.size} px" if seasonal else "",
         tiles_text(settings.tile_size, settings.stride),
         f"s2_offset {settings.s2_offset}" if modality == "s2" else "",
         f"bands from {' '.join(settings.band_order)}" if modality == "ortho" and settings.band_order else "",

@@ -12,6 +12,7 @@ ROOMS = (
         *("downstream_sets", "encoder_names", "input_checks", "normalization", "oscd", "scene_names"),
         *("splits", "tables", "fields", "noise_rules", "rule_files", "legend_files"),
         *("label_quality", "mask_pairs", "quality_figures", "quality_report", "downloads", "statistics"),
+        *("archives", "scene_sources", "zarr_shards"),
     ),
     (
         *("objective", "models", "datasets", "batch_transforms", "synthetic", "optimisers"),
@@ -27,11 +28,11 @@ NO_TORCH = {
     *("offset", "aligned_stores", "preparation", "tiles", "downstream_sets", "normalization", "oscd"),
     *("encoder_names", "input_checks", "scene_names", "splits", "tables", "yaml_files"),
     *("fields", "noise_rules", "rule_files", "legend_files", "mask_pairs", "downloads", "work_ahead", "doctor"),
-    "disk_space",
-    "statistics",
+    *("archives", "scene_sources", "zarr_shards", "disk_space", "statistics"),
 }
 SOURCES = sorted(p for p in REPOSITORY.rglob("*.py") if not {".venv", "build"} & set(p.relative_to(REPOSITORY).parts))
 WRITING = {"layouts", "scenes", "scene_names", "oscd", "offset", "preparation", "aligned_stores", "tiles"}
+WRITING |= {"archives", "scene_sources", "zarr_shards"}
 PACKAGE = sorted((REPOSITORY / "cromss").rglob("*.py"))
 
 

@@ -1,6 +1,6 @@
 """Raw folder layouts -> locations with ids, and locations -> arrays.
 
-Listing (`pretraining`, `own`, `orthophotos`, `downstream`) is apart from reading (`location`): a `Location`
+Listing (`pretraining`, `own`, `shards`, `orthophotos`, `downstream`) is apart from reading (`location`): a `Location`
 only names files, so that a set can be counted and checked before a pixel is read.
 """
 
@@ -10,6 +10,7 @@ from cromss.layouts.location import Location, check_location, check_places, loca
 from cromss.layouts.orthophotos import list_nyc, list_nyc_triples
 from cromss.layouts.own import list_own, own_modalities, own_part
 from cromss.layouts.pretraining import list_ssl4eo, list_tiles
+from cromss.layouts.shards import list_zarr
 
 __all__ = [
     "Location",
@@ -24,6 +25,7 @@ __all__ = [
     "list_own",
     "list_ssl4eo",
     "list_tiles",
+    "list_zarr",
     "location_shape",
     "most_seasons",
     "own_modalities",

@@ -4,11 +4,12 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from cromss.archives import TarPath
 from cromss.layouts.location import Location
 from cromss.scene_names import id_key
 
 
-def children(folder: Path) -> list[Path]:
+def children(folder: Path | TarPath) -> list[Path | TarPath]:
     """Paths in a folder, by name, without hidden ones.
 
     Raises:
@@ -16,16 +17,16 @@ def children(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=lambda path: path.name)
 
 
-def id_folders(root: Path) -> dict[str, Path]:
+def id_folders(root: Path | TarPath) -> dict[str, Path | TarPath]:
     """Id, as a number where it is one -> its folder.
 
     Raises:
         ValueError: No such folder, or two folders of one id.
     """
-    folders: dict[str, Path] = {}
+    folders: dict[str, Path | TarPath] = {}
     for path in children(root):
         if path.is_dir() and folders.setdefault(id_key(path.name), path) != path:
             raise ValueError(f"{root}: {folders[id_key(path.name)].name} and {path.name} are the same id")

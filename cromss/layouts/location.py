@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from cromss.legends import Legend
 from cromss.scene_names import scene_time
+from cromss.scene_sources import Scene
 from cromss.scenes import read_image, read_labels, scene_grid, scene_shape
 from cromss.sensors import MODALITIES
 
@@ -20,14 +20,14 @@ class Location:
     Attributes:
         id: Name of the place.
         scenes: By modality (`"s1"`, `"s2"`, `"ortho"`, `"labels"`, `"exact"`) one path a season, in time
-            order: a folder of single-band files, or one GeoTIFF.
+            order: a folder of single-band files, or one GeoTIFF, on the disk or in an archive; or a Zarr sample.
         bands: By modality the order of the bands in its files, where the user told it.
         second_label_band: Label files may have several bands; the second is the label then.
         patterns: By modality where its files are looked for under the folder of the set, the first `*` being the id.
     """
 
     id: str
-    scenes: Mapping[str, tuple[Path, ...]]
+    scenes: Mapping[str, tuple[Scene, ...]]
     bands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     second_label_band: bool = False
     patterns: Mapping[str, str] = field(default_factory=dict)

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cromss.archives import TarPath, find_tree
 from cromss.layouts.folders import children, id_folders, not_empty
 from cromss.layouts.location import Location
 from cromss.scene_names import id_key, read_ids, scene_time
+from cromss.scene_sources import Scene
 
 
 def list_ssl4eo(root: Path, folders: Mapping[str, str], ids_csv: Path | None = None) -> list[Location]:
@@ -13,6 +15,7 @@ def list_ssl4eo(root: Path, folders: Mapping[str, str], ids_csv: Path | None = N
 
     Ids match as numbers, so that `12` and `0000012` are one place. Scenes named in `ids_csv` are
     those of Sentinel-2 and of the labels; Sentinel-1 scenes go to the seasons in time order.
+    Where a folder is missing, `<root>/<folder>.tar` is read in place, or `*.tar` in the folder.
 
     Args:
         root: Folder of the set.
@@ -22,7 +25,7 @@ def list_ssl4eo(root: Path, folders: Mapping[str, str], ids_csv: Path | None = N
     Raises:
         ValueError: A folder is missing or empty, or ids occur twice.
     """
-    found = {modality: id_folders(root / folder) for modality, folder in folders.items()}
+    found = {modality: id_folders(find_tree(root, folder)) for modality, folder in folders.items()}
     names = {key: folder.name for ids in found.values() for key, folder in ids.items()}
     patterns = {modality: f"{folder}/*/<scene>" for modality, folder in folders.items()}
     listed = read_ids(ids_csv) if ids_csv else dict.fromkeys(sorted(names.values()), ())
@@ -62,7 +65,7 @@ def list_tiles(
     return not_empty(locations, root, wanted)
 
 
-def _season_paths(folder: Path | None, modality: str, wanted: Sequence[str]) -> tuple[Path, ...]:
+def _season_paths(folder: Path | TarPath | None, modality: str, wanted: Sequence[str]) -> tuple[Scene, ...]:
     if folder is None:
         return ()
     if modality == "s1" or not wanted:

@@ -15,13 +15,17 @@ MODALITIES = {
     "tiles": ("s1", "s2", "labels", "ortho", "exact"),
     "nyc": ("ortho", "labels", "exact"),
     "own": OWN_MODALITIES,
+    "zarr": ("s1", "s2", "labels"),
 }
 """What a layout may hold; where nothing is said, the first three are written, of own those with a folder."""
 
 _LAYOUTS = {
-    **dict.fromkeys(("ids_csv", "s1_dir", "s2_dir", "label_dir", "size"), ("ssl4eo",)),
+    **dict.fromkeys(("ids_csv", "s1_dir", "s2_dir", "label_dir"), ("ssl4eo",)),
+    **dict.fromkeys(("size",), ("ssl4eo", "zarr")),
+    **dict.fromkeys(("split",), ("zarr",)),
     **dict.fromkeys(("s1_pattern", "s2_pattern", "ortho_pattern", "label_pattern", "exact_pattern"), ("tiles",)),
-    **dict.fromkeys(("labels_path", "exact_path"), ("tiles",)),
+    **dict.fromkeys(("labels_path",), ("tiles", "zarr")),
+    **dict.fromkeys(("exact_path",), ("tiles",)),
 }
 """Layouts that a flag is for, where it is not for all."""
 
@@ -43,13 +47,16 @@ class PretrainSet(Writing):
     """Folder of the raw set."""
     out: Path
     """Folder for the stores, skipped.csv and s2_offsets.csv."""
-    layout: Literal["ssl4eo", "tiles", "nyc", "own"] = "ssl4eo"
-    """ssl4eo: <modality>/<id>/<scene>/<band>.tif; tiles: <id>/<one multi-band file a modality>;
+    layout: Literal["ssl4eo", "tiles", "nyc", "own", "zarr"] = "ssl4eo"
+    """ssl4eo: <modality>/<id>/<scene>/<band>.tif, in folders or in <modality>.tar or <modality>/*.tar; zarr: shards
+    of SSL4EO-S12 v1.1, <split>/{S1GRD,S2L1C}/*.zarr.zip; tiles: <id>/<one multi-band file a modality>;
     nyc: train/{image,noisy,label}/<id>.tif, orthophotos with noisy and exact labels;
     own: {s1,s2,ortho,labels,exact}/<id>/<YYYYMMDD>.tif and legend.yaml, any number of seasons."""
     modalities: tuple[Literal["s1", "s2", "ortho", "labels", "exact"], ...] = ()
     """What to write, labels being the noisy ones; if empty, ortho labels exact for nyc, all
     folders there are for own, s1 s2 labels otherwise."""
+    split: Literal["train", "val"] = "train"
+    """zarr: which split to write."""
     ids_csv: Path | None = None
     """ssl4eo: ids and their Sentinel-2 scenes (id,season1,...,seasonT); all folders without it."""
     num_seasons: int | None = None
@@ -71,7 +78,8 @@ class PretrainSet(Writing):
     exact_pattern: str = "exact.tif"
     """tiles: file of the exact labels in a location's folder."""
     labels_path: Path | None = None
-    """tiles: folder with the same ids that holds the noisy labels; data_path without it."""
+    """tiles: folder with the same ids that holds the noisy labels; data_path without it. zarr: folder or tar archive
+    of <id>/<scene>/label.tif."""
     exact_path: Path | None = None
     """tiles: folder with the same ids that holds the exact labels; data_path without it."""
     band_order: tuple[Literal["NIR", "R", "G", "B"], ...] = ()
@@ -84,7 +92,7 @@ class PretrainSet(Writing):
     """Codes of the exact labels, for the same classes, told in the same way; if empty, NYC_MERGED for nyc,
     legend_exact.yaml in data_path for own if there, those of the noisy otherwise."""
     size: int = 264
-    """ssl4eo: side to resample to, in pixels (images bicubic, labels nearest); tiles keep their size."""
+    """ssl4eo, zarr: side to resample to, in pixels (images bicubic, labels nearest); tiles keep their size."""
     s2_offset: Literal["auto", "0", "1000"] = "auto"
     """DN to subtract from Sentinel-2; auto follows the metadata of each scene, else its pixels."""
     s2_offset_ids: tuple[str, ...] = ()
@@ -109,6 +117,8 @@ class PretrainSet(Writing):
         require(legal, "modalities", chosen, f"some of {' '.join(known)}, each once, with --layout {self.layout}")
         for flag in (f.name for f in fields(self) if getattr(self, f.name) != f.default):
             _check_use(flag, getattr(self, flag), self.layout, chosen)
+        told = self.layout != "zarr" or "labels" not in chosen or self.labels_path is not None
+        require(told, "labels_path", self.labels_path, "the labels, or --modalities s1 s2, with --layout zarr")
         names = tuple(self.stores.values())
         legal = len(set(names)) == len(names) and not any("/" in name for name in names) and all(names)
         require(legal, "data_name_*", names, "different names in --out")
