@@ -476,7 +476,7 @@ def test_real_tiles_of_no_sentinel_are_refused(real, tmp_path):
 def test_the_shown_commands_fit_the_configurations():
     commands = [line.split() for line in script.__doc__.replace("\\\n", " ").splitlines() if line.startswith("python")]
     shown = {settings.layout: settings for settings in (read(PretrainSet, words[2:]) for words in commands)}
-    assert shown.keys() == {"ssl4eo", "nyc", "tiles", "own"}
+    assert shown.keys() == {"ssl4eo", "nyc", "tiles", "own", "zarr"}
     config = yaml.safe_load((REPOSITORY / "train_scripts" / "configs" / "nyc.yaml").read_text())
     assert shown["nyc"].stores["labels"] == config["data_name_label"]
 
@@ -500,4 +500,5 @@ def test_the_command_line(made, tmp_path):
         assert said in result.stdout
     result = subprocess.run([*line, *flags, "--size", "9"], capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == "error: --size 9: must be left out with --layout nyc; it is for ssl4eo (see --help)\n"
+    said = "error: --size 9: must be left out with --layout nyc; it is for ssl4eo or zarr (see --help)\n"
+    assert result.stderr == said
