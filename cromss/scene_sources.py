@@ -1,6 +1,7 @@
 """What a scene may come from: a path, a member of a tar archive, a sample of a Zarr shard. All open as rasters."""
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -36,6 +37,6 @@ class Scene(Protocol):
         """What a folder holds."""
 
 
-def open_raster(source: Scene) -> rasterio.DatasetReader:
-    """Open one raster, to be closed by the caller; the errors are those of `rasterio.open`."""
+def open_raster(source: Scene) -> AbstractContextManager[rasterio.DatasetReader]:
+    """One raster, open within a `with`; the errors are those of `rasterio.open`."""
     return rasterio.open(source) if isinstance(source, Path) else source.open_raster()

@@ -80,7 +80,8 @@ class ZarrScene:
         """Nothing: it has no files."""
         return ()
 
-    def open_raster(self) -> rasterio.DatasetReader:
+    @contextmanager
+    def open_raster(self) -> Iterator[rasterio.DatasetReader]:
         """Read the season, and open it as a raster in memory; RasterioError where it cannot be decoded."""
         try:
             shard = open_shard(self.shard)
@@ -90,7 +91,8 @@ class ZarrScene:
         except _UNREADABLE as error:
             raise RasterioError(f"season {self.time} of sample {self.sample}: {error}") from error
         pixels = _raster_type(pixels[[names.index(band) for band in self.modality.bands]])
-        return _in_memory(pixels, self.modality.bands, crs, transform)
+        with _in_memory(pixels, self.modality.bands, crs, transform) as dataset:
+            yield dataset
 
 
 def shard_scenes(path: Path, modality: Modality) -> dict[str, tuple[ZarrScene, ...]]:
@@ -204,11 +206,15 @@ def _raster_type(pixels: np.ndarray) -> np.ndarray:
     return pixels.astype(np.uint16) if pixels.dtype == np.int16 and pixels.min() >= 0 else pixels
 
 
-def _in_memory(pixels: np.ndarray, names: tuple[str, ...], crs: CRS, transform: Affine) -> rasterio.DatasetReader:
+@contextmanager
+def _in_memory(
+    pixels: np.ndarray, names: tuple[str, ...], crs: CRS, transform: Affine
+) -> Iterator[rasterio.DatasetReader]:
     count, height, width = pixels.shape
     shape = {"count": count, "height": height, "width": width, "dtype": pixels.dtype}
-    file = MemoryFile()
-    with file.open(driver="GTiff", crs=crs, transform=transform, **shape) as dataset:
-        dataset.write(pixels)
-        dataset.descriptions = names
-    return file.open()
+    with MemoryFile() as file:  # left open, it would keep its bytes for ever
+        with file.open(driver="GTiff", crs=crs, transform=transform, **shape) as dataset:
+            dataset.write(pixels)
+            dataset.descriptions = names
+        with file.open() as dataset:
+            yield dataset
