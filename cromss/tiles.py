@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from threading import Lock
 
 from cromss.aligned_stores import Prepared
 from cromss.layouts import Location
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tile(Location):
     """A part of a location, named `<id>_r<row>_c<column>` after its upper left pixel.
 
@@ -42,11 +42,12 @@ def cut(
     """
     tiles = []
     for location in locations:
+        described = {field.name: getattr(location, field.name) for field in fields(location)}
         height, width = shape(location) or (size, size)
         for row in tile_starts(height, size, stride or size):
             for column in tile_starts(width, size, stride or size):
                 name, window = f"{location.id}_r{row}_c{column}", (slice(row, row + size), slice(column, column + size))
-                tiles.append(Tile(**vars(location) | {"id": name}, whole=location, window=window))
+                tiles.append(Tile(**described | {"id": name}, whole=location, window=window))
     return tiles
 
 

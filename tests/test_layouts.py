@@ -83,7 +83,7 @@ def test_tiles_are_found_by_pattern(tmp_path):
     (location,) = layouts.list_tiles(tmp_path, {"s1": "S1*.tif", "s2": "S2L1C.tif", "labels": "DW.tif"})
     assert (location.id, location.scenes["s2"]) == ("b7", (tmp_path / "b7" / "S2L1C.tif",))
     with pytest.raises(ValueError, match=r"S2L1C.tif, S2L1C_cloudy.tif all match 'S2\*.tif'; narrow --s2_pattern"):
-        layouts.list_tiles(tmp_path, {"s2": "S2*.tif"})
+        layouts.check_location(layouts.list_tiles(tmp_path, {"s2": "S2*.tif"})[0], 1)
 
 
 @pytest.mark.parametrize("top", ["test", "ROIs0000_test"])
@@ -331,7 +331,7 @@ def test_tiles_may_lie_in_several_folders(tmp_path):
         layouts.check_location(found["c"], 1)
     (tmp_path / "noisy" / "2" / "labels2.tif").touch()
     with pytest.raises(ValueError, match=r"labels\.tif, labels2\.tif all match 'l\*'; narrow --label_pattern"):
-        layouts.list_tiles(tmp_path / "raw", patterns | {"labels": "l*"}, roots)
+        layouts.check_location(layouts.list_tiles(tmp_path / "raw", patterns | {"labels": "l*"}, roots)[0], 1)
     with pytest.raises(ValueError, match="none: no such folder"):
         layouts.list_tiles(tmp_path / "raw", patterns, {"labels": tmp_path / "none"})
 

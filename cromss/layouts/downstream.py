@@ -1,10 +1,12 @@
 """Listings of sets with exact labels: DFC2020, SSL4EO-S12@DW and @OSM, or any set by name."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+import sys
+from collections.abc import Collection, Iterable
+from functools import partial
 from pathlib import Path
 
-from cromss.layouts.folders import children, joined
+from cromss.layouts.folders import child_names, joined, named_file
 from cromss.layouts.location import Location
 from cromss.layouts.orthophotos import list_nyc
 from cromss.layouts.own import list_own, own_modalities, own_part
@@ -45,10 +47,10 @@ def list_dfc2020(root: Path, split: str) -> list[Location]:
     found, patterns = {}, {}
     for modality, word in (("s1", "s1"), ("s2", "s2"), ("labels", "dfc")):
         pattern = re.compile(rf"ROIs0000_{split}_{word}_0_(p\d+)\.tif")
-        files = {path: pattern.fullmatch(path.name) for path in children(top / f"{word}_{split}")}
-        found[modality] = {match[1]: (path,) for path, match in files.items() if match}
+        matches = map(pattern.fullmatch, child_names(top / f"{word}_{split}"))
+        found[modality] = {match[1] for match in matches if match}
         patterns[modality] = f"{top.name}/{word}_{split}/ROIs0000_{split}_{word}_0_*.tif"
-    return joined(found, root, patterns)
+    return joined(found, partial(named_file, root, patterns), root, patterns)
 
 
 def list_dwosm(root: Path, kind: str, split: str) -> list[Location]:
@@ -68,27 +70,32 @@ def list_dwosm(root: Path, kind: str, split: str) -> list[Location]:
         ValueError: A folder is missing, or none holds such a file.
     """
     top = root / f"{kind}_{split}"
-    labels = {name: (path,) for name, path in _named_places(top / f"label_{kind}", kind).items()}
-    images = {word: _partners(labels, _named_places(top / f"image_{word}", word)) for word in ("s1", "s2")}
+    labels = {name: (name,) for name in _named_places(top / f"label_{kind}", kind)}
+    found = {word: _partners(labels, _named_places(top / f"image_{word}", word)) for word in ("s1", "s2")}
+    found |= {"labels": labels}
     words = {"s1": ("image_s1", "s1"), "s2": ("image_s2", "s2"), "labels": (f"label_{kind}", kind)}
     patterns = {modality: f"{top.name}/{folder}/{word}_*.tif" for modality, (folder, word) in words.items()}
-    return joined(images | {"labels": labels}, root, patterns, second_label_band=True)
+
+    def find(modality: str, name: str) -> tuple[Path, ...]:
+        return sum((named_file(root, patterns, modality, other) for other in found[modality][name]), ())
+
+    return joined(found, find, root, patterns, second_label_band=True)
 
 
-def _named_places(folder: Path, word: str) -> dict[str, Path]:
-    """`<lon>_<lat>-<date>` -> its file."""
-    named = {path.stem.removeprefix(f"{word}_"): path for path in children(folder) if path.suffix == ".tif"}
-    return {name: path for name, path in named.items() if path.stem != name and _PLACE.fullmatch(name)}
+def _named_places(folder: Path, word: str) -> list[str]:
+    """`<lon>_<lat>-<date>` of the files `<word>_<lon>_<lat>-<date>.tif`."""
+    files = (name for name in child_names(folder) if name.startswith(f"{word}_") and name.endswith(".tif"))
+    places = (name.removeprefix(f"{word}_").removesuffix(".tif") for name in files)
+    return [sys.intern(place) for place in places if _PLACE.fullmatch(place)]
 
 
-def _partners(labels: Collection[str], images: Mapping[str, Path]) -> dict[str, tuple[Path, ...]]:
+def _partners(labels: Collection[str], images: Collection[str]) -> dict[str, tuple[str, ...]]:
     """Label -> its images; an image without a label stands under its own name."""
-    partners = {name: (path,) for name, path in images.items() if name in labels}
+    partners = {name: (name,) for name in images if name in labels}
     waiting = _by_place(name for name in labels if name not in partners)
     for place, names in _by_place(name for name in images if name not in partners).items():
         alone = waiting.get(place, ())
-        together = tuple(images[name] for name in names)
-        partners |= {alone[0]: together} if len(alone) == 1 else dict(zip(names, ((path,) for path in together)))
+        partners |= {alone[0]: tuple(names)} if len(alone) == 1 else {name: (name,) for name in names}
     return partners
 
 

@@ -1,46 +1,97 @@
 """What all listings share: files and ids of a folder, and ids of several folders joined."""
 
+import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from cromss.archives import TarPath
-from cromss.layouts.location import Location
+from cromss.layouts.location import FoundScenes, Location
 from cromss.scene_names import id_key
+from cromss.scene_sources import Scene
+
+FOUND = 64
+"""Locations whose files are remembered at once, longer than one is worked on."""
 
 
 def children(folder: Path | TarPath) -> list[Path | TarPath]:
-    """Paths in a folder, by name, without hidden ones.
+    """Paths in a folder, by name, without hidden ones; errors as `child_names`."""
+    return [folder / name for name in child_names(folder)]
+
+
+def child_names(folder: Path | TarPath) -> list[str]:
+    """Names in a folder, in order, without hidden ones.
 
     Raises:
         ValueError: No such folder.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
-    return sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=lambda path: path.name)
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def id_folders(root: Path | TarPath) -> dict[str, Path | TarPath]:
-    """Id, as a number where it is one -> its folder.
+@dataclass(frozen=True)
+class IdFolders:
+    """Folders that are named by ids.
+
+    Attributes:
+        root: Where they lie.
+        names: Id, as a number where it is one -> name of its folder.
+    """
+
+    root: Path | TarPath
+    names: Mapping[str, str]
+
+    def get(self, key: str) -> Path | TarPath | None:
+        """Folder of an id, if there is one."""
+        return self.root / self.names[key] if key in self.names else None
+
+
+def id_folders(root: Path | TarPath) -> IdFolders:
+    """The folders under `root`.
 
     Raises:
         ValueError: No such folder, or two folders of one id.
     """
-    folders: dict[str, Path | TarPath] = {}
-    for path in children(root):
-        if path.is_dir() and folders.setdefault(id_key(path.name), path) != path:
-            raise ValueError(f"{root}: {folders[id_key(path.name)].name} and {path.name} are the same id")
-    return folders
+    names: dict[str, str] = {}
+    for name in map(sys.intern, child_names(root)):  # the same in all modalities
+        if (root / name).is_dir() and names.setdefault(sys.intern(id_key(name)), name) != name:
+            raise ValueError(f"{root}: {names[id_key(name)]} and {name} are the same id")
+    return IdFolders(root, names)
 
 
 def joined(
-    found: Mapping[str, Mapping[str, tuple[Path, ...]]], root: Path, patterns: Mapping[str, str], **described
+    found: Mapping[str, Collection[str]],
+    find: Callable[[str, str], tuple[Scene, ...]],
+    root: Path,
+    patterns: Mapping[str, str],
+    **described,
 ) -> list[Location]:
-    """Locations of every id found in any modality, shorter ids first, so that p2 comes before p10."""
+    """Locations of every id found in any modality, shorter ids first, so that p2 comes before p10.
+
+    Args:
+        found: Modality -> ids.
+        find: Modality and one of its ids -> scenes.
+        root: Folder of the set.
+        patterns: As in `Location`.
+        described: What else a `Location` takes.
+
+    Raises:
+        ValueError: As `not_empty`.
+    """
     ids = sorted(set().union(*found.values()), key=lambda name: (len(name), name))
-    scenes = ({modality: files.get(name, ()) for modality, files in found.items()} for name in ids)
-    locations = [Location(name, scene, patterns=patterns, **described) for name, scene in zip(ids, scenes)]
-    return not_empty(locations, root, patterns)
+
+    def scenes(name: str) -> dict[str, tuple[Scene, ...]]:
+        return {modality: find(modality, name) if name in names else () for modality, names in found.items()}
+
+    located = (Location(name, FoundScenes(found, scenes, name), patterns=patterns, **described) for name in ids)
+    return not_empty(list(located), root, patterns)
+
+
+def named_file(root: Path, patterns: Mapping[str, str], modality: str, name: str) -> tuple[Path]:
+    """The file of an id, where the pattern of its modality says."""
+    return (root / patterns[modality].replace("*", name, 1),)
 
 
 def not_empty(locations: list[Location], root: Path, patterns: Mapping[str, str]) -> list[Location]:

@@ -1,9 +1,11 @@
 """Listings of orthophotos in the layout of New York City (arXiv 2402.16164), with exact or noisy labels or both."""
 
+import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-from cromss.layouts.folders import children, joined
+from cromss.layouts.folders import child_names, joined, named_file
 from cromss.layouts.location import Location
 
 
@@ -44,7 +46,11 @@ def list_nyc_triples(
 
 
 def _orthophotos(root: Path, split: str, folders: Mapping[str, str], bands: tuple[str, ...] | None) -> list[Location]:
-    found = {modality: children(root / split / name) for modality, name in folders.items()}
-    scenes = {m: {path.stem: (path,) for path in files if path.suffix == ".tif"} for m, files in found.items()}
+    found = {modality: _stems(root / split / name) for modality, name in folders.items()}
     patterns = {modality: f"{split}/{name}/*.tif" for modality, name in folders.items()}
-    return joined(scenes, root, patterns, bands={} if bands is None else {"ortho": bands})
+    find = partial(named_file, root, patterns)
+    return joined(found, find, root, patterns, bands={} if bands is None else {"ortho": bands})
+
+
+def _stems(folder: Path) -> set[str]:
+    return {sys.intern(name.removesuffix(".tif")) for name in child_names(folder) if name.endswith(".tif")}

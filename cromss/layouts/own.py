@@ -5,11 +5,12 @@ put to the seasons in time order. Masks go by day; a single mask without a date 
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
-from cromss.layouts.folders import children, id_folders, not_empty
-from cromss.layouts.location import Location
-from cromss.scene_names import scene_time
+from cromss.layouts.folders import FOUND, children, id_folders, not_empty
+from cromss.layouts.location import FoundScenes, Location
+from cromss.scene_names import id_key, scene_time
 
 OWN_MODALITIES = ("s1", "s2", "ortho", "labels", "exact")
 """Folders that a set of one's own may have."""
@@ -51,14 +52,18 @@ def list_own(root: Path, modalities: Sequence[str], bands: tuple[str, ...] | Non
         ValueError: A folder is missing or holds no file, an id occurs twice, or files whose order in time is unknown.
     """
     found = {modality: id_folders(root / modality) for modality in modalities}
-    names = {key: folder.name for ids in reversed(found.values()) for key, folder in ids.items()}
+    names = {key: name for ids in reversed(found.values()) for key, name in ids.names.items()}
     patterns = {modality: f"{modality}/*/" + _wanted(modality, modalities) for modality in modalities}
-    told, locations = {} if bands is None else {"ortho": bands}, []
-    for key, name in sorted(names.items(), key=lambda place: (len(place[1]), place[1])):
-        files = {modality: _in_time_order(ids.get(key)) for modality, ids in found.items()}
-        locations.append(Location(name, _by_season(files), told, patterns=patterns))
-    whole = [location for location in locations if any(location.scenes.values())]
-    return locations if whole else not_empty(whole, root, patterns)
+    told = {} if bands is None else {"ortho": bands}
+
+    @lru_cache(FOUND)
+    def scenes(name: str) -> dict[str, tuple[Path, ...]]:
+        return _by_season({modality: _in_time_order(ids.get(id_key(name))) for modality, ids in found.items()})
+
+    ids = sorted(names.values(), key=lambda name: (len(name), name))
+    locations = [Location(name, FoundScenes(found, scenes, name), told, patterns=patterns) for name in ids]
+    holds_any = any(any(location.scenes.values()) for location in locations)
+    return locations if holds_any else not_empty([], root, patterns)
 
 
 def _wanted(modality: str, modalities: Sequence[str]) -> str:

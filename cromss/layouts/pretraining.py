@@ -1,11 +1,12 @@
 """Listings of pretraining sets: SSL4EO-S12, and one's own tiles."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from cromss.archives import TarPath, find_tree
-from cromss.layouts.folders import children, id_folders, not_empty
-from cromss.layouts.location import Location
+from cromss.layouts.folders import FOUND, child_names, id_folders, not_empty
+from cromss.layouts.location import FoundScenes, Location
 from cromss.scene_names import id_key, read_ids, scene_time
 from cromss.scene_sources import Scene
 
@@ -26,14 +27,18 @@ def list_ssl4eo(root: Path, folders: Mapping[str, str], ids_csv: Path | None = N
         ValueError: A folder is missing or empty, or ids occur twice.
     """
     found = {modality: id_folders(find_tree(root, folder)) for modality, folder in folders.items()}
-    names = {key: folder.name for ids in found.values() for key, folder in ids.items()}
+    names = {key: name for ids in found.values() for key, name in ids.names.items()}
     patterns = {modality: f"{folder}/*/<scene>" for modality, folder in folders.items()}
     listed = read_ids(ids_csv) if ids_csv else dict.fromkeys(sorted(names.values()), ())
-    locations = []
-    for name, wanted in listed.items():
+    wanted = {id_key(name): scenes for name, scenes in listed.items() if scenes}
+
+    @lru_cache(FOUND)
+    def scenes(name: str) -> dict[str, tuple[Scene, ...]]:
         key = id_key(name)
-        scenes = {modality: _season_paths(ids.get(key), modality, wanted) for modality, ids in found.items()}
-        locations.append(Location(names.get(key, name), scenes, patterns=patterns))
+        return {m: _season_paths(ids.get(key), m, wanted.get(key, ())) for m, ids in found.items()}
+
+    located = (names.get(id_key(name), name) for name in listed)
+    locations = [Location(name, FoundScenes(found, scenes, name), patterns=patterns) for name in located]
     return not_empty(locations, root, patterns)
 
 
@@ -56,12 +61,16 @@ def list_tiles(
     """
     tops = {modality: (roots or {}).get(modality, root) for modality in patterns}
     folders = {top: id_folders(top) for top in dict.fromkeys(tops.values())}
-    names = {key: folder.name for top in reversed(folders) for key, folder in folders[top].items()}
-    locations, told = [], {} if bands is None else {"ortho": bands}
+    names = {key: name for top in reversed(folders) for key, name in folders[top].names.items()}
+    told = {} if bands is None else {"ortho": bands}
     wanted = {m: f"*/{p}" if tops[m] == root else f"{tops[m]}/*/{p}" for m, p in patterns.items()}
-    for key, name in sorted(names.items(), key=lambda place: place[1]):
-        scenes = {m: _matching(folders[tops[m]].get(key), pattern, m) for m, pattern in patterns.items()}
-        locations.append(Location(name, scenes, told, patterns=wanted))
+
+    @lru_cache(FOUND)
+    def scenes(name: str) -> dict[str, tuple[Scene, ...]]:
+        key = id_key(name)
+        return {m: _matching(folders[tops[m]].get(key), pattern, m) for m, pattern in patterns.items()}
+
+    locations = [Location(n, FoundScenes(patterns, scenes, n), told, patterns=wanted) for n in sorted(names.values())]
     return not_empty(locations, root, wanted)
 
 
@@ -69,7 +78,7 @@ def _season_paths(folder: Path | TarPath | None, modality: str, wanted: Sequence
     if folder is None:
         return ()
     if modality == "s1" or not wanted:
-        dated = [path.name for path in children(folder) if path.is_dir() and scene_time(path.name)]
+        dated = [name for name in child_names(folder) if scene_time(name) and (folder / name).is_dir()]
         wanted = sorted(dated, key=scene_time)
     return tuple(folder / scene / "label.tif" if modality == "labels" else folder / scene for scene in wanted)
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 from itertools import islice, takewhile
 from pathlib import Path
@@ -16,6 +17,7 @@ from cromss.store.meta import META_KEY, StoreError, StoreMeta
 from cromss.store.opcodes import RecordForm, parse_record
 
 _NUMBER = re.compile(rb"0|[1-9][0-9]{0,17}")
+_FIRST = re.compile(rb"(|\w{1,16}_)0")
 
 
 class PickledReader:
@@ -84,8 +86,9 @@ class PickledReader:
             return self._name(self._parse(txn, index)[1], index)
 
     def location_ids(self) -> list[str]:
-        """Ids of all locations, in order; touches the first and last page of every record."""
-        return [self.location_id(index) for index in range(len(self))]
+        """Ids of all locations, in order; touches the first and last page of every record. Errors as `read`."""
+        with reading(self._folder, self.path) as txn:
+            return [self._name(self._parse(txn, index)[1], index) for index in range(len(self))]
 
     # What the layouts differ in
 
@@ -128,21 +131,38 @@ class PickledReader:
 
 
 def _numbers(txn: lmdb.Transaction, prefix: str) -> range | list[int]:
-    """Numbers of the keys `<prefix><number>` in increasing order; a range where there are no holes."""
-    suffixes = [key[len(prefix) :] for key in _keys(txn, prefix.encode())]
-    if _consecutive(suffixes):
-        return range(len(suffixes))
+    """Numbers of the keys `<prefix><number>` in increasing order; a range where there are no holes.
+
+    All keys are looked at only where their number alone does not tell that none is missing.
+    """
+    if count := _counts(txn).get(prefix.encode()):
+        return range(count)
+    suffixes = (key[len(prefix) :] for key in _keys(txn, prefix.encode()))
     numbers = sorted(int(suffix) for suffix in suffixes if _NUMBER.fullmatch(suffix))
     return range(len(numbers)) if numbers and numbers[-1] == len(numbers) - 1 else numbers
 
 
-def _consecutive(suffixes: list[bytes]) -> bool:
-    """Whether different suffixes in byte order are the numbers 0, 1 ...: whole numbers below their count."""
-    if suffixes[:1] != [b"0"] or any(suffix.startswith(b"0") for suffix in suffixes[1:2]):
-        return False
-    longest = max(map(len, suffixes))
-    last = max(suffix for suffix in suffixes if len(suffix) == longest)
-    return b"".join(suffixes).isdigit() and b"" not in suffixes and last == b"%d" % (len(suffixes) - 1)
+def _counts(txn: lmdb.Transaction) -> dict[bytes, int]:
+    """Prefix -> number of keys <prefix>0, <prefix>1 ..., found by bisection; empty where there are other keys too."""
+    counts: dict[bytes, int] = {}
+    with txn.cursor() as cursor:
+        more = cursor.first()
+        while more:
+            if not (first := _FIRST.fullmatch(bytes(cursor.key()))):
+                return {}
+            counts[first[1]] = _count(txn, first[1])
+            more = cursor.set_range(first[1] + b":")  # what follows "9"
+    return counts if sum(counts.values()) == txn.stat()["entries"] else {}
+
+
+def _count(txn: lmdb.Transaction, prefix: bytes) -> int:
+    def is_missing(number: int) -> bool:
+        return txn.get(b"%s%d" % (prefix, number)) is None
+
+    bound = 1
+    while not is_missing(bound):
+        bound *= 2
+    return bisect_left(range(bound), True, key=is_missing)
 
 
 def _layout(txn: lmdb.Transaction) -> str:
