@@ -62,6 +62,26 @@ def test_keys_with_holes_are_taken_in_numeric_order(tmp_path):
     np.testing.assert_array_equal(reader.read_seasons(1), images[2])
 
 
+@pytest.mark.parametrize("count", [1, 2, 9, 10, 11, 63, 64, 65, 100, 129])
+def test_numbers_of_any_count_are_found_with_and_without_holes(tmp_path, count):
+    records = [(str(number), record(location_id=number)) for number in range(count)]
+    write_raw(tmp_path / "whole", records)
+    assert PublishedReader(tmp_path / "whole").location_ids() == [f"{number:07d}" for number in range(count)]
+    for hole in range(0, count, 7):
+        rest = records[:hole] + records[hole + 1 :]
+        write_raw(tmp_path / f"{hole}", [*rest, ("notes", b""), (f"{count - 1:07d}", b"")])
+        if rest:
+            ids = PublishedReader(tmp_path / f"{hole}").location_ids()
+            assert ids == [f"{number:07d}" for number in range(count) if number != hole]
+
+
+def test_a_hole_that_another_key_makes_up_for_is_told_when_it_is_read(tmp_path):
+    records = [(str(number), record()) for number in range(16) if number != 11]
+    reader = PublishedReader(write_raw(tmp_path / "p", [*records, ("1x", b"")]))
+    with pytest.raises(StoreError, match="p: key 11: the record is missing"):
+        reader.location_ids()
+
+
 def test_code_never_runs(tmp_path):
     trace = tmp_path / "trace"
     value = pickle.dumps((record(), (2, 3, 4), Evil(os.system, f"touch {trace}")))
