@@ -165,7 +165,7 @@ def _cells_of_set(grid: Grid, name: str, path: Path, save_dir: str) -> Iterator[
     head = ["--model_framework", entry.heads[0]] if entry.heads else []
     recipe = _finetune_settings([*flags, *head, "--weight_path", "a file", "--split_file", ""], place)
     inputs, heads = entry.input_types or (recipe.data.input_type,), entry.heads or (recipe.model.model_framework,)
-    axes = (inputs, grid.weights, heads, grid.encoder_states, grid.normalizations, grid.fractions, grid.seeds)
+    axes = (inputs, grid.weights, heads, grid.encoder_states, grid.normalizations, grid.fractions)
     for point in itertools.product(*axes):
         weights = grid.weights[point[1]]
         if weight_path := getattr(weights, point[0], "") or weights.path:
@@ -173,16 +173,22 @@ def _cells_of_set(grid: Grid, name: str, path: Path, save_dir: str) -> Iterator[
             own += ["--weight_path", weight_path, "--save_dir", save_dir, "--resume", "auto"]
             if any(fraction < 100 for fraction in grid.fractions):  # 100 % is all tiles, in no order
                 own += ["--n_train", "0", *(["--split_file", ""] if point[5] == 100 else [])]
-            yield _cell((name, *point), [*flags, *own], place)
+            yield from _cells_of_seeds((name, *point), grid.seeds, [*flags, *own], place)
 
 
-def _cell(point: Sequence[Any], flags: Sequence[str], place: str) -> Cell:
-    name, input_type, weights, head, encoder_state, normalization, fraction, seed = point
-    run = f"{name}_{input_type}_{weights}_{head}_{encoder_state}_{normalization}_{fraction:g}pct_seed{seed}"
-    own = ["--name", re.sub(r"[^\w.-]+", "-", run), "--input_type", input_type, "--model_framework", head]
-    own += ["--encoder_finetune_tag", ENCODER_TAGS[encoder_state], "--normalization", normalization]
-    own += ["--fraction", str(fraction), "--seed", str(seed)]
-    return Cell(*point, _finetune_settings([*flags, *own], f"{place}, {weights}"))
+def _cells_of_seeds(point: Sequence[Any], seeds: Sequence[int], flags: Sequence[str], place: str) -> Iterator[Cell]:
+    """Cells that differ in their seed only, so that the flags are parsed once."""
+    name, input_type, weights, head, encoder_state, normalization, fraction = point
+    own = ["--input_type", input_type, "--model_framework", head, "--normalization", normalization]
+    own += ["--encoder_finetune_tag", ENCODER_TAGS[encoder_state], "--fraction", str(fraction)]
+    settings = _finetune_settings([*flags, *own], f"{place}, {weights}")
+    for seed in seeds:
+        run = f"{name}_{input_type}_{weights}_{head}_{encoder_state}_{normalization}_{fraction:g}pct_seed{seed}"
+        try:
+            runtime = dataclasses.replace(settings.runtime, name=re.sub(r"[^\w.-]+", "-", run), seed=(seed,))
+        except ValueError as error:
+            raise ValueError(f"{place}, {weights}: {error}") from None
+        yield Cell(*point, seed, dataclasses.replace(settings, runtime=runtime))
 
 
 def _words(flags: str, place: str) -> list[str]:
