@@ -1,12 +1,15 @@
 """One's own set, from raw folders and its own statistics to scores with its own class names."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import load_script
+from conftest import REPOSITORY, load_script
 from rasters import fake_db, fake_dn, write_tiff
 
 from cromss import layouts
@@ -140,8 +143,26 @@ def test_inputs_are_those_of_the_stores(world):
         tuned(world, "random", "x", "--input_type", "ortho")
     with pytest.raises(ValueError, match=r"no labels\.lmdb in it; write the set with write_downstream_lmdb"):
         read(FinetuneSettings, ["--dataset", "OWN", "--data_path", str(world)])
-    with pytest.raises(ValueError, match="--dataset OWN: --data_path is wanted"):
-        _ = read(FinetuneSettings, ["--dataset", "OWN"]).data.task
+
+
+@pytest.mark.parametrize(
+    "command", [["bash", "ft_scripts/ft_own.sh"], [sys.executable, "train_scripts/finetune.py", "--dataset", "OWN"]]
+)
+def test_without_a_path_nothing_is_begun(command, tmp_path):
+    """Nothing slow is imported for it: torch cannot be, here."""
+    (tmp_path / "torch.py").write_text("raise ImportError('torch is imported')")
+    told = {"PYTHON": sys.executable, "PYTHONPATH": str(tmp_path), "SAVE_DIR": str(tmp_path / "runs"), "DATA": ""}
+    done = subprocess.run(command, cwd=REPOSITORY, env=os.environ | told, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: --dataset OWN: --data_path (DATA of ft_own.sh) is wanted")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_usage_promises_no_synthetic_set():
+    done = subprocess.run(["bash", "ft_scripts/ft_own.sh", "--help"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert "it must be given" in done.stderr
+    assert "synthetic set" not in done.stderr
 
 
 def test_a_set_without_test_part_is_refused(world, tmp_path):
