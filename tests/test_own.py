@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -168,6 +169,27 @@ def test_usage_promises_no_synthetic_set():
 def test_a_set_without_test_part_is_refused(world, tmp_path):
     with pytest.raises(ValueError, match="raw/train: no such folder; train/ and test/ are wanted: move the locations"):
         downstream.main(downstream.DownstreamFolders("OWN", write_world(tmp_path / "raw", IDS, DAYS), tmp_path / "o"))
+
+
+@pytest.mark.parametrize(("train", "test"), [("west", "west"), ("12", "0012")])
+@pytest.mark.parametrize("options", [{}, {"splits": ("test",)}, {"tile_size": 16}, {"on_error": "skip"}])
+def test_an_id_in_both_parts_is_refused(train, test, options, tmp_path):
+    """Other pixels do not excuse it."""
+    write_world(tmp_path / "raw" / "train", ("a", train), DAYS[:1])
+    write_world(tmp_path / "raw" / "test", (test, "b"), DAYS[:1], size=48)
+    (tmp_path / "raw" / "train" / "legend.yaml").rename(tmp_path / "raw" / "legend.yaml")
+    folders = re.escape(f"raw: train/*/{train} and test/*/{test} are the same id; ")
+    with pytest.raises(ValueError, match=folders + "move the place to one part, or rename") as refused:
+        downstream.main(downstream.DownstreamFolders("OWN", tmp_path / "raw", tmp_path / "out", **options))
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_part_alone_shares_no_id(tmp_path):
+    write_world(tmp_path / "raw" / "train", ("a", "b"), DAYS[:1])
+    (tmp_path / "raw" / "train" / "legend.yaml").rename(tmp_path / "raw" / "legend.yaml")
+    downstream.main(downstream.DownstreamFolders("OWN", tmp_path / "raw", tmp_path / "out", ("train",)))
+    assert LmdbReader(tmp_path / "out" / "train" / "s2.lmdb").location_ids() == ["a", "b"]
 
 
 def test_one_mask_without_a_date_is_that_of_all_seasons(tmp_path):
