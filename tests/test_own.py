@@ -202,6 +202,86 @@ def test_one_mask_without_a_date_is_that_of_all_seasons(tmp_path):
     assert [path.stem for path in place.scenes["s1"]] == list(RADAR_DAYS)
 
 
+EXACT_LEGEND = LEGEND | {"codes": {1: "salt pan", 2: "reed", 3: "open water", 4: "open water"}, "ignored": [9]}
+EXACT_CODES = np.array([2, 3, 4, 1, 9], np.uint8)
+EXACT_IDS = np.array([0, 1, 1, 2, 255], np.uint8)
+ORTHO_STORES = {"ortho": "orthophotos.lmdb", "labels": "dw_labels.lmdb", "exact": "exact_labels.lmdb"}
+
+
+def write_orthophotos(root, legend_exact=EXACT_LEGEND, days=DAYS[:2]):
+    """Orthophotos with noisy labels in `CODES` and a single exact mask in `EXACT_CODES`; what was drawn, by id."""
+    rng, made = np.random.default_rng(11), {}
+    for name in ("quay", "hill"):
+        photos = rng.integers(0, 256, (len(days), 4, 24, 20), np.uint8)
+        noisy, exact = rng.integers(0, 4, (len(days), 24, 20)), rng.integers(0, 5, (24, 20))
+        for day, photo, mask in zip(days, photos, noisy):
+            write_tiff(root / "ortho" / name / f"{day}.tif", photo)
+            write_tiff(root / "labels" / name / f"{day}.tif", CODES[mask])
+        write_tiff(root / "exact" / name / "survey.tif", EXACT_CODES[exact])
+        made[name] = photos, noisy, exact
+    for name, legend in (("legend.yaml", LEGEND), ("legend_exact.yaml", legend_exact)):
+        (root / name).write_text(yaml.safe_dump(legend, sort_keys=False))
+    return made
+
+
+def store_orthophotos(home, **options):
+    order = ("R", "G", "B", "NIR")
+    writer.main(PretrainSet(home / "raw", home / "out", layout="own", band_order=order, **options))
+
+
+def test_orthophotos_with_exact_labels_in_other_codes(tmp_path):
+    made = write_orthophotos(tmp_path / "raw")
+    store_orthophotos(tmp_path)
+    stores = {modality: LmdbReader(tmp_path / "out" / name) for modality, name in ORTHO_STORES.items()}
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.lmdb")) == sorted(ORTHO_STORES.values())
+    for index, name in enumerate(("hill", "quay")):
+        photos, noisy, exact = made[name]
+        assert {store.location_id(index) for store in stores.values()} == {name}
+        assert np.array_equal(stores["ortho"].read_seasons(index), photos[:, [3, 0, 1, 2]])
+        assert np.array_equal(stores["labels"].read_seasons(index), np.array([0, 1, 2, 255])[noisy])
+        assert np.array_equal(stores["exact"].read_seasons(index), np.stack([EXACT_IDS[exact]] * 2))
+    classes = tuple(LEGEND["classes"])
+    assert (stores["labels"].meta.classes, stores["exact"].meta.classes) == (classes, classes)
+    assert stores["ortho"].meta.statistics == {"mean": [127.5] * 4, "std": [63.75] * 4}
+
+
+def test_without_a_legend_of_their_own_exact_labels_have_the_codes_of_the_noisy(tmp_path):
+    write_orthophotos(tmp_path / "raw")
+    (tmp_path / "raw" / "legend_exact.yaml").unlink()
+    with pytest.raises(ValueError, match=r"exact/hill/survey\.tif: label codes outside the legend\.yaml legend: 1, 2"):
+        store_orthophotos(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("classes", "shown"),
+    [
+        ({"reed": "1b6b3a", "open water": "2f7ed8", "salt flat": "c8a878"}, "reed, open water, salt flat"),
+        ({"reed": "1b6b3a", "salt pan": "c8a878", "open water": "2f7ed8"}, "reed, salt pan, open water"),
+        (LEGEND["classes"] | {"road": "404040"}, "reed, open water, salt pan, road"),
+    ],
+    ids=["another name", "another order", "one more"],
+)
+def test_exact_labels_of_other_classes_are_refused(classes, shown, tmp_path):
+    names = list(classes)
+    legend = {"classes": classes, "codes": {code: names[code % len(names)] for code in range(1, 5)}, "ignored": [9]}
+    write_orthophotos(tmp_path / "raw", legend)
+    message = rf"legend_exact\.yaml: its classes are {shown}, where --label_codes .*legend\.yaml has reed, open water, "
+    with pytest.raises(ValueError, match=message) as refused:
+        store_orthophotos(tmp_path)
+    assert str(refused.value).startswith("--exact_codes ")
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "out").exists()
+    store_orthophotos(tmp_path, modalities=("ortho", "labels"))  # what is not written need not agree
+
+
+def test_masks_of_orthophotos_follow_their_days(tmp_path):
+    write_orthophotos(tmp_path / "raw")
+    mask = tmp_path / "raw" / "labels" / "hill" / f"{DAYS[1]}.tif"
+    mask.rename(mask.with_name("20200616.tif"))
+    with pytest.raises(ValueError, match=r"hill: no labels scenes, wanted 2 \(labels/hill/<day of each ortho file>"):
+        store_orthophotos(tmp_path)
+
+
 def _move(kind, old, new):
     def change(root):
         (root / kind / "west" / old).rename(root / kind / "west" / new)
