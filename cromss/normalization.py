@@ -206,6 +206,9 @@ NORMALIZATIONS: MappingProxyType[str, Normalization] = MappingProxyType(
 )
 """Name -> function `(values, modality, bands) -> values`."""
 
+WITH_STATISTICS = frozenset({"common", "zscore"})
+"""Those that go by the modality's mean and standard deviation; the others have numbers of their own."""
+
 
 def _check_offered(name: str, modality: Modality, offered: object) -> None:
     if modality.name not in offered:

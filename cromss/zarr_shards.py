@@ -14,7 +14,6 @@ import numpy as np
 import rasterio
 from rasterio import Affine
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
 from cromss.scene_names import id_key, scene_time
@@ -82,14 +81,15 @@ class ZarrScene:
 
     @contextmanager
     def open_raster(self) -> Iterator[rasterio.DatasetReader]:
-        """Read the season, and open it as a raster in memory; RasterioError where it cannot be decoded."""
+        """Read the season, and open it as a raster in memory; ValueError where it cannot be decoded."""
         try:
             shard = open_shard(self.shard)
             pixels = shard.bands[self.sample, self.time].values
             names = [canonical_band(str(band)) for band in shard.band.values]
             crs, transform = _place(shard.isel(sample=self.sample))
         except _UNREADABLE as error:
-            raise RasterioError(f"season {self.time} of sample {self.sample}: {error}") from error
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{self}: cannot be decoded ({reason}); download the shard again") from error
         pixels = _raster_type(pixels[[names.index(band) for band in self.modality.bands]])
         with _in_memory(pixels, self.modality.bands, crs, transform) as dataset:
             yield dataset

@@ -77,6 +77,7 @@ def main(settings: RawStatistics) -> None:
         told_by_id=told_by_id,
     )
     totals: dict[str, Moments] = {}
+    num_skipped = 0
     with closing(work_ahead(measure, locations, settings.workers)) as results:
         for location, future in tqdm(results, total=len(locations), unit="location", disable=None):
             try:
@@ -85,11 +86,13 @@ def main(settings: RawStatistics) -> None:
                 if settings.on_error == "stop":
                     raise ValueError(f"{error} (--on_error skip leaves such locations out)") from error
                 print(f"skipped: {location.id}: {error}")
+                num_skipped += 1
                 continue
             totals = {name: totals[name].merged(one) if name in totals else one for name, one in measured.items()}
     if not totals:
         raise ValueError(f"{settings.data_path}: all {len(locations)} locations were skipped, nothing is left")
-    source = f"{len(locations)} locations of {settings.data_path.resolve().name}, {settings.layout} layout"
+    used = f"{len(locations) - num_skipped} of {len(locations)}" if num_skipped else len(locations)
+    source = f"{used} locations of {settings.data_path.resolve().name}, {settings.layout} layout"
     write_statistics(settings.out, {name: described(total, name, source) for name, total in totals.items()})
     print(f"statistics: {settings.out} ({', '.join(f'{n}: {t.count} pixels' for n, t in totals.items())})")
 

@@ -46,7 +46,8 @@ class DownstreamFolders(Writing):
     """Folder of the raw set. DFC2020: <split>/{s1,s2,dfc}_<split>/ROIs0000_<split>_*_0_p<i>.tif; DW and OSM:
     {dw,osm}_{train,test}/{image_s1,image_s2,label_dw,label_osm}/<word>_<lon>_<lat>-<date>.tif;
     NYC: {train,test}/{image,label}/<id>.tif, 4 bands and codes 1..8;
-    OWN: {train,test}/{s1,s2,ortho,labels}/<id>/<YYYYMMDD>.tif, one season, and legend.yaml."""
+    OWN: {train,test}/{s1,s2,ortho,labels}/<id>/<YYYYMMDD>.tif, one season, and legend.yaml; no id is in both
+    parts."""
     out: Path
     """Folder for train/ and test/, with a store for each modality and labels.lmdb."""
     splits: tuple[Literal["train", "test"], ...] = ("train", "test")
@@ -67,6 +68,8 @@ def main(settings: DownstreamFolders) -> None:
     layouts.check_out(settings.out)
     refuse_contradictions(settings)
     task = set_of(settings)
+    if task.name == OWN:
+        layouts.refuse_shared_ids(settings.data_path)
     order, sensors = settings.band_order or None, read_statistics(settings.statistics)
     locations = {
         split: layouts.list_downstream(settings.data_path, task.name, split, order) for split in settings.splits

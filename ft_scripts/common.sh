@@ -75,12 +75,14 @@ find_python() {
 
 # usage [what is wrong], with the caller's set and inputs
 usage() {
+  local without="empty for the synthetic set"
+  [[ $set != own ]] || without="it must be given"
   [[ -z ${1:-} ]] || echo "error: $1" >&2
   cat >&2 <<TEXT
 usage: bash ft_scripts/ft_$set.sh [${inputs// /|}] [WEIGHTS] [frozen|tuned] [further flags of finetune.py]
 
 WEIGHTS is random, imagenet or a checkpoint file. Environment:
-  DATA      folder with train/ and test/ stores, as data_prepare writes them; empty for the synthetic set
+  DATA      folder with train/ and test/ stores, as data_prepare writes them; $without
   ENCODER   encoder of the weights         (as in train_scripts/configs/ft_$set.yaml)
             satmae_* takes 10 bands, scalemae_* 3, dofa_* 9 (RGB first), unless --n_channels says otherwise
   HEAD      segmentation head              (upernet for ViTs: vit_*, satmae_*, scalemae_*, dofa_*; else the set's)

@@ -1,9 +1,11 @@
 """Normalisations by name: the published numbers, naive NumPy, and refusals of what makes no sense."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from cromss.normalization import FMOW_SENTINEL, NORMALIZATIONS, STANDARD
+from cromss.normalization import FMOW_SENTINEL, NORMALIZATIONS, STANDARD, WITH_STATISTICS
 from cromss.sensors import MODALITIES, ORTHO, S1, S2, S2_SUBSETS, s2_bands
 
 RGB = S2_SUBSETS[3]
@@ -173,6 +175,15 @@ def test_every_pair_works_or_is_refused_in_one_line(name, key):
     assert got.dtype == (np.uint8 if name in ("common", "satmae") else np.float32)
     assert np.isfinite(got).all()
     np.testing.assert_array_equal(values, before)
+
+
+@pytest.mark.parametrize(("name", "key"), OFFERED)
+def test_who_goes_by_the_statistics_of_the_sensor(name, key):
+    sensor, bands = MODALITIES[key], OFFERED[name, key]
+    values = INPUTS[key][sensor.indices(bands)]
+    moved = replace(sensor, mean=tuple(mean + std for mean, std in zip(sensor.mean, sensor.std)))
+    same = np.array_equal(NORMALIZATIONS[name](values, sensor, bands), NORMALIZATIONS[name](values, moved, bands))
+    assert same == (name not in WITH_STATISTICS or (name, key) == ("common", "ortho"))  # uint8 stays as it is
 
 
 @pytest.mark.parametrize(

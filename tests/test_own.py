@@ -1,12 +1,16 @@
 """One's own set, from raw folders and its own statistics to scores with its own class names."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import load_script
+from conftest import REPOSITORY, load_script
 from rasters import fake_db, fake_dn, write_tiff
 
 from cromss import layouts
@@ -140,13 +144,52 @@ def test_inputs_are_those_of_the_stores(world):
         tuned(world, "random", "x", "--input_type", "ortho")
     with pytest.raises(ValueError, match=r"no labels\.lmdb in it; write the set with write_downstream_lmdb"):
         read(FinetuneSettings, ["--dataset", "OWN", "--data_path", str(world)])
-    with pytest.raises(ValueError, match="--dataset OWN: --data_path is wanted"):
-        _ = read(FinetuneSettings, ["--dataset", "OWN"]).data.task
+
+
+@pytest.mark.parametrize(
+    "command", [["bash", "ft_scripts/ft_own.sh"], [sys.executable, "train_scripts/finetune.py", "--dataset", "OWN"]]
+)
+def test_without_a_path_nothing_is_begun(command, tmp_path):
+    """Nothing slow is imported for it: torch cannot be, here."""
+    (tmp_path / "torch.py").write_text("raise ImportError('torch is imported')")
+    told = {"PYTHON": sys.executable, "PYTHONPATH": str(tmp_path), "SAVE_DIR": str(tmp_path / "runs"), "DATA": ""}
+    done = subprocess.run(command, cwd=REPOSITORY, env=os.environ | told, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: --dataset OWN: --data_path (DATA of ft_own.sh) is wanted")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_usage_promises_no_synthetic_set():
+    done = subprocess.run(["bash", "ft_scripts/ft_own.sh", "--help"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert "it must be given" in done.stderr
+    assert "synthetic set" not in done.stderr
 
 
 def test_a_set_without_test_part_is_refused(world, tmp_path):
     with pytest.raises(ValueError, match="raw/train: no such folder; train/ and test/ are wanted: move the locations"):
         downstream.main(downstream.DownstreamFolders("OWN", write_world(tmp_path / "raw", IDS, DAYS), tmp_path / "o"))
+
+
+@pytest.mark.parametrize(("train", "test"), [("west", "west"), ("12", "0012")])
+@pytest.mark.parametrize("options", [{}, {"splits": ("test",)}, {"tile_size": 16}, {"on_error": "skip"}])
+def test_an_id_in_both_parts_is_refused(train, test, options, tmp_path):
+    """Other pixels do not excuse it."""
+    write_world(tmp_path / "raw" / "train", ("a", train), DAYS[:1])
+    write_world(tmp_path / "raw" / "test", (test, "b"), DAYS[:1], size=48)
+    (tmp_path / "raw" / "train" / "legend.yaml").rename(tmp_path / "raw" / "legend.yaml")
+    folders = re.escape(f"raw: train/*/{train} and test/*/{test} are the same id; ")
+    with pytest.raises(ValueError, match=folders + "move the place to one part, or rename") as refused:
+        downstream.main(downstream.DownstreamFolders("OWN", tmp_path / "raw", tmp_path / "out", **options))
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_part_alone_shares_no_id(tmp_path):
+    write_world(tmp_path / "raw" / "train", ("a", "b"), DAYS[:1])
+    (tmp_path / "raw" / "train" / "legend.yaml").rename(tmp_path / "raw" / "legend.yaml")
+    downstream.main(downstream.DownstreamFolders("OWN", tmp_path / "raw", tmp_path / "out", ("train",)))
+    assert LmdbReader(tmp_path / "out" / "train" / "s2.lmdb").location_ids() == ["a", "b"]
 
 
 def test_one_mask_without_a_date_is_that_of_all_seasons(tmp_path):
@@ -157,6 +200,86 @@ def test_one_mask_without_a_date_is_that_of_all_seasons(tmp_path):
     (place,) = list_own(root, ("s1", "s2", "labels"))
     assert place.scenes["labels"] == (mask,) * 3
     assert [path.stem for path in place.scenes["s1"]] == list(RADAR_DAYS)
+
+
+EXACT_LEGEND = LEGEND | {"codes": {1: "salt pan", 2: "reed", 3: "open water", 4: "open water"}, "ignored": [9]}
+EXACT_CODES = np.array([2, 3, 4, 1, 9], np.uint8)
+EXACT_IDS = np.array([0, 1, 1, 2, 255], np.uint8)
+ORTHO_STORES = {"ortho": "orthophotos.lmdb", "labels": "dw_labels.lmdb", "exact": "exact_labels.lmdb"}
+
+
+def write_orthophotos(root, legend_exact=EXACT_LEGEND, days=DAYS[:2]):
+    """Orthophotos with noisy labels in `CODES` and a single exact mask in `EXACT_CODES`; what was drawn, by id."""
+    rng, made = np.random.default_rng(11), {}
+    for name in ("quay", "hill"):
+        photos = rng.integers(0, 256, (len(days), 4, 24, 20), np.uint8)
+        noisy, exact = rng.integers(0, 4, (len(days), 24, 20)), rng.integers(0, 5, (24, 20))
+        for day, photo, mask in zip(days, photos, noisy):
+            write_tiff(root / "ortho" / name / f"{day}.tif", photo)
+            write_tiff(root / "labels" / name / f"{day}.tif", CODES[mask])
+        write_tiff(root / "exact" / name / "survey.tif", EXACT_CODES[exact])
+        made[name] = photos, noisy, exact
+    for name, legend in (("legend.yaml", LEGEND), ("legend_exact.yaml", legend_exact)):
+        (root / name).write_text(yaml.safe_dump(legend, sort_keys=False))
+    return made
+
+
+def store_orthophotos(home, **options):
+    order = ("R", "G", "B", "NIR")
+    writer.main(PretrainSet(home / "raw", home / "out", layout="own", band_order=order, **options))
+
+
+def test_orthophotos_with_exact_labels_in_other_codes(tmp_path):
+    made = write_orthophotos(tmp_path / "raw")
+    store_orthophotos(tmp_path)
+    stores = {modality: LmdbReader(tmp_path / "out" / name) for modality, name in ORTHO_STORES.items()}
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.lmdb")) == sorted(ORTHO_STORES.values())
+    for index, name in enumerate(("hill", "quay")):
+        photos, noisy, exact = made[name]
+        assert {store.location_id(index) for store in stores.values()} == {name}
+        assert np.array_equal(stores["ortho"].read_seasons(index), photos[:, [3, 0, 1, 2]])
+        assert np.array_equal(stores["labels"].read_seasons(index), np.array([0, 1, 2, 255])[noisy])
+        assert np.array_equal(stores["exact"].read_seasons(index), np.stack([EXACT_IDS[exact]] * 2))
+    classes = tuple(LEGEND["classes"])
+    assert (stores["labels"].meta.classes, stores["exact"].meta.classes) == (classes, classes)
+    assert stores["ortho"].meta.statistics == {"mean": [127.5] * 4, "std": [63.75] * 4}
+
+
+def test_without_a_legend_of_their_own_exact_labels_have_the_codes_of_the_noisy(tmp_path):
+    write_orthophotos(tmp_path / "raw")
+    (tmp_path / "raw" / "legend_exact.yaml").unlink()
+    with pytest.raises(ValueError, match=r"exact/hill/survey\.tif: label codes outside the legend\.yaml legend: 1, 2"):
+        store_orthophotos(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("classes", "shown"),
+    [
+        ({"reed": "1b6b3a", "open water": "2f7ed8", "salt flat": "c8a878"}, "reed, open water, salt flat"),
+        ({"reed": "1b6b3a", "salt pan": "c8a878", "open water": "2f7ed8"}, "reed, salt pan, open water"),
+        (LEGEND["classes"] | {"road": "404040"}, "reed, open water, salt pan, road"),
+    ],
+    ids=["another name", "another order", "one more"],
+)
+def test_exact_labels_of_other_classes_are_refused(classes, shown, tmp_path):
+    names = list(classes)
+    legend = {"classes": classes, "codes": {code: names[code % len(names)] for code in range(1, 5)}, "ignored": [9]}
+    write_orthophotos(tmp_path / "raw", legend)
+    message = rf"legend_exact\.yaml: its classes are {shown}, where --label_codes .*legend\.yaml has reed, open water, "
+    with pytest.raises(ValueError, match=message) as refused:
+        store_orthophotos(tmp_path)
+    assert str(refused.value).startswith("--exact_codes ")
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "out").exists()
+    store_orthophotos(tmp_path, modalities=("ortho", "labels"))  # what is not written need not agree
+
+
+def test_masks_of_orthophotos_follow_their_days(tmp_path):
+    write_orthophotos(tmp_path / "raw")
+    mask = tmp_path / "raw" / "labels" / "hill" / f"{DAYS[1]}.tif"
+    mask.rename(mask.with_name("20200616.tif"))
+    with pytest.raises(ValueError, match=r"hill: no labels scenes, wanted 2 \(labels/hill/<day of each ortho file>"):
+        store_orthophotos(tmp_path)
 
 
 def _move(kind, old, new):

@@ -1,10 +1,14 @@
-"""Statistics: merging against plain NumPy, and files with something wrong in them."""
+"""Statistics: merging against plain NumPy, files with something wrong in them, and what writers make of them."""
 
+import os
 from functools import reduce
 
+import lmdb
 import numpy as np
 import pytest
 import yaml
+from conftest import load_script
+from rasters import fake_db, fake_dn, write_dfc2020, write_tiff
 
 from cromss.preparation import image_meta
 from cromss.sensors import MODALITIES, S1, S2
@@ -18,6 +22,11 @@ from cromss.statistics import (
     with_statistics,
     write_statistics,
 )
+from cromss.store import LmdbReader
+from cromss.store.environment import forget_environment
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+pretraining, downstream = map(load_script, ("write_pretrain_lmdb", "write_downstream_lmdb"))
 
 
 def images(count=9, level=1e4):
@@ -115,3 +124,99 @@ def test_files_that_are_not_there(tmp_path):
     with pytest.raises(ValueError, match=r"--statistics .*nowhere\.yaml: No such file"):
         read_statistics(tmp_path / "nowhere.yaml")
     assert S1 is MODALITIES["s1"]
+
+
+def statistics_file(path, **shifts):
+    """Built-in statistics with other means: modality -> what is added to them."""
+    entries = {}
+    for name in ("s1", "s2"):
+        plain, unit = as_plain(MODALITIES[name]), MODALITIES[name].unit
+        plain["mean"] = [mean + shifts.get(name, 0) for mean in plain["mean"]]
+        entries[name] = plain | {"unit": unit, "source": "here"}
+    path.write_text(yaml.safe_dump(entries))
+    return path
+
+
+def raw_entries(store):
+    """All keys and values of a store, as bytes."""
+    forget_environment(os.path.realpath(store))
+    with lmdb.open(str(store), readonly=True, lock=False) as environment, environment.begin() as txn:
+        return list(txn.cursor())
+
+
+def without_meta(store):
+    return [entry for entry in raw_entries(store) if entry[0] != b"__meta__"]
+
+
+def write_tiles(root, ids=("a", "b")):
+    rng = np.random.default_rng(3)
+    for name in ids:
+        write_tiff(root / name / "S1.tif", fake_db(rng))
+        write_tiff(root / name / "S2.tif", fake_dn(rng))
+        write_tiff(root / name / "DW.tif", rng.integers(0, 9, (12, 12), np.uint8))
+    return root
+
+
+STORES = ("0k_251k_uint8_s1.lmdb", "0k_251k_uint8_s2c.lmdb", "dw_labels.lmdb")
+
+
+def write_set(root, out, statistics=None):
+    pretraining.main(pretraining.PretrainSet(root, out, layout="tiles", statistics=statistics))
+    return out
+
+
+def test_built_in_statistics_in_a_file_change_no_byte(tmp_path):
+    root = write_tiles(tmp_path / "raw")
+    plain = write_set(root, tmp_path / "plain")
+    told = write_set(root, tmp_path / "told", statistics_file(tmp_path / "same.yaml"))
+    for name in STORES:
+        entries = raw_entries(told / name)
+        assert len(entries) == 5, "two records, two ids, the description"
+        assert entries == raw_entries(plain / name)
+    other = write_set(root, tmp_path / "other", statistics_file(tmp_path / "other.yaml", s2=300))
+    assert [raw_entries(other / name) == raw_entries(plain / name) for name in STORES] == [True, False, True]
+
+
+@pytest.mark.parametrize("others", [None, {"s1": -1, "s2": 300}, {"s1": 2}, {"s2": 300.001}])
+@pytest.mark.parametrize("finished", [True, False])
+def test_stores_of_other_statistics_are_neither_resumed_nor_taken_for_written(finished, others, tmp_path):
+    root, out = write_tiles(tmp_path / "raw"), tmp_path / "out"
+    told = statistics_file(tmp_path / "told.yaml", s1=2, s2=300)
+    other = others and statistics_file(tmp_path / "other.yaml", **others)
+    if finished:
+        write_set(root, out, told)
+    else:
+        radar = (root / "b" / "S1.tif").read_bytes()
+        write_tiff(root / "b" / "S1.tif", np.ones((2, 12, 12), np.float32))
+        with pytest.raises(ValueError, match="this is nodata"):
+            write_set(root, out, told)
+        (root / "b" / "S1.tif").write_bytes(radar)
+    before = {path: path.read_bytes() for path in out.rglob("data.mdb")}
+    assert len(before) == 3
+    message = r"lmdb: finished with statistics" if finished else r"lmdb\.partial: begun with statistics"
+    with pytest.raises(ValueError, match=message) as refused:
+        write_set(root, out, other)
+    assert "\n" not in str(refused.value)
+    assert {path: path.read_bytes() for path in out.rglob("data.mdb")} == before
+    write_set(root, out, told)
+    fresh = write_set(root, tmp_path / "fresh", told)
+    assert all(raw_entries(out / name) == raw_entries(fresh / name) for name in STORES)
+
+
+def test_raw_stores_carry_statistics_beside_the_same_pixels(tmp_path):
+    write_dfc2020(tmp_path / "raw")
+    told = statistics_file(tmp_path / "told.yaml", s1=2, s2=300)
+    for out, path in (("plain", None), ("told", told)):
+        downstream.main(downstream.DownstreamFolders("DFC2020", tmp_path / "raw", tmp_path / out, statistics=path))
+    content = yaml.safe_load(told.read_text())
+    for part in ("train", "test"):
+        for name in ("s1", "s2", "labels"):
+            plain, carrying = (tmp_path / out / part / f"{name}.lmdb" for out in ("plain", "told"))
+            assert without_meta(carrying) == without_meta(plain)
+            wanted = {key: content[name][key] for key in ("mean", "std")} if name in content else {}
+            assert LmdbReader(carrying).meta.statistics == wanted
+            if name in content:
+                assert LmdbReader(plain).meta.statistics["mean"] == list(MODALITIES[name].mean)
+                assert stored_sensor(LmdbReader(carrying).meta).mean == tuple(wanted["mean"])
+    with pytest.raises(ValueError, match=r"s1\.lmdb: finished with statistics"):
+        downstream.main(downstream.DownstreamFolders("DFC2020", tmp_path / "raw", tmp_path / "told"))

@@ -1,6 +1,7 @@
 """SSL4EO-S12 v1.1 in Zarr: the records of the folder layout, and shards that are refused."""
 
 import re
+import subprocess
 import sys
 import tarfile
 import zipfile
@@ -9,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import load_script
-from rasters import S2_SCENES
+from conftest import REPOSITORY, load_script
+from rasters import S1_SCENES, S2_SCENES
 from zarr_shards import dataset, draw, save, shard_path, write_folders, write_labels, write_shards
 
 from cromss import layouts, scenes, zarr_shards
@@ -196,11 +197,43 @@ def test_a_corrupt_chunk(root, tmp_path):
     start = place.header_offset + 60
     content[start : start + 40] = bytes(40)
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"000001\.zarr\.zip .*cannot be read, truncated"):
+    scene = re.escape(f"{path} sample 1 {S1_SCENES[0]}")
+    with pytest.raises(ValueError, match=rf"^{scene}: cannot be decoded \(.+\); download the shard again") as error:
         write(root, tmp_path / "out", modalities=("s1",))
+    assert "\n" not in str(error.value)
+    assert "GeoTIFF" not in str(error.value)
     found = write(root, tmp_path / "rest", modalities=("s1",), on_error="skip")
     assert f"{IDS[1]}," in found["skipped.csv"]
     assert len(found["0k_251k_uint8_s1.lmdb"]) == 4
+
+
+OPENINGS = """
+import sys
+from pathlib import Path
+
+from cromss.sensors import S2
+from cromss.zarr_shards import shard_scenes
+
+def resident():
+    return int(Path("/proc/self/status").read_text().partition("RssAnon:")[2].split()[0]) / 1024
+
+scene = shard_scenes(Path(sys.argv[1]), S2)["3"][0]
+for number in range(80):
+    if number == 20:
+        before = resident()
+    with scene.open_raster() as dataset:
+        assert dataset.shape == (200, 200)
+print(resident() - before)
+"""
+
+
+def test_a_closed_scene_gives_back_its_memory(tmp_path):
+    """60 openings of 1 MB: kept, they would be 60 MB."""
+    pixels = draw(IDS[:1], size=200)["s2"][:, :1]
+    path = save(tmp_path / "a.zarr.zip", dataset("s2", IDS[:1], pixels))
+    done = subprocess.run([sys.executable, "-c", OPENINGS, str(path)], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 5  # MB
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float64])

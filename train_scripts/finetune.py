@@ -7,9 +7,10 @@ from cromss.tables import in_words
 
 def main(settings: FinetuneSettings) -> None:
     """Fine-tune, score every test pixel, and print the scores."""
+    scores = settings.data.task.scores  # a set that is not there is refused before the slow import
     from cromss.training import finetune
 
-    print(in_words(finetune(settings), settings.data.task.scores))
+    print(in_words(finetune(settings), scores))
 
 
 if __name__ == "__main__":

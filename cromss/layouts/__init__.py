@@ -8,7 +8,7 @@ from cromss.layouts.downstream import list_dfc2020, list_downstream, list_dwosm
 from cromss.layouts.folders import check_out
 from cromss.layouts.location import Location, check_location, check_places, location_shape, most_seasons, read_location
 from cromss.layouts.orthophotos import list_nyc, list_nyc_triples
-from cromss.layouts.own import list_own, own_modalities, own_part
+from cromss.layouts.own import list_own, own_modalities, own_part, refuse_shared_ids
 from cromss.layouts.pretraining import list_ssl4eo, list_tiles
 from cromss.layouts.shards import list_zarr
 
@@ -31,4 +31,5 @@ __all__ = [
     "own_modalities",
     "own_part",
     "read_location",
+    "refuse_shared_ids",
 ]

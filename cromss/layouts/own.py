@@ -37,6 +37,22 @@ def own_part(root: Path, part: str) -> Path:
     return root / part
 
 
+def refuse_shared_ids(root: Path) -> None:
+    """Refuse a set that has an id in its training and in its test part, whatever lies there.
+
+    Raises:
+        ValueError: Names the folders of the first such id.
+    """
+    parts = [root / part for part in ("train", "test") if (root / part).is_dir()]
+    train, test = (_ids(part) for part in parts) if len(parts) == 2 else ({}, {})
+    if shared := [key for key in train if key in test]:
+        first, more = shared[0], f" (and {len(shared) - 1} more)" if shared[1:] else ""
+        raise ValueError(
+            f"{root}: train/*/{train[first]} and test/*/{test[first]} are the same id{more}; move the place to one "
+            "part, or rename one of the two if they are different places"
+        )
+
+
 def list_own(root: Path, modalities: Sequence[str], bands: tuple[str, ...] | None = None) -> list[Location]:
     """Locations of one's own set.
 
@@ -64,6 +80,12 @@ def list_own(root: Path, modalities: Sequence[str], bands: tuple[str, ...] | Non
     locations = [Location(name, FoundScenes(found, scenes, name), told, patterns=patterns) for name in ids]
     holds_any = any(any(location.scenes.values()) for location in locations)
     return locations if holds_any else not_empty([], root, patterns)
+
+
+def _ids(root: Path) -> dict[str, str]:
+    """Id, as a number where it is one -> name of its folder, over all modalities."""
+    folders = (id_folders(root / modality) for modality in own_modalities(root))
+    return {key: name for ids in folders for key, name in ids.names.items()}
 
 
 def _wanted(modality: str, modalities: Sequence[str]) -> str:

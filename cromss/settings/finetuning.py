@@ -70,7 +70,10 @@ class DownstreamData:
         if self.dataset != OWN:
             return DOWNSTREAM_SETS[self.dataset]
         if not self._paths:
-            raise ValueError(f"--dataset {OWN}: --data_path is wanted, there is no synthetic one")
+            raise ValueError(
+                f"--dataset {OWN}: --data_path (DATA of ft_own.sh) is wanted, the folder that write_downstream_lmdb.py "
+                "wrote; there is no synthetic set"
+            )
         return stored_set(Path(self.train_path or Path(self.data_path) / "train"))
 
     @property

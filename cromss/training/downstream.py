@@ -11,7 +11,7 @@ from cromss.datamodule import StacksData
 from cromss.datasets import SeasonStacks, Store
 from cromss.input_checks import check_values
 from cromss.legends import IGNORE_INDEX
-from cromss.normalization import NORMALIZATIONS
+from cromss.normalization import NORMALIZATIONS, WITH_STATISTICS
 from cromss.sensors import MODALITIES, QUANTISED, Modality
 from cromss.settings import DownstreamData, FinetuneSettings
 from cromss.splits import blocked_holdout, place_of, saved_order, take
@@ -34,7 +34,8 @@ def downstream_data(
     """
     source, runtime = settings.data, settings.runtime
     train_path, test_path = _parts(settings)
-    stacks = partial(_stacks, source, normalization=normalization or {})
+    normalization = dict.fromkeys(source.modalities, "common") | dict(normalization or {})
+    stacks = partial(_stacks, source, normalization=normalization)
     train = stacks(train_path, min_size=source.crop_size)
     test, ids = stacks(test_path), train.labels.location_ids()
     _refuse_leaks(ids, test.labels.location_ids(), by_place=source.task.is_change)
@@ -42,7 +43,7 @@ def downstream_data(
     chosen, held = _training_tiles(settings, ids, set(train.in_use()))
     val = stacks(train_path) if held else None
     for part in filter(None, (train, val, test)):
-        _feed_as_trained(part, trained or {}, told=part is train)
+        _feed_as_trained(part, trained or {}, normalization, told=part is train)
     return StacksData(
         train=train,
         val=val,
@@ -93,23 +94,27 @@ def _stacks(source: DownstreamData, part: Path, normalization: Mapping[str, str]
     )
 
 
-def _feed_as_trained(stacks: SeasonStacks, trained: Mapping[str, Modality], told: bool) -> None:
-    """Normalise with the statistics that the encoders were trained with; say so where the store has others.
+def _feed_as_trained(
+    stacks: SeasonStacks, trained: Mapping[str, Modality], normalization: Mapping[str, str], told: bool
+) -> None:
+    """Normalise with the statistics that the encoders were trained with; say what is fed where the store has others.
 
     Raises:
         ValueError: The store is quantised with others, which cannot be undone.
     """
     for modality, sensor in trained.items():
-        stored, store = stacks.sensors[modality], stacks.images[modality]
+        stored, store, name = stacks.sensors[modality], stacks.images[modality], normalization[modality]
         if (sensor.mean, sensor.std) == (stored.mean, stored.std):
             continue
-        if store.meta.unit == QUANTISED:
+        whose = "built-in statistics" if sensor == MODALITIES[modality] else "statistics of the weights"
+        fed = f"with the {whose} ({sensor.source})" if name in WITH_STATISTICS else f"by {name} normalization"
+        if name in WITH_STATISTICS and store.meta.unit == QUANTISED:
             raise ValueError(
-                f"{store.path}: quantised with other statistics than the weights were trained with ({sensor.source}); "
+                f"{store.path}: quantised with statistics of its own, but the encoder is to be fed {fed}; "
                 "write the set with raw values, or with those statistics"
             )
         if told:
-            print(f"{modality}: fed with the statistics of the weights ({sensor.source}), not those of {store.path}")
+            print(f"{modality}: fed {fed}, not with the statistics of {store.path}")
         stacks.sensors[modality] = sensor
 
 
