@@ -44,7 +44,7 @@ def vit_step():
     return load_benchmark("vit_step")
 
 
-@pytest.mark.parametrize("name", DOWNSTREAM_SETS)
+@pytest.mark.parametrize("name", ["DFC2020", "OSCD", "NYC"])  # the others are alike; benchmarks run all
 def test_scripts_run_and_learn(name, tmp_path):
     task = DOWNSTREAM_SETS[name]
     counts = ["2", "1"] if task.is_change else ["4", "2"]

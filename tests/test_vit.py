@@ -47,8 +47,10 @@ def test_every_head_takes_every_vit_and_kind_of_input(kind, name, architecture, 
     check_travels(model, network(kind, architecture, name), tmp_path / "model.pt")
 
 
-@pytest.mark.parametrize("architecture", VIT_HEADS)
-@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vit_small_patch14_dinov2", "satmae_tiny_patch8_96"])
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [*((PLAIN, head) for head in VIT_HEADS), ("vit_small_patch14_dinov2", "upernet"), ("satmae_tiny_patch8_96", "fpn")],
+)
 def test_sizes_of_the_published_sets(name, architecture):
     with torch.device("meta"):
         model = build_segmenter(architecture, name, in_channels=10, num_classes=4).eval()
