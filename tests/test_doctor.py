@@ -5,6 +5,7 @@ import os
 import shutil
 import struct
 import zlib
+from pathlib import Path
 
 import lmdb
 import numpy as np
@@ -21,6 +22,7 @@ from cromss.sensors import S1, S2, quantise
 from cromss.store import LmdbReader, LmdbWriter, StoreError
 from cromss.store.contents import id_key, record_key
 from cromss.store.environment import forget_environment
+from cromss.store.repair import exclude
 from cromss.synthetic.backscatter import radar
 from cromss.synthetic.ground import draw_ground
 from cromss.synthetic.land import land_cover
@@ -52,22 +54,28 @@ def copied(arrays):
     return {name: [[season.copy() for season in seasons] for seasons in array] for name, array in arrays.items()}
 
 
-def write_set(folder, arrays, kind="quantised", scenes=("S2_20200101T000000", "S2_20200601T000000")):
+SCENES = {
+    "s1": (Path("1/S1A_IW_GRDH_1SDV_20200103T000000"), Path("1/S1A_IW_GRDH_1SDV_20200604T000000")),
+    "s2": (Path("1/20200101T000000_T32TMS"), Path("1/20200601T000000_T32TMS")),
+    "labels": (Path("1/20200101T000000_T32TMS/label.tif"), Path("1/20200601T000000_T32TMS/label.tif")),
+}
+
+
+def write_set(folder, arrays, kind="quantised", scenes=SCENES, ids=IDS):
     """Stores of a set by the project's writers, in one of the kinds, with a ledger."""
     types = {"s1": "float32", "s2": "uint16"} if kind == "raw" else {"s1": "uint8", "s2": "uint8"}
     packed = "deflate" if kind == "compressed" else ""
     metas = {folder / f"{name}.lmdb": image_meta(name, dtype, SEASONS, "test", packed) for name, dtype in types.items()}
     metas[folder / "labels.lmdb"] = label_meta("NoL", SEASONS, "test", compression=packed)
-    offsets = tuple((season, scene, 0, "pixels") for season, scene in enumerate(scenes))
 
     def prepare(location):
-        seasons = {name: array[IDS.index(location.id)] for name, array in arrays.items()}
+        seasons = {name: array[ids.index(location.id)] for name, array in arrays.items()}
         if kind != "raw":
             seasons |= {m.name: [quantise(image, m) for image in seasons[m.name]] for m in (S1, S2)}
-            return Prepared(seasons, offsets)
-        return Prepared(to_raw(seasons).seasons, offsets)
+            return Prepared(seasons)
+        return to_raw(seasons)
 
-    write_stores(metas, [Location(name, {}) for name in IDS], prepare)
+    write_stores(metas, [Location(name, scenes) for name in ids], prepare)
     return sorted(metas)
 
 
@@ -201,9 +209,36 @@ def test_wrong_units_are_found(world, tmp_path, kind, plant, wanted):
     assert found(examine(write_set(tmp_path, arrays, kind))) == [wanted]
 
 
-def test_scenes_out_of_order_are_found(world, tmp_path):
-    paths = write_set(tmp_path, world, scenes=("S2_20200601T000000", "S2_20200101T000000"))
-    assert found(examine(paths)) == [("season-order", "s2", index, None) for index in range(5)]
+@pytest.mark.parametrize("modality", SCENES)
+def test_scenes_out_of_order_are_found_in_their_modality(world, tmp_path, modality):
+    paths = write_set(tmp_path, world, scenes=SCENES | {modality: SCENES[modality][::-1]})
+    assert found(examine(paths)) == [("season-order", modality, index, None) for index in range(5)]
+    exclude(tmp_path / f"{modality}.lmdb", {2: "known"})
+    assert ("season-order", modality, 2, None) not in found(examine(paths))
+
+
+@pytest.mark.parametrize(
+    ("modality", "scenes", "is_odd"),
+    [
+        ("s2", ("20200101T000000", "20200101T000000"), True),
+        ("labels", ("12345678/mask.tif", "12345678/mask.tif"), False),
+        ("s2", ("spring.tif", "autumn.tif"), False),
+        ("s2", ("20200601.tif", "autumn.tif"), False),
+    ],
+)
+def test_a_mask_may_be_of_all_seasons_and_undated_scenes_are_in_any_order(world, tmp_path, modality, scenes, is_odd):
+    paths = write_set(tmp_path, world, scenes=SCENES | {modality: tuple(map(Path, scenes))})
+    assert {code for code, *_ in found(examine(paths))} == ({"season-order"} if is_odd else set())
+
+
+def test_tiles_are_in_the_order_of_their_location(world, tmp_path):
+    ids = ["a_r0_c0", "a_r0_c64", "b_r1_c1", "b_r1_c1_r0_c0", "c"]
+    paths = write_set(tmp_path, world, ids=ids)
+    rows = [f"{name},{season},s2,2020060{9 - season}" for name in ("a", "b_r1_c1") for season in (0, 1)]
+    (tmp_path / "scenes.csv").write_text("id,season,modality,scene\n" + "\n".join([*rows, "torn"]))
+    assert found(examine(paths)) == [("season-order", "s2", index, None) for index in range(4)]
+    (tmp_path / "scenes.csv").write_bytes(b'\xff\x00\n"' * 100)
+    assert found(examine(paths)) == []
 
 
 def test_a_shift_of_all_bands_is_told(world, tmp_path):
