@@ -167,6 +167,15 @@ def test_what_no_repair_mends_stays_in_the_status(stores, capsys):
     assert run(stores) == 1
 
 
+def test_a_store_without_a_location_in_use_is_not_healthy(stores, capsys):
+    for index in range(8):
+        damage(stores[0], index, 2)
+    assert run(stores[:1], repair="mark") == 1
+    assert "no repair mends\nnow DAMAGED: do not train on this" in capsys.readouterr().out
+    assert run(stores[:1]) == 1
+    assert f"{stores[0]}: all 8 locations are out of use\n" in capsys.readouterr().out
+
+
 def test_suspect_locations_are_left_out_where_that_is_asked_for(stores, capsys):
     with lmdb.open(str(stores[2]), lock=False, map_size=1 << 28) as env, env.begin(write=True) as txn:
         for season in range(4):

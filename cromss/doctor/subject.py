@@ -121,6 +121,8 @@ def _ours(path: Path) -> Subject:
     expected = manifest.get("entries")
     if entries != expected:
         subject.findings.append(subject.finding("entries", f"{entries} entries, {expected} were written"))
+    if len(there.reasons) == len(ids):
+        subject.findings.append(subject.finding("none-in-use", f"all {len(ids)} locations are out of use"))
     subject.findings += _same_ids(subject)
     return subject
 

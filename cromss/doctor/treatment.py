@@ -11,6 +11,9 @@ from cromss.doctor.sets import is_aligned
 from cromss.doctor.subject import Subject, open_subject
 from cromss.store.repair import exclude, readmit
 
+_CHANGED = {"entries", "none-in-use"}
+"""What of whole stores a repair mends or brings about."""
+
 
 def plan(examination: Examination, suspect_too: bool = False) -> dict[int, str]:
     """Index -> reason of what a repair leaves out.
@@ -62,11 +65,10 @@ def repaired(examination: Examination) -> tuple[Examination, list[str]]:
     """
     subjects = [open_subject(subject.path) for subject in examination.subjects]
     excluded = {str(subject.path): subject.excluded for subject in subjects}
-    entries = [finding for subject in subjects for finding in subject.findings if finding.code == "entries"]
-    findings = entries + [
+    findings = [finding for subject in subjects for finding in subject.findings if finding.code in _CHANGED] + [
         finding
         for finding in examination.findings
-        if finding.code != "entries" and (finding.index is None or finding.index not in excluded[finding.store])
+        if finding.code not in _CHANGED and (finding.index is None or finding.index not in excluded[finding.store])
     ]
     reports = [
         report | {"num_excluded": len(subject.excluded)} for report, subject in zip(examination.reports, subjects)
