@@ -1,7 +1,7 @@
 """One store a modality, side by side with equal indices: written location by location, resumed where a run stopped.
 
-A location that is bad in one modality is bad in all. Two ledgers beside the stores say what was
-left out, and which offset every Sentinel-2 scene had.
+A location that is bad in one modality is bad in all. Three ledgers beside the stores say what was
+left out, from which scene each season is, and which offset every Sentinel-2 scene had.
 """
 
 import csv
@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,15 @@ import numpy as np
 from tqdm import tqdm
 
 from cromss.layouts import Location
+from cromss.scene_names import scene_time
+from cromss.scene_sources import Scene
 from cromss.store import LmdbReader, LmdbWriter, StoreMeta
 from cromss.work_ahead import work_ahead
 
-SKIPPED_NAME, OFFSETS_NAME = "skipped.csv", "s2_offsets.csv"
-"""The ledgers: what was left out, and the offset of every Sentinel-2 scene."""
+SKIPPED_NAME, SCENES_NAME, OFFSETS_NAME = "skipped.csv", "scenes.csv", "s2_offsets.csv"
+"""The ledgers: what was left out, the scene of every season, and the offset of every Sentinel-2 scene."""
 
+_SCENE_COLUMNS = ("id", "season", "modality", "scene")
 _OFFSET_COLUMNS = ("id", "season", "scene", "offset", "decided_by")
 
 
@@ -94,7 +98,8 @@ def write_stores(
     """Write locations into one store a modality, side by side with equal indices.
 
     An interrupted run goes on where the shortest store stopped, with the same result. Beside the
-    stores, `skipped.csv` and `s2_offsets.csv` say what was left out and which offset was found.
+    stores, `skipped.csv`, `scenes.csv` and `s2_offsets.csv` say what was left out, what the seasons
+    are and which offset was found.
 
     Args:
         stores: Path of each store and its description; all in one folder.
@@ -119,13 +124,14 @@ def write_stores(
         position = len(locations) if finished else _resume_position(written, locations, folder)
         examined = {name for location in locations[:position] for name in (location.id, location.place)}
         skipped = stack.enter_context(_Ledger(folder / SKIPPED_NAME, ("id", "reason"), examined, _kind_of_reason))
+        scenes = stack.enter_context(_Ledger(folder / SCENES_NAME, _SCENE_COLUMNS, examined, itemgetter(2)))
         offsets = stack.enter_context(_Ledger(folder / OFFSETS_NAME, _OFFSET_COLUMNS, examined, _decision))
         results = stack.enter_context(closing(work_ahead(prepare, locations[position:], workers)))
         count, num_bytes, start = len(written), 0, time.monotonic()
         with tqdm(total=len(locations) - position, unit="location", disable=None) as bar:
             for location, future in results:
                 if prepared := _result(future, location, on_error, skipped):
-                    num_bytes += _write(location, prepared, writers, offsets)
+                    num_bytes += _write(location, prepared, writers, scenes, offsets)
                     count += 1
                 bar.set_postfix_str(f"{num_bytes / 1e6 / (time.monotonic() - start):.1f} MB/s", refresh=False)
                 bar.update()
@@ -174,13 +180,28 @@ def _result(future: Future[Prepared], location: Location, on_error: str, skipped
         return None
 
 
-def _write(location: Location, prepared: Prepared, writers: Mapping[str, LmdbWriter], offsets: "_Ledger") -> int:
-    if location.place != offsets.last:  # tiles of a location have its offsets in common
+def _write(
+    location: Location,
+    prepared: Prepared,
+    writers: Mapping[str, LmdbWriter],
+    scenes: "_Ledger",
+    offsets: "_Ledger",
+) -> int:
+    if location.place != scenes.last:  # tiles of a location have its scenes in common
+        for modality, sources in location.scenes.items():
+            for season, source in enumerate(sources):
+                scenes.add(location.place, season, modality, _scene_name(source))
+    if location.place != offsets.last:
         for row in prepared.offsets:
             offsets.add(location.place, *row)
     for modality, writer in writers.items():
         writer.write(location.id, prepared.seasons[modality])
     return sum(array.nbytes for modality in writers for array in prepared.seasons[modality])
+
+
+def _scene_name(source: Scene) -> str:
+    """Name of a scene, with its folder where only that may be dated, as of `<scene>/label.tif`."""
+    return source.name if scene_time(source.name) else f"{source.parent.name}/{source.name}"
 
 
 class _Ledger:

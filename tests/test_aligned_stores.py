@@ -1,5 +1,6 @@
 """Stores side by side: equal indices whatever is bad, and interruptions that leave no trace."""
 
+import csv
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ METAS = {
     "labels": StoreMeta("labels", (), "uint8", 2, "class id", legend="NoL"),
 }
 OFFSETS_HEADER = "id,season,scene,offset,decided_by"
+LEDGERS = ("skipped.csv", "scenes.csv", "s2_offsets.csv")
 
 
 def prepare(location: Location) -> Prepared:
@@ -54,19 +56,29 @@ def interrupted_at(wanted: str, function):
     return prepare_some
 
 
+def scenes_of(name: str) -> dict[str, tuple[Path, ...]]:
+    days = [f"2020{month}0{name[1]}" for month in ("01", "06")]
+    return {
+        "s1": tuple(Path(name, f"S1A_{day}T000000") for day in days),
+        "s2": tuple(Path(name, day) for day in days),
+        "labels": tuple(Path(name, day, "label.tif") for day in days),
+    }
+
+
 def write(out: Path, function=prepare, ids=IDS, metas=METAS, **options):
     stores = {out / modality: meta for modality, meta in metas.items()}
-    return write_stores(stores, [Location(name, {}) for name in ids], function, **{"workers": 2, **options})
+    locations = [Location(name, scenes_of(name)) for name in ids]
+    return write_stores(stores, locations, function, **{"workers": 2, **options})
 
 
 def contents(out: Path) -> dict:
-    """All a finished set holds, as comparable values; and the two ledgers."""
+    """All a finished set holds, as comparable values; and the ledgers."""
     readers = {modality: LmdbReader(out / modality) for modality in METAS}
     stores = {
         modality: [(store.location_id(i), store.read_seasons(i).tobytes()) for i in range(len(store))]
         for modality, store in readers.items()
     }
-    return stores | {name: (out / name).read_text() for name in ("skipped.csv", "s2_offsets.csv")}
+    return stores | {name: (out / name).read_text() for name in LEDGERS}
 
 
 def test_every_store_holds_every_location_in_order(tmp_path):
@@ -82,6 +94,17 @@ def test_every_store_holds_every_location_in_order(tmp_path):
     assert "s2 offset 1000: 6 scenes (metadata)" in str(summary)
     header, first, second, *_ = (tmp_path / "out" / "s2_offsets.csv").read_text().splitlines()
     assert (header, first, second) == (OFFSETS_HEADER, "p0,0,a.tif,0,pixels", "p0,1,b.tif,1000,metadata")
+    with (tmp_path / "out" / "scenes.csv").open(newline="") as file:
+        rows = [tuple(row.values()) for row in csv.DictReader(file)]
+    assert rows[:6] == [
+        ("p0", "0", "s1", "S1A_20200100T000000"),
+        ("p0", "1", "s1", "S1A_20200600T000000"),
+        ("p0", "0", "s2", "20200100"),
+        ("p0", "1", "s2", "20200600"),
+        ("p0", "0", "labels", "20200100/label.tif"),
+        ("p0", "1", "labels", "20200600/label.tif"),
+    ]
+    assert [row[0] for row in rows] == [name for name in IDS for _ in range(6)]
     assert not list((tmp_path / "out").glob("*.partial"))
 
 
@@ -129,8 +152,9 @@ def test_an_interrupted_run_goes_on_as_if_undisturbed(tmp_path, kept):
         with LmdbWriter(tmp_path / "out" / modality, METAS[modality]) as writer:
             assert writer.location_ids == ["p0", "p2", "p3", "p4"]
             writer.truncate(count)
-    with (tmp_path / "out" / "s2_offsets.csv").open("a") as file:
-        file.write("p0,tor")
+    for name in ("scenes.csv", "s2_offsets.csv"):
+        with (tmp_path / "out" / name).open("a") as file:
+            file.write("p0,tor")
     seen, ledgers = [], []
 
     def counted(location: Location) -> Prepared:

@@ -1,7 +1,11 @@
 """The doctor of stores: what is planted in a clean set is found where it is, and nothing is found in clean ones."""
 
 import json
+import os
 import shutil
+import struct
+import zlib
+from pathlib import Path
 
 import lmdb
 import numpy as np
@@ -17,6 +21,8 @@ from cromss.preparation import image_meta, label_meta, to_raw
 from cromss.sensors import S1, S2, quantise
 from cromss.store import LmdbReader, LmdbWriter, StoreError
 from cromss.store.contents import id_key, record_key
+from cromss.store.environment import forget_environment
+from cromss.store.repair import exclude
 from cromss.synthetic.backscatter import radar
 from cromss.synthetic.ground import draw_ground
 from cromss.synthetic.land import land_cover
@@ -48,35 +54,53 @@ def copied(arrays):
     return {name: [[season.copy() for season in seasons] for seasons in array] for name, array in arrays.items()}
 
 
-def write_set(folder, arrays, kind="quantised", scenes=("S2_20200101T000000", "S2_20200601T000000")):
-    """Stores of a set by the project's writers, in one of both kinds, with a ledger."""
-    types = {"s1": "uint8", "s2": "uint8"} if kind == "quantised" else {"s1": "float32", "s2": "uint16"}
-    metas = {folder / f"{name}.lmdb": image_meta(name, dtype, SEASONS, "test") for name, dtype in types.items()}
-    metas[folder / "labels.lmdb"] = label_meta("NoL", SEASONS, "test")
-    offsets = tuple((season, scene, 0, "pixels") for season, scene in enumerate(scenes))
+SCENES = {
+    "s1": (Path("1/S1A_IW_GRDH_1SDV_20200103T000000"), Path("1/S1A_IW_GRDH_1SDV_20200604T000000")),
+    "s2": (Path("1/20200101T000000_T32TMS"), Path("1/20200601T000000_T32TMS")),
+    "labels": (Path("1/20200101T000000_T32TMS/label.tif"), Path("1/20200601T000000_T32TMS/label.tif")),
+}
+
+
+def write_set(folder, arrays, kind="quantised", scenes=SCENES, ids=IDS):
+    """Stores of a set by the project's writers, in one of the kinds, with a ledger."""
+    types = {"s1": "float32", "s2": "uint16"} if kind == "raw" else {"s1": "uint8", "s2": "uint8"}
+    packed = "deflate" if kind == "compressed" else ""
+    metas = {folder / f"{name}.lmdb": image_meta(name, dtype, SEASONS, "test", packed) for name, dtype in types.items()}
+    metas[folder / "labels.lmdb"] = label_meta("NoL", SEASONS, "test", compression=packed)
 
     def prepare(location):
-        seasons = {name: array[IDS.index(location.id)] for name, array in arrays.items()}
-        if kind == "quantised":
+        seasons = {name: array[ids.index(location.id)] for name, array in arrays.items()}
+        if kind != "raw":
             seasons |= {m.name: [quantise(image, m) for image in seasons[m.name]] for m in (S1, S2)}
-            return Prepared(seasons, offsets)
-        return Prepared(to_raw(seasons).seasons, offsets)
+            return Prepared(seasons)
+        return to_raw(seasons)
 
-    write_stores(metas, [Location(name, {}) for name in IDS], prepare)
+    write_stores(metas, [Location(name, scenes) for name in ids], prepare)
     return sorted(metas)
 
 
 @pytest.fixture(scope="module")
 def clean(world, tmp_path_factory):
     """Kind -> paths of labels, s1, s2."""
-    return {kind: write_set(tmp_path_factory.mktemp(kind), world, kind) for kind in ("quantised", "raw")}
+    return {kind: write_set(tmp_path_factory.mktemp(kind), world, kind) for kind in ("quantised", "raw", "compressed")}
+
+
+def copy_of(paths, folder):
+    """A copy of a set, by name."""
+    shutil.copytree(paths[0].parent, folder)
+    return {path.stem: path for path in sorted(folder.glob("*.lmdb"))}
 
 
 @pytest.fixture
 def stores(clean, tmp_path):
     """A copy of the quantised set, by name."""
-    shutil.copytree(clean["quantised"][0].parent, tmp_path / "set")
-    return {path.stem: path for path in sorted((tmp_path / "set").glob("*.lmdb"))}
+    return copy_of(clean["quantised"], tmp_path / "set")
+
+
+@pytest.fixture
+def packed(clean, tmp_path):
+    """A copy of the compressed set, by name."""
+    return copy_of(clean["compressed"], tmp_path / "packed")
 
 
 def put(path, key, value):
@@ -95,7 +119,7 @@ def found(examination):
     return [(f.code, f.store.rpartition("/")[2].removesuffix(".lmdb"), f.index, f.season) for f in told]
 
 
-@pytest.mark.parametrize("kind", ["quantised", "raw"])
+@pytest.mark.parametrize("kind", ["quantised", "raw", "compressed"])
 def test_nothing_is_found_in_clean_sets(clean, kind):
     examination = examine(clean[kind])
     assert found(examination) == []
@@ -185,9 +209,36 @@ def test_wrong_units_are_found(world, tmp_path, kind, plant, wanted):
     assert found(examine(write_set(tmp_path, arrays, kind))) == [wanted]
 
 
-def test_scenes_out_of_order_are_found(world, tmp_path):
-    paths = write_set(tmp_path, world, scenes=("S2_20200601T000000", "S2_20200101T000000"))
-    assert found(examine(paths)) == [("season-order", "s2", index, None) for index in range(5)]
+@pytest.mark.parametrize("modality", SCENES)
+def test_scenes_out_of_order_are_found_in_their_modality(world, tmp_path, modality):
+    paths = write_set(tmp_path, world, scenes=SCENES | {modality: SCENES[modality][::-1]})
+    assert found(examine(paths)) == [("season-order", modality, index, None) for index in range(5)]
+    exclude(tmp_path / f"{modality}.lmdb", {2: "known"})
+    assert ("season-order", modality, 2, None) not in found(examine(paths))
+
+
+@pytest.mark.parametrize(
+    ("modality", "scenes", "is_odd"),
+    [
+        ("s2", ("20200101T000000", "20200101T000000"), True),
+        ("labels", ("12345678/mask.tif", "12345678/mask.tif"), False),
+        ("s2", ("spring.tif", "autumn.tif"), False),
+        ("s2", ("20200601.tif", "autumn.tif"), False),
+    ],
+)
+def test_a_mask_may_be_of_all_seasons_and_undated_scenes_are_in_any_order(world, tmp_path, modality, scenes, is_odd):
+    paths = write_set(tmp_path, world, scenes=SCENES | {modality: tuple(map(Path, scenes))})
+    assert {code for code, *_ in found(examine(paths))} == ({"season-order"} if is_odd else set())
+
+
+def test_tiles_are_in_the_order_of_their_location(world, tmp_path):
+    ids = ["a_r0_c0", "a_r0_c64", "b_r1_c1", "b_r1_c1_r0_c0", "c"]
+    paths = write_set(tmp_path, world, ids=ids)
+    rows = [f"{name},{season},s2,2020060{9 - season}" for name in ("a", "b_r1_c1") for season in (0, 1)]
+    (tmp_path / "scenes.csv").write_text("id,season,modality,scene\n" + "\n".join([*rows, "torn"]))
+    assert found(examine(paths)) == [("season-order", "s2", index, None) for index in range(4)]
+    (tmp_path / "scenes.csv").write_bytes(b'\xff\x00\n"' * 100)
+    assert found(examine(paths)) == []
 
 
 def test_a_shift_of_all_bands_is_told(world, tmp_path):
@@ -215,6 +266,51 @@ def test_damaged_and_missing_records_are_found(stores):
     ]
 
 
+@pytest.mark.parametrize("position", [10, 128, 400, -1])
+def test_a_flipped_bit_of_a_deflated_record_is_found(packed, position):
+    flip(packed["s2"], record_key(3, 0), position)
+    assert found(examine(packed.values())) == [("record", "s2", 3, 0)]
+
+
+def with_payload(record, payload):
+    """The record of the same header but for its checksums, which are right."""
+    rest = struct.pack("<I", zlib.crc32(payload)) + record[12:128]
+    return record[:4] + struct.pack("<I", zlib.crc32(rest)) + rest + payload
+
+
+PAYLOADS = {
+    "the same": lambda values: zlib.compress(values, 9),
+    "short": lambda values: zlib.compress(values[:-1]),
+    "long": lambda values: zlib.compress(values + b"x"),
+    "very long": lambda values: zlib.compress(bytes(1 << 22)),
+    "empty": lambda values: zlib.compress(b""),
+    "cut": lambda values: zlib.compress(values)[:-2],
+    "followed by more": lambda values: zlib.compress(values) + b"more",
+    "not deflated": lambda values: values,
+    "nothing": lambda values: b"",
+}
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_deflated_values_of_another_length_are_found(packed, name):
+    record = get(packed["s1"], record_key(2, 1))
+    put(packed["s1"], record_key(2, 1), with_payload(record, PAYLOADS[name](zlib.decompress(record[128:]))))
+    told = [one for one in found(examine(packed.values())) if one[0] != "manifest"]  # which has the old checksum
+    assert told == ([] if name == "the same" else [("record", "s1", 2, 1)])
+
+
+@pytest.mark.parametrize("start", ["first", "second"])
+@pytest.mark.parametrize("new", [b"\0", b"\xff"])
+def test_a_damaged_page_of_a_record_is_found(stores, start, new):
+    """LMDB looks at the first page of a value, not at the next."""
+    data, record = stores["s2"] / "data.mdb", get(stores["s2"], record_key(3, 0))
+    content = data.read_bytes()
+    at = content.index(record[:128]) // 4096 * 4096 + 4096 * (start == "second")
+    data.write_bytes(content[:at] + new * 4096 + content[at + 4096 :])
+    forget_environment(os.path.realpath(stores["s2"]))
+    assert found(examine(stores.values())) == [("record", "s2", 3, 0)]
+
+
 def test_records_of_another_location_or_kind_are_found(stores):
     put(stores["s1"], record_key(1, 0), get(stores["s1"], record_key(4, 0)))
     put(stores["s1"], record_key(2, 0), get(stores["s2"], record_key(2, 0)))
@@ -234,6 +330,11 @@ def test_a_manifest_of_another_store_is_found(stores):
     path = stores["s1"] / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"checksum": "0" * 64}))
     assert found(examine(stores.values())) == [("manifest", "s1", None, None)]
+
+
+def test_a_manifest_that_tells_little_is_found(stores):
+    (stores["s1"] / "manifest.json").write_text('{"format": 1}')
+    assert {one[:2] for one in found(examine(stores.values()))} == {("manifest", "s1"), ("entries", "s1")}
 
 
 def test_other_sizes_are_found(world, tmp_path):

@@ -21,6 +21,7 @@ from cromss.settings import MultiModalSettings
 from cromss.store import LmdbReader, LmdbWriter, StoreError
 from cromss.store.contents import record_key, verify
 from cromss.store.environment import forget_environment
+from cromss.store.record import pack_record
 from cromss.store.repair import exclude, readmit
 from cromss.training import pretrain
 from cromss.training.pretraining import pretraining_data
@@ -28,15 +29,26 @@ from cromss.training.pretraining import pretraining_data
 inspection = load_script("inspect_lmdb")
 
 
+def get(path, key):
+    forget_environment(os.path.realpath(path))
+    with lmdb.open(str(path), readonly=True, lock=False) as env, env.begin() as txn:
+        return txn.get(key)
+
+
+def damage(path, index, season):
+    """Flip a bit of a record."""
+    value = bytearray(get(path, record_key(index, season)))
+    value[500] ^= 1
+    with lmdb.open(str(path), lock=False, map_size=1 << 28) as env, env.begin(write=True) as txn:
+        txn.put(record_key(index, season), bytes(value))
+
+
 @pytest.fixture
 def stores(tmp_path):
     """Three stores of 8 locations; index 3 is damaged in s1, and a record of index 5 is gone in the labels."""
     write_ours(tmp_path, season_arrays(), NAMES)
     paths = [tmp_path / name for name in NAMES.values()]
-    with lmdb.open(str(paths[0]), lock=False, map_size=1 << 28) as env, env.begin(write=True) as txn:
-        value = bytearray(txn.get(record_key(3, 1)))
-        value[500] ^= 1
-        txn.put(record_key(3, 1), bytes(value))
+    damage(paths[0], 3, 1)
     with lmdb.open(str(paths[2]), lock=False, map_size=1 << 28) as env, env.begin(write=True) as txn:
         txn.delete(record_key(5, 2))
     return paths
@@ -56,8 +68,10 @@ def run(paths, **options):
 def test_repaired_sets_train_and_stay_aligned(stores, tmp_path, capsys, how):
     with pytest.raises(StoreError, match="belongs to another"):
         LmdbReader(stores[2])
-    assert run(stores, repair=how) == 1
-    assert f"{how} 2 of 8 locations" in capsys.readouterr().out
+    assert run(stores, repair=how) == 0
+    printed = capsys.readouterr().out
+    assert f"{how} 2 of 8 locations\n" in printed
+    assert printed.endswith("\nnow HEALTHY (every record was read; 2 locations are out of use)\n")
     readers = [LmdbReader(path) for path in stores]
     for path, reader in zip(stores, readers):
         assert sorted(reader.excluded) == [3, 5]
@@ -95,6 +109,104 @@ def test_undo_takes_back_what_was_marked_but_not_what_was_dropped(stores):
     exclude(stores[0], {2: "why"})
     assert readmit(stores[0]) == []
     assert LmdbReader(stores[0]).excluded == {}
+
+
+def contents(path):
+    """Index -> all seasons, of the locations in use."""
+    reader = LmdbReader(path)
+    return {index: reader.read_seasons(index) for index in range(len(reader)) if index not in reader.excluded}
+
+
+def num_records(path):
+    """Entries of records, as they stand."""
+    forget_environment(os.path.realpath(path))
+    with lmdb.open(str(path), readonly=True, lock=False) as env, env.begin() as txn:
+        return sum(key[0] in b"0123456789" for key, _ in txn.cursor())
+
+
+def test_dropping_takes_along_what_was_marked(stores, capsys):
+    before = contents(stores[1])
+    assert run(stores, repair="mark") == 0
+    exclude(stores[0], {0: "by hand"})
+    capsys.readouterr()
+    assert run(stores, repair="drop", dry_run=True) == 0
+    assert f"{stores[0]}: would drop 3 of 8 locations, 3 of them marked before\n" in capsys.readouterr().out
+    damage(stores[1], 6, 0)
+    assert run(stores, repair="drop") == 0
+    printed = capsys.readouterr().out
+    assert f"{stores[0]}: drop 4 of 8 locations, 3 of them marked before\n" in printed
+    assert f"{stores[1]}: drop 3 of 8 locations, 2 of them marked before\n" in printed
+    assert [num_records(path) for path in stores] == [16, 20, 20]
+    for path in stores:
+        verified(path)
+    after = contents(stores[1])
+    assert sorted(after) == [0, 1, 2, 4, 7]
+    for index, seasons in after.items():
+        np.testing.assert_array_equal(seasons, before[index])
+    assert run(stores, repair="undo") == 0
+    assert f"{stores[1]}: 0 locations are in use again, 3 stay dropped\n" in capsys.readouterr().out
+    assert run(stores, repair="drop") == 0
+    assert capsys.readouterr().out.count(": nothing to drop\n") == 3
+
+
+def test_the_status_after_undoing_is_that_of_what_is_taken_back(stores, capsys):
+    assert run(stores, repair="mark") == 0
+    assert run(stores) == 0
+    assert run(stores, repair="undo", dry_run=True) == 0
+    assert f"{stores[2]}: 2 locations would be in use again, 0 stay dropped\n" in capsys.readouterr().out
+    assert run(stores, repair="undo") == 1
+    assert f"{stores[2]}: 2 locations are in use again, 0 stay dropped\n" in capsys.readouterr().out
+    assert run(stores) == 1
+
+
+def test_what_no_repair_mends_stays_in_the_status(stores, capsys):
+    manifest = stores[0] / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"unit": "x"', '"unit": "y"'))
+    assert run(stores, repair="mark") == 1
+    assert "1 damaged finding(s) are of whole stores, which no repair mends\nnow DAMAGED" in capsys.readouterr().out
+    assert run(stores) == 1
+
+
+def test_a_store_without_a_location_in_use_is_not_healthy(stores, capsys):
+    for index in range(8):
+        damage(stores[0], index, 2)
+    assert run(stores[:1], repair="mark") == 1
+    assert "no repair mends\nnow DAMAGED: do not train on this" in capsys.readouterr().out
+    assert run(stores[:1]) == 1
+    assert f"{stores[0]}: all 8 locations are out of use\n" in capsys.readouterr().out
+
+
+def test_suspect_locations_are_left_out_where_that_is_asked_for(stores, capsys):
+    with lmdb.open(str(stores[2]), lock=False, map_size=1 << 28) as env, env.begin(write=True) as txn:
+        for season in range(4):
+            txn.put(record_key(1, season), pack_record("0000001", np.full((64, 64), 255, np.uint8)))
+    assert run(stores, repair="mark") == 1
+    assert capsys.readouterr().out.endswith(
+        "\nnow SUSPECT: look at it before training (1 suspect; every record was read; 2 locations are out of use)\n"
+    )
+    assert run(stores, repair="mark", repair_suspect=True, dry_run=True) == 1
+    assert run(stores, repair="mark", repair_suspect=True) == 0
+    for path in stores:
+        assert sorted(LmdbReader(path).excluded) == [1, 3, 5]
+        verified(path)
+    assert LmdbReader(stores[0]).excluded[1].startswith(f"unlabelled: {stores[2]}: ")
+    assert run(stores) == 0
+
+
+def test_a_record_on_a_damaged_page_is_marked_and_never_dropped(stores, capsys):
+    """Its pages would be counted as free by a header that may say anything."""
+    data = stores[1] / "data.mdb"
+    content = data.read_bytes()
+    at = content.index(get(stores[1], record_key(6, 1))[:128]) // 4096 * 4096
+    data.write_bytes(content[:at] + b"\xff" * 4096 + content[at + 4096 :])
+    forget_environment(os.path.realpath(stores[1]))
+    damaged = data.read_bytes()
+    with pytest.raises(StoreError, match=rf"page {at // 4096} is damaged, and .* leave it out with --repair mark"):
+        run(stores[1:], repair="drop")
+    assert data.read_bytes() == damaged
+    assert run(stores[1:], repair="mark") == 0
+    assert sorted(LmdbReader(stores[1]).excluded) == [5, 6]
+    verified(stores[1])
 
 
 def test_a_dry_run_changes_nothing(stores, capsys):

@@ -24,6 +24,7 @@ from cromss.models.weights import load_encoder
 from cromss.sensors import S1, S2
 from cromss.settings import FinetuneSettings, MultiModalSettings
 from cromss.store import LmdbWriter, StoreMeta
+from cromss.store.repair import exclude
 from cromss.training import finetune, pretrain
 from cromss.training.downstream import downstream_data
 from cromss.training.finetuning import summary
@@ -115,6 +116,51 @@ def test_scores_equal_a_naive_count_over_the_written_maps(downstream, tmp_path):
     assert metrics["oa"] == pytest.approx(np.trace(confusion) / confusion.sum())
     union = confusion.sum(0) + confusion.sum(1) - np.diag(confusion)
     assert metrics["miou"] == pytest.approx(np.mean(np.diag(confusion)[union > 0] / union[union > 0]))
+
+
+@pytest.fixture
+def repaired(downstream, tmp_path):
+    """Training tile 1 and test tiles 0 and 3 are out of use, each in one store alone."""
+    shutil.copytree(downstream, tmp_path / "set")
+    exclude(tmp_path / "set" / "train" / "labels.lmdb", {1: "damaged"})
+    exclude(tmp_path / "set" / "test" / "labels.lmdb", {0: "gone"}, drop=True)
+    exclude(tmp_path / "set" / "test" / "s2.lmdb", {3: "damaged"})
+    return tmp_path / "set"
+
+
+def test_tiles_left_out_of_use_are_neither_trained_on_nor_scored(repaired, downstream, tmp_path, capsys):
+    metrics = finetune_with(tmp_path, repaired, "--name a --test_batch_size 2 --max_steps 1")
+    printed = capsys.readouterr().out
+    assert f"{repaired / 'train' / 'labels.lmdb'}: 1 of 6 locations are left out of use" in printed
+    assert f"{repaired / 'test' / 'labels.lmdb'}: 2 of 5 locations are left out of use" in printed
+    truth = {
+        name: labels
+        for name, labels in written_labels(downstream / "test" / "labels.lmdb").items()
+        if name not in ("0000000", "0000003")
+    }
+    confusion = naive_confusion(tmp_path / "a" / "maps", DFC2020, truth)
+    assert metrics["oa"] == pytest.approx(np.trace(confusion) / confusion.sum())
+
+
+def test_tiles_left_out_of_use_are_no_part_of_splits(repaired, tmp_path):
+    data = downstream_data(settings_of(tmp_path, repaired, ""))
+    assert sorted(data.train_indices) == [0, 2, 3, 4, 5]
+    data = downstream_data(settings_of(tmp_path, repaired, "--validation 0.34"))
+    assert sorted([*data.train_indices, *data.val_indices]) == [0, 2, 3, 4, 5]
+    sizes = []
+    for fraction in (40, 60, 100):
+        chosen = downstream_data(settings_of(tmp_path, repaired, f"--fraction {fraction}")).train_indices
+        assert 1 not in chosen
+        sizes.append(len(chosen))
+    assert sizes == [2, 3, 5]
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_parts_without_a_tile_in_use_are_refused(downstream, tmp_path, part):
+    shutil.copytree(downstream, tmp_path / "set")
+    exclude(tmp_path / "set" / part / "s2.lmdb", dict.fromkeys(range(COUNTS[part]), "gone"), drop=True)
+    with pytest.raises(ValueError, match=rf"all {COUNTS[part]} locations wanted are left out of use"):
+        downstream_data(settings_of(tmp_path, tmp_path / "set", ""))
 
 
 @pytest.mark.parametrize("batch", [1, 3])

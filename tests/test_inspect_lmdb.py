@@ -102,8 +102,18 @@ def test_the_panel_shows_the_worst_first(tmp_path):
 
 def test_exit_status_tells_healthy_damaged_and_unreadable(stores, tmp_path):
     other = write(tmp_path / "other", label_meta("NoL", 2, "test"), np.zeros((2, 2, 12, 12), np.uint8))
-    for paths, status in ((stores[:1], 0), ((stores[0], other), 1), ((stores[0], tmp_path / "none"), 2), ((), 2)):
+    torn = write(tmp_path / "torn", label_meta("NoL", 2, "test"), np.zeros((2, 2, 12, 12), np.uint8))
+    pages = np.frombuffer((torn / "data.mdb").read_bytes(), np.uint8).reshape(-1, 4096).copy()
+    pages[pages[:, 10] == 2, 16:] = 0xF0  # what the leaves hold
+    pages.tofile(torn / "data.mdb")
+    for paths, status in ((stores[:1], 0), ((stores[0], other), 1), ((stores[0], torn), 2), ((tmp_path / "none",), 2)):
         line = [sys.executable, str(REPOSITORY / "data_prepare" / "inspect_lmdb.py"), *map(str, paths)]
         result = subprocess.run(line, capture_output=True, text=True, timeout=60)
         assert result.returncode == status, result.stderr
         assert result.stderr.count("\n") == (status == 2)
+        assert not result.stderr or result.stderr.startswith("error: ")
+
+
+def test_without_stores_nothing_is_said():
+    with pytest.raises(ValueError, match="wanted: at least one store"):
+        inspection.main(inspection.Inspection(()))

@@ -17,6 +17,7 @@ from cromss.config import read
 from cromss.legends import NYC_LIDAR
 from cromss.preparation import label_meta
 from cromss.store import LmdbWriter
+from cromss.store.repair import exclude
 
 script = load_script("label_quality")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -150,6 +151,21 @@ def test_all_seasons_of_stores_count(tmp_path, shown):
     assert [(example.name, example.oa) for example in shown] == [("a, season 3", 0.5), ("b, season 1", 0.875)]
     np.testing.assert_array_equal(shown[0].noisy, noisy["a"][2])
     assert "6 pairs of masks, 384 pixels" in (tmp_path / "out" / "quality.md").read_text()
+
+
+@pytest.mark.usefixtures("shown")
+def test_locations_left_out_of_use_are_listed(tmp_path):
+    rng = np.random.default_rng(3)
+    noisy, exact = ({name: rng.integers(0, 4, (1, 8, 8), np.uint8) for name in "abcd"} for _ in range(2))
+    paths = write_store(tmp_path / "n.lmdb", noisy, 1), write_store(tmp_path / "e.lmdb", exact, 1, "exact")
+    exclude(paths[0], {1: "damaged, it is"})
+    exclude(paths[1], {3: "record: gone"}, drop=True)
+    run("--noisy", paths[0], "--exact", paths[1], "--out", tmp_path / "out")
+    skipped = {row["id"]: row["reason"] for row in rows(tmp_path / "out" / "skipped.csv")}
+    assert skipped == {"b": "damaged, it is", "d": "record: gone"}
+    wanted = recount([(noisy[name], exact[name]) for name in "ac"], 4)
+    np.testing.assert_array_equal(counts(tmp_path / "out" / "confusion.csv"), wanted)
+    assert "Left out: 2 locations, see skipped.csv." in (tmp_path / "out" / "quality.md").read_text()
 
 
 def test_one_place_of_many_scenes_is_shown_once(tmp_path, shown):

@@ -10,7 +10,9 @@ import rasterio
 from conftest import REPOSITORY
 
 from cromss.config import parse
+from cromss.doctor import examine
 from cromss.settings import SingleModalSettings
+from cromss.store import LmdbReader, LmdbWriter
 from cromss.training import pretrain
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -62,6 +64,38 @@ def test_report_of_the_stores_equals_a_recount(tiles, stores, tmp_path):
     with (tmp_path / "report" / "confusion.csv").open(newline="") as file:
         counted = [[int(value) for value in row[1:]] for row in list(csv.reader(file))[1:]]
     assert counted == confusion.tolist()
+
+
+def rasters(tiles, name):
+    """One array a tile, in the order of their names."""
+    found = []
+    for tile in sorted(tiles.iterdir()):
+        with rasterio.open(tile / name) as file:
+            found.append(file.read())
+    return np.stack(found)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_the_doctor_finds_nothing_wrong_in_the_stores(tiles, stores):
+    examination = examine(sorted(stores.glob("*.lmdb")))
+    labels, exact, ortho = examination.reports
+    assert (examination.findings, [report["num_examined"] for report in examination.reports]) == ([], [7, 7, 7])
+    assert labels["classes"]["trees"] == pytest.approx(np.isin(rasters(tiles, "nlcd.tif"), (41, 42, 43, 90)).mean())
+    assert exact["classes"]["built"] == pytest.approx(np.isin(rasters(tiles, "landcover.tif"), (5, 6)).mean())
+    for name, values in zip(("R", "G", "B", "NIR"), rasters(tiles, "naip_new.tif").swapaxes(0, 1)):
+        band = ortho["bands"][name]
+        assert (band["mean"], band["std"]) == pytest.approx((values.mean(), values.std()))
+
+
+def test_the_doctor_finds_a_photo_that_is_there_twice(stores, tmp_path):
+    reader = LmdbReader(stores / "orthophotos.lmdb")
+    with LmdbWriter(tmp_path / "twice", reader.meta) as writer:
+        for index, name in enumerate([*reader.location_ids(), "again"]):
+            writer.write(name, [reader.read(index if index < 7 else 2, 0)])
+        writer.finish()
+    (finding,) = examine([tmp_path / "twice"]).findings
+    assert (finding.code, finding.index) == ("same-pixels", 7)
+    assert reader.location_id(2) in finding.what
 
 
 def test_pretraining_on_the_noisy_labels(stores, tmp_path):

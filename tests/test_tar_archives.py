@@ -38,7 +38,7 @@ def write(root: Path, out: Path, **options) -> dict[str, list]:
         name: [(s.location_id(i), s.read(i, t).tobytes()) for i in range(len(s)) for t in range(s.num_seasons)]
         for name, s in stores.items()
     }
-    return records | {name: (out / name).read_text() for name in ("skipped.csv", "s2_offsets.csv")}
+    return records | {name: (out / name).read_text() for name in ("skipped.csv", "scenes.csv", "s2_offsets.csv")}
 
 
 def pack(path: Path, *files: tuple[Path, str], mode: str = "w") -> Path:

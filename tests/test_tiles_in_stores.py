@@ -57,7 +57,8 @@ def test_tiles_are_the_pixels_of_the_whole(root, tmp_path, size, stride, starts)
     for store in STORES:
         check_same(arrays(cut / store), pieces(arrays(whole / store), size, starts))
     assert f"tiles of {size} px every {stride or size}" in LmdbReader(cut / STORES[0]).meta.source
-    assert (cut / "s2_offsets.csv").read_text() == (whole / "s2_offsets.csv").read_text()
+    for name in ("scenes.csv", "s2_offsets.csv"):
+        assert (cut / name).read_text() == (whole / name).read_text()
 
 
 def test_an_interrupted_run_of_tiles_goes_on_inside_a_location(root, tmp_path, monkeypatch):
@@ -80,7 +81,8 @@ def test_an_interrupted_run_of_tiles_goes_on_inside_a_location(root, tmp_path, m
     write_pretrain(root, tmp_path / "out", tile_size=6)
     for store in STORES:
         assert (tmp_path / "out" / store / "manifest.json").read_text() == (whole / store / "manifest.json").read_text()
-    assert (tmp_path / "out" / "s2_offsets.csv").read_text() == (whole / "s2_offsets.csv").read_text()
+    for name in ("scenes.csv", "s2_offsets.csv"):
+        assert (tmp_path / "out" / name).read_text() == (whole / name).read_text()
 
 
 def test_offsets_are_told_by_location_and_not_by_tile(root, tmp_path):

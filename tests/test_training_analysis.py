@@ -3,6 +3,7 @@
 import csv
 import math
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from cromss.config import parse, to_flat
 from cromss.datamodule import hold_out
 from cromss.settings import SingleModalSettings
 from cromss.settings.analysis import AnalysisSettings
+from cromss.store.repair import exclude
 from cromss.training import pretrain
 from cromss.training.analysis import analyse
 from cromss.training.pretrained import open_pretrained
@@ -247,6 +249,22 @@ def test_only_tiles_that_both_held_out_are_looked_at(pair, data, tmp_path):
     seeds = [seed for seed in range(20) if hold_out(IDS, 0.1, seed)[1][0] != hold_out(IDS, 0.1, 0)[1][0]]
     lone = [split(tmp_path, data, 0.1, seed) for seed in (0, seeds[0])]
     refused("no location was held out by both; train them with the same --seed", *lone, tmp_path)
+
+
+def test_locations_left_out_of_use_are_not_looked_at(pair, data, arrays, tmp_path):
+    shutil.copytree(data, tmp_path / "set")
+    held = hold_out(IDS, 0.5, 42)[1]
+    exclude(tmp_path / "set" / NAMES["s2"], {held[0]: "damaged"})
+    exclude(tmp_path / "set" / "exact_labels.lmdb", {held[2]: "gone"}, drop=True)
+    page = analysed(*pair, tmp_path / "out", data_path=str(tmp_path / "set"))
+    assert f"tiles: {len(held) - 2} of" in page.path.read_text()
+    used = [held[1], *held[3:]]
+    images = torch.tensor(np.stack([arrays["s2"][i, i % SEASONS] for i in used])) / 255
+    labels = np.stack([arrays["exact"][i, i % SEASONS] for i in used]).ravel()
+    with torch.no_grad():
+        logits = open_pretrained(str(pair[0]), "noisy").network()(s2=images)["s2"]
+    ratio = naive_ratio(logits.double().movedim(1, -1).reshape(-1, 9).numpy(), labels)
+    assert page.scores[-1].noisy == pytest.approx(ratio, rel=1e-4)
 
 
 def test_swapped_runs_are_refused(pair, tmp_path):

@@ -41,7 +41,7 @@ def readers(out: Path) -> dict[str, LmdbReader]:
 def contents(out: Path) -> dict:
     """Ids and values of all three stores, and the ledgers."""
     values = {m: [(s.location_id(i), s.read(i, 0).tobytes()) for i in range(len(s))] for m, s in readers(out).items()}
-    return values | {name: (out / name).read_text() for name in ("skipped.csv", "s2_offsets.csv")}
+    return values | {name: (out / name).read_text() for name in ("skipped.csv", "scenes.csv", "s2_offsets.csv")}
 
 
 def files(out: Path) -> dict[Path, bytes]:

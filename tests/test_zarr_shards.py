@@ -45,7 +45,7 @@ def write(root: Path, out: Path, **options) -> dict[str, list]:
         name: [(s.location_id(i), s.read(i, t).tobytes()) for i in range(len(s)) for t in range(s.num_seasons)]
         for name, s in stores.items()
     }
-    return records | {name: (out / name).read_text() for name in ("skipped.csv", "s2_offsets.csv")}
+    return records | {name: (out / name).read_text() for name in ("skipped.csv", "scenes.csv", "s2_offsets.csv")}
 
 
 @pytest.mark.parametrize("size", [12, 20])
@@ -66,7 +66,7 @@ def test_the_records_are_those_of_the_folders(tmp_path, made, size, offset):
 @pytest.mark.parametrize("modalities", [("s1",), ("s2",), ("s2", "s1")])
 def test_any_modality_subset(root, tmp_path, modalities):
     found = write(root, tmp_path / "out", modalities=modalities)
-    assert len(found) == len(modalities) + 2
+    assert len(found) == len(modalities) + 3
 
 
 def test_s1_and_labels_alone(root, tmp_path, made):

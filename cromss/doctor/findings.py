@@ -23,6 +23,7 @@ _LOOK = "look at it; --repair mark --repair_suspect leaves it out"
 KINDS = {
     "manifest": Kind(DAMAGED, "copy data.mdb and manifest.json from the same store"),
     "entries": Kind(DAMAGED, "copy or write the store again"),
+    "none-in-use": Kind(DAMAGED, "write the store again, or take marked locations back with --repair undo"),
     "ids": Kind(DAMAGED, "copy or write the store again"),
     "same-id": Kind(DAMAGED, "write the store again, every location once"),
     "ids-differ": Kind(DAMAGED, "write the stores together, so that indices mean the same"),

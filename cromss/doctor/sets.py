@@ -1,13 +1,15 @@
 """What is wrong between stores that should belong together, and what their ledger tells of the scenes."""
 
 import csv
-from collections import defaultdict
+import re
 from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 
-from cromss.aligned_stores import OFFSETS_NAME
+from cromss.aligned_stores import SCENES_NAME
 from cromss.doctor.findings import Finding
 from cromss.doctor.subject import Subject
 from cromss.legends import OSCD
@@ -15,6 +17,8 @@ from cromss.scene_names import scene_time
 from cromss.sensors import MODALITIES
 
 _SHOWN = 5
+_TILE = re.compile(r"_r\d+_c\d+$")
+"""What a tile has at the end of its id, beside the location's."""
 
 
 def is_aligned(subjects: Sequence[Subject]) -> bool:
@@ -49,20 +53,20 @@ def size_differences(subjects: Sequence[Subject], sizes: Mapping[int, Sequence])
 
 
 def scene_order(subject: Subject) -> list[Finding]:
-    """Locations of Sentinel-2 whose scenes, by the ledger beside the store, are not in time order."""
-    ledger = Path(subject.path).parent / OFFSETS_NAME
-    if subject.meta.modality != "s2" or not ledger.is_file():
+    """Locations whose scenes, by the ledger beside the store, are not in time order; a mask may be of all seasons."""
+    ledger, disordered = Path(subject.path).parent / SCENES_NAME, {}
+    if not ledger.is_file():
         return []
-    scenes, found = defaultdict(dict), []
-    with ledger.open(newline="", encoding="utf-8") as file:
-        for row in csv.reader(file):
-            if len(row) > 2 and row[1].isdecimal():
-                scenes[row[0]][int(row[1])] = scene_time(Path(row[2]).as_posix())
-    for index, name in enumerate(subject.ids):
-        times = [time for _, time in sorted(scenes.get(name, {}).items())]
-        if None not in times and times != sorted(set(times)):
-            found.append(subject.finding("season-order", f"scenes of {', '.join(times)}, by {ledger.name}", index))
-    return found
+    with ledger.open(newline="", encoding="utf-8", errors="replace") as file:
+        rows = (row for row in csv.reader(file) if len(row) == 4 and row[2] == subject.meta.modality)
+        for place, group in groupby(rows, itemgetter(0)):  # a location's rows follow each other
+            times = [scene_time(row[3]) for row in group]
+            if None not in times and times != sorted(set(times) if subject.meta.modality in MODALITIES else times):
+                disordered[place] = f"scenes of {', '.join(times)}, by {ledger.name}"
+    told = enumerate(disordered.get(name) or disordered.get(_TILE.sub("", name)) for name in subject.ids)
+    return [
+        subject.finding("season-order", what, index) for index, what in told if what and index not in subject.excluded
+    ]
 
 
 def _num_dates(subject: Subject) -> int:

@@ -3,12 +3,11 @@
 import os
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import lmdb
 import numpy as np
 
 from cromss.doctor.findings import Finding
@@ -20,6 +19,7 @@ from cromss.store.environment import reading
 from cromss.store.exclusions import EXCLUDED_KEY, decode_exclusions
 from cromss.store.folder import DATA_NAME, MANIFEST_NAME, read_manifest
 from cromss.store.meta import META_KEY, decode_meta, ids_checksum
+from cromss.store.pages import check_pages
 from cromss.store.record import HEADER_SIZE, unpack_record
 
 
@@ -48,6 +48,7 @@ class Subject:
         meta: What it says about itself.
         ids: Id of every location.
         excluded: Index -> why it is out of use.
+        dropped: Those of them whose records were deleted.
         published: It is of the published layout.
         read: Index -> one record a season.
         checksum: What its manifest says of all keys and headers; empty where there is none.
@@ -58,6 +59,7 @@ class Subject:
     meta: StoreMeta
     ids: list[str]
     excluded: Mapping[int, str]
+    dropped: Collection[int]
     published: bool
     read: Callable[[int], list[Record]]
     checksum: str = ""
@@ -80,10 +82,14 @@ def open_subject(path: str | Path) -> Subject:
     """Open a store of our layout or of the published one.
 
     Raises:
-        StoreError: It is truncated, unfinished, no store, or does not describe itself, so that nothing can be said.
+        StoreError: It is truncated, unfinished, no store, does not describe itself, or has a page that LMDB could not
+            read without a crash, so that nothing can be said.
     """
     path = Path(path)
-    if (path / DATA_NAME).is_file() and not (path / MANIFEST_NAME).exists():
+    if not (path / DATA_NAME).is_file():
+        return _ours(path)
+    check_pages(path)
+    if not (path / MANIFEST_NAME).exists():
         with reading(os.path.realpath(path), path, fresh=True) as txn:
             published = txn.get(META_KEY) is None and txn.stat()["entries"] > 0
         if published:
@@ -99,7 +105,14 @@ def _ours(path: Path) -> Subject:
         there = decode_exclusions(txn.get(EXCLUDED_KEY), path, len(ids))
         entries = txn.stat()["entries"] - there.extra_entries
     subject = Subject(
-        path, meta, ids, there.reasons, False, lambda index: _read_ours(folder, subject, index), manifest["checksum"]
+        path,
+        meta,
+        ids,
+        there.reasons,
+        there.dropped,
+        False,
+        lambda index: _read_ours(folder, subject, index),
+        manifest.get("checksum", ""),
     )
     if manifest.get("meta") != described:
         subject.findings.append(subject.finding("manifest", f"{MANIFEST_NAME} describes another store"))
@@ -108,6 +121,8 @@ def _ours(path: Path) -> Subject:
     expected = manifest.get("entries")
     if entries != expected:
         subject.findings.append(subject.finding("entries", f"{entries} entries, {expected} were written"))
+    if len(there.reasons) == len(ids):
+        subject.findings.append(subject.finding("none-in-use", f"all {len(ids)} locations are out of use"))
     subject.findings += _same_ids(subject)
     return subject
 
@@ -120,7 +135,7 @@ def _published(path: Path) -> Subject:
             ids.append(reader.location_id(index))
         except StoreError:  # told when the record is read
             ids.append("")
-    subject = Subject(path, reader.meta, ids, {}, True, lambda index: _read_published(reader, index))
+    subject = Subject(path, reader.meta, ids, {}, (), True, lambda index: _read_published(reader, index))
     subject.findings.append(subject.finding("published", "the published layout, checked as far as it can be"))
     subject.findings += _same_ids(subject)
     return subject
@@ -137,21 +152,21 @@ def _same_ids(subject: Subject) -> list[Finding]:
 
 
 def _read_ours(folder: str, subject: Subject, index: int) -> list[Record]:
-    with reading(folder, subject.path) as txn:
-        return [_record(txn, subject, index, season) for season in range(subject.meta.num_seasons)]
+    return [_record(folder, subject, index, season) for season in range(subject.meta.num_seasons)]
 
 
-def _record(txn: lmdb.Transaction, subject: Subject, index: int, season: int) -> Record:
+def _record(folder: str, subject: Subject, index: int, season: int) -> Record:
     """One record, checked against itself and against what the store says."""
     meta = subject.meta
     try:
-        raw = txn.get(record_key(index, season))
-        if raw is None:
-            return Record(None, fault=("missing", "the record is missing"))
-        header, values = unpack_record(raw)
-    except (StoreError, lmdb.Error) as error:
+        with reading(folder, "the record") as txn:  # one that cannot be read spoils the transaction
+            raw = txn.get(record_key(index, season))
+            if raw is None:
+                return Record(None, fault=("missing", "the record is missing"))
+            header, values = unpack_record(raw)
+            found = Record(np.array(values), header.checksum, bytes(raw[:HEADER_SIZE]))
+    except StoreError as error:
         return Record(None, fault=("record", str(error).partition("; ")[0]))
-    found = Record(np.array(values), header.checksum, bytes(raw[:HEADER_SIZE]))
     if header.location_id != subject.ids[index]:
         return found._replace(fault=("wrong-id", f"holds location {header.location_id!r}"))
     if header.dtype.name != meta.dtype:

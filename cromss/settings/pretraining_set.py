@@ -46,7 +46,7 @@ class PretrainSet(Writing):
     data_path: Path
     """Folder of the raw set."""
     out: Path
-    """Folder for the stores, skipped.csv and s2_offsets.csv."""
+    """Folder for the stores, skipped.csv, scenes.csv and s2_offsets.csv."""
     layout: Literal["ssl4eo", "tiles", "nyc", "own", "zarr"] = "ssl4eo"
     """ssl4eo: <modality>/<id>/<scene>/<band>.tif, in folders or in <modality>.tar or <modality>/*.tar; zarr: shards
     of SSL4EO-S12 v1.1, <split>/{S1GRD,S2L1C}/*.zarr.zip; tiles: <id>/<one multi-band file a modality>;

@@ -41,6 +41,7 @@ def downstream_data(
     _refuse_leaks(ids, test.labels.location_ids(), by_place=source.task.is_change)
     tell_left_out(train, test)
     chosen, held = _training_tiles(settings, ids, set(train.in_use()))
+    test.in_use()  # none at all is refused before the training
     val = stacks(train_path) if held else None
     for part in filter(None, (train, val, test)):
         _feed_as_trained(part, trained or {}, normalization, told=part is train)
