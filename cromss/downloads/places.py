@@ -12,6 +12,7 @@ from rasterio.warp import transform
 
 from cromss.scene_names import id_key
 from cromss.scenes import Grid
+from cromss.store.record import MAX_ID_BYTES
 
 PIXEL = 10
 """Side of a pixel in metres: that of the finest bands of Sentinel-2."""
@@ -20,7 +21,7 @@ LATITUDES = (-80.0, 84.0)
 """Where UTM is defined, in degrees."""
 
 _HEADER = ["id", "lon", "lat"]
-_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_ID = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{,{MAX_ID_BYTES - 1}}}")
 
 _SVALBARD = ((0, 9, 31), (9, 21, 33), (21, 33, 35), (33, 42, 37))
 """West, east and zone from 72 degrees north on."""
@@ -73,7 +74,10 @@ def _place(row: list[str], where: str) -> Place:
         raise ValueError(f"{where}: three filled fields are wanted (id,lon,lat), got {row}")
     name, *numbers = row
     if not _ID.fullmatch(name):
-        raise ValueError(f"{where}: id {name!r} names a folder; letters, digits, _ . - are wanted, first none of . -")
+        raise ValueError(
+            f"{where}: id {name!r} names a folder; up to {MAX_ID_BYTES} letters, digits, _ . - are wanted, "
+            "first none of . -"
+        )
     try:
         lon, lat = map(float, numbers)
     except ValueError:
