@@ -422,3 +422,23 @@ def test_tiles_of_different_places_are_refused(tmp_path, crs, left):
     (location,) = layouts.list_tiles(tmp_path, {"s1": "S1*.tif", "s2": "S2*.tif"})
     with pytest.raises(ValueError, match=r"location p1: .*p1/S2\.tif and .*p1/S1\.tif lie in different places"):
         layouts.read_location(location, 1, NOL)
+
+
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(20, -20), (10, 10), (-10, -10), (0, 0)],
+    ids=["pixels of another size", "rows run north", "columns run west", "no size"],
+)
+def test_tiles_that_cover_other_ground_from_the_same_corner_are_refused(tmp_path, width, height):
+    rng = np.random.default_rng(0)
+    images = {"S1": fake_db(rng), "S2": fake_dn(rng)}
+    for name, image in images.items():
+        with rasterio.open(write_tiff(tmp_path / "p1" / f"{name}.tif", image), "r+") as dataset:
+            dataset.crs = "EPSG:32633"
+            dataset.transform = rasterio.Affine(10, 0, 500_000, 0, -10, 5_000_000)
+    layouts.read_location(*layouts.list_tiles(tmp_path, {"s1": "S1*.tif", "s2": "S2*.tif"}), 1, NOL)
+    with rasterio.open(tmp_path / "p1" / "S2.tif", "r+") as dataset:
+        dataset.transform = rasterio.Affine(width, 0, 500_000, 0, height, 5_000_000)
+    (location,) = layouts.list_tiles(tmp_path, {"s1": "S1*.tif", "s2": "S2*.tif"})
+    with pytest.raises(ValueError, match=r"p1: .*S2\.tif and .*S1\.tif do not cover the same ground$"):
+        layouts.read_location(location, 1, NOL)

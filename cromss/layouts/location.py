@@ -100,14 +100,15 @@ def check_places(location: Location) -> None:
     """Refuse multi-band files of one season that lie in different places; those without a CRS pass.
 
     Raises:
-        ValueError: Another CRS or corner, by more than a pixel.
+        ValueError: Another CRS, corner, pixel size or orientation, see `Grid.covers`.
     """
     for paths in zip(*location.scenes.values()):
         grids = {path: grid for path in paths if path.is_file() and (grid := scene_grid(path))}
         for path, grid in grids.items():
             first = next(iter(grids))
-            if not grid.starts_at(grids[first]):
-                raise ValueError(f"location {location.id}: {path} and {first} lie in different places")
+            if not grid.covers(grids[first]):
+                how = "do not cover the same ground" if grid.starts_at(grids[first]) else "lie in different places"
+                raise ValueError(f"location {location.id}: {path} and {first} {how}")
 
 
 def read_location(
