@@ -4,13 +4,14 @@ import csv
 import re
 from pathlib import Path
 
-_TIME = re.compile(r"(?<![\d.])(\d{8})(?:T(\d{6}))?(?!\d)")
+_DATE = r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
+_TIME = re.compile(rf"(?<![\d.])({_DATE})(?:T(\d{{6}}))?(?!\d)")
 
 
 def scene_time(name: str) -> str | None:
     """Start of a scene as a sortable `YYYYMMDDTHHMMSS`, from its name; `None` without a date.
 
-    Decimals, as in `-103.99308536_33.18-20190422`, are no dates.
+    Decimals, as in `-103.99308536_33.18-20190422`, are no dates, nor is `25032020`, the day first.
     """
     match = _TIME.search(name)
     return f"{match[1]}T{match[2] or '000000'}" if match else None
