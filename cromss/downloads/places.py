@@ -1,6 +1,5 @@
 """Places to download: their list, and the grid of pixels around each."""
 
-import csv
 import math
 import re
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from rasterio import Affine
 from rasterio.crs import CRS
 from rasterio.warp import transform
 
-from cromss.scene_names import id_key
+from cromss.scene_names import csv_rows, id_key
 from cromss.scenes import Grid
 from cromss.store.record import MAX_ID_BYTES
 
@@ -48,11 +47,7 @@ def read_places(path: Path) -> list[Place]:
     """
     if not path.is_file():
         raise ValueError(f"--places {path}: no such file")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [(number, [cell.strip() for cell in row]) for number, row in enumerate(csv.reader(file), 1) if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"--places {path}: not a CSV of text ({error})") from error
+    rows = csv_rows(path, f"--places {path}")
     if not rows or [cell.lower() for cell in rows[0][1]] != _HEADER:
         first = ",".join(rows[0][1]) if rows else "nothing"
         raise ValueError(f"--places {path}: begins with {first[:80]}, wanted is the header id,lon,lat")
