@@ -119,6 +119,7 @@ def write_stores(
         position = len(locations) if finished else _resume_position(written, locations, folder)
         examined = {name for location in locations[:position] for name in (location.id, location.place)}
         skipped = stack.enter_context(_Ledger(folder / SKIPPED_NAME, ("id", "reason"), examined, _kind_of_reason))
+        _say_unknown([location.id for location in locations[:position]], written, skipped)
         offsets = stack.enter_context(_Ledger(folder / OFFSETS_NAME, _OFFSET_COLUMNS, examined, _decision))
         results = stack.enter_context(closing(work_ahead(prepare, locations[position:], workers)))
         count, num_bytes, start = len(written), 0, time.monotonic()
@@ -152,11 +153,11 @@ def refuse_changed_offsets(out: Path, told_by_id: Mapping[str, int]) -> None:
     """Refuse to resume when a location was already written with another offset than now told.
 
     Raises:
-        ValueError: Names the first such location.
+        ValueError: Names the first such location; or a damaged ledger.
     """
     path = out / OFFSETS_NAME
     for name, _, _, offset, _ in _read_rows(path, len(_OFFSET_COLUMNS)):
-        if name in told_by_id and told_by_id[name] != int(offset):
+        if name in told_by_id and str(told_by_id[name]) != offset:
             raise ValueError(
                 f"--s2_offset_ids {name}={told_by_id[name]}: written with {offset} already (see {path}); "
                 "remove the stores to start anew"
@@ -188,11 +189,15 @@ class _Ledger:
 
     Attributes:
         counts: Rows of each kind.
+        ids: Ids in the rows.
         last: Id in the last row.
+
+    Raises:
+        ValueError: The file that is there cannot be read.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], ids: Collection[str], kind: Callable[[list[str]], Any]):
-        self.path, self.counts, self.last, self._kind = path, Counter(), "", kind
+        self.path, self.counts, self.ids, self.last, self._kind = path, Counter(), set(), "", kind
         renewed = path.with_name(f"{path.name}.partial")
         with renewed.open("w", newline="", encoding="utf-8") as file:
             self._writer = csv.writer(file)
@@ -217,14 +222,26 @@ class _Ledger:
     def _add(self, row: list[str]) -> None:
         self._writer.writerow(row)
         self.counts[self._kind(row)] += 1
+        self.ids.add(row[0])
         self.last = row[0]
 
 
 def _read_rows(path: Path, num_columns: int) -> Iterator[list[str]]:
-    """Whole rows of a ledger without its header; none where there is no file."""
-    if path.exists():
+    """Whole rows of a ledger without its header; none where there is no file. ValueError where it is no CSV."""
+    if not path.exists():
+        return
+    try:
         with path.open(newline="", encoding="utf-8") as file:
             yield from (row for row in islice(csv.reader(file), 1, None) if len(row) == num_columns)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: damaged ({error}); remove it, and the same command goes on") from error
+
+
+def _say_unknown(ids: Sequence[str], written: Collection[str], skipped: _Ledger) -> None:
+    """List what an interrupted run left out without a word, as what was not there when it began."""
+    known = skipped.ids.union(written)
+    for name in (name for name in ids if name not in known):
+        skipped.add(name, f"location {name}: neither written nor listed by the run that was interrupted")
 
 
 def _align(writers: Sequence[LmdbWriter], finished: Sequence[list[str]]) -> list[str]:
