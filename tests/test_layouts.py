@@ -39,6 +39,16 @@ def test_ssl4eo_folders_are_listed_in_time_order(tmp_path):
     assert layouts.most_seasons(locations) == 2
 
 
+def test_locations_without_a_scene_count_for_no_number_of_seasons(tmp_path):
+    write_ssl4eo(tmp_path, ["0000001"])
+    for name in ("0000000", "0000002", "0000003"):
+        (tmp_path / "s2c" / name).mkdir()
+    locations = layouts.list_ssl4eo(tmp_path, FOLDERS)
+    assert layouts.most_seasons(locations) == 2
+    with pytest.raises(ValueError, match=r"^location 0000000: no s1 scenes, wanted 1 \(s1/0000000/<scene>\)$"):
+        layouts.most_seasons([locations[0], *locations[2:]])
+
+
 def test_ssl4eo_ids_from_a_csv_choose_order_and_scenes(tmp_path):
     write_ssl4eo(tmp_path, ["0000001", "0000002"])
     (tmp_path / "s1" / "0000002" / S1_SCENES[1]).rename(tmp_path / "gone")
