@@ -79,6 +79,17 @@ def test_the_same_number_twice_is_refused(tmp_path):
         layouts.list_ssl4eo(tmp_path, {"s2": "s2c"})
 
 
+def test_links_to_ids_are_followed_and_those_to_nothing_are_named(tmp_path):
+    write_ssl4eo(tmp_path / "disk", ["0000001", "0000002"])
+    (tmp_path / "raw" / "s1").mkdir(parents=True)
+    for name in ("0000001", "0000002"):
+        (tmp_path / "raw" / "s1" / name).symlink_to(tmp_path / "disk" / "s1" / name)
+    assert len(layouts.list_ssl4eo(tmp_path / "raw", {"s1": "s1"})) == 2
+    (tmp_path / "disk" / "s1" / "0000002").rename(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"raw/s1/0000002: a link to nothing; is a disk not mounted\?"):
+        layouts.list_ssl4eo(tmp_path / "raw", {"s1": "s1"})
+
+
 @pytest.mark.parametrize(("made", "message"), [("other", "no such folder"), ("s2c", "no location found")])
 def test_missing_or_empty_sets_are_refused(tmp_path, made, message):
     (tmp_path / made).mkdir()
