@@ -29,6 +29,7 @@ from cromss.work_ahead import work_ahead
 SKIPPED_NAME, SCENES_NAME, OFFSETS_NAME = "skipped.csv", "scenes.csv", "s2_offsets.csv"
 """The ledgers: what was left out, the scene of every season, and the offset of every Sentinel-2 scene."""
 
+_SKIPPED_COLUMNS = ("id", "reason")
 _SCENE_COLUMNS = ("id", "season", "modality", "scene")
 _OFFSET_COLUMNS = ("id", "season", "scene", "offset", "decided_by")
 
@@ -123,8 +124,9 @@ def write_stores(
         written = _align(list(writers.values()), [LmdbReader(path).location_ids() for path in finished])
         position = len(locations) if finished else _resume_position(written, locations, folder)
         examined = {name for location in locations[:position] for name in (location.id, location.place)}
-        skipped = stack.enter_context(_Ledger(folder / SKIPPED_NAME, ("id", "reason"), examined, _kind_of_reason))
+        skipped = stack.enter_context(_Ledger(folder / SKIPPED_NAME, _SKIPPED_COLUMNS, examined, _kind_of_reason))
         scenes = stack.enter_context(_Ledger(folder / SCENES_NAME, _SCENE_COLUMNS, examined, itemgetter(2)))
+        _say_unknown([location.id for location in locations[:position]], written, skipped)
         offsets = stack.enter_context(_Ledger(folder / OFFSETS_NAME, _OFFSET_COLUMNS, examined, _decision))
         results = stack.enter_context(closing(work_ahead(prepare, locations[position:], workers)))
         count, num_bytes, start = len(written), 0, time.monotonic()
@@ -158,11 +160,11 @@ def refuse_changed_offsets(out: Path, told_by_id: Mapping[str, int]) -> None:
     """Refuse to resume when a location was already written with another offset than now told.
 
     Raises:
-        ValueError: Names the first such location.
+        ValueError: Names the first such location; or a damaged ledger.
     """
     path = out / OFFSETS_NAME
     for name, _, _, offset, _ in _read_rows(path, len(_OFFSET_COLUMNS)):
-        if name in told_by_id and told_by_id[name] != int(offset):
+        if name in told_by_id and str(told_by_id[name]) != offset:
             raise ValueError(
                 f"--s2_offset_ids {name}={told_by_id[name]}: written with {offset} already (see {path}); "
                 "remove the stores to start anew"
@@ -210,6 +212,9 @@ class _Ledger:
     Attributes:
         counts: Rows of each kind.
         last: Id in the last row.
+
+    Raises:
+        ValueError: The file that is there cannot be read.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], ids: Collection[str], kind: Callable[[list[str]], Any]):
@@ -242,10 +247,21 @@ class _Ledger:
 
 
 def _read_rows(path: Path, num_columns: int) -> Iterator[list[str]]:
-    """Whole rows of a ledger without its header; none where there is no file."""
-    if path.exists():
+    """Whole rows of a ledger without its header; none where there is no file. ValueError where it is no CSV."""
+    if not path.exists():
+        return
+    try:
         with path.open(newline="", encoding="utf-8") as file:
             yield from (row for row in islice(csv.reader(file), 1, None) if len(row) == num_columns)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: damaged ({error}); remove it, and the same command goes on") from error
+
+
+def _say_unknown(ids: Sequence[str], written: Collection[str], skipped: _Ledger) -> None:
+    """List what an interrupted run left out without a word, as what was not there when it began."""
+    known = {row[0] for row in _read_rows(skipped.path, len(_SKIPPED_COLUMNS))}.union(written)
+    for name in (name for name in ids if name not in known):
+        skipped.add(name, f"location {name}: neither written nor listed by the run that was interrupted")
 
 
 def _align(writers: Sequence[LmdbWriter], finished: Sequence[list[str]]) -> list[str]:

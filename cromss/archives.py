@@ -13,6 +13,8 @@ import rasterio
 _ZEROS = bytes(512)
 """Block that ends a tar archive."""
 
+_CHUNK = 1 << 20
+
 
 class TarTree:
     """Index of the files in the parts of one tree.
@@ -166,7 +168,7 @@ def _files(archive: Path) -> Iterator[tarfile.TarInfo]:
         with tarfile.open(archive, "r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # it would keep all
-                if member.offset_data + member.size > length:
+                if not 0 <= member.size <= length - member.offset_data:
                     raise ValueError(f"{archive}: truncated in {member.name}; copy it again")
                 if member.isfile() and not member.issparse():
                     yield member
@@ -179,6 +181,12 @@ def _files(archive: Path) -> Iterator[tarfile.TarInfo]:
         file.seek(end)
         if file.read(len(_ZEROS)) != _ZEROS:
             raise ValueError(f"{archive}: truncated or damaged at byte {end}; copy it again")
+        while rest := file.read(_CHUNK):
+            if rest.strip(b"\0"):
+                raise ValueError(
+                    f"{archive}: goes on behind its end at byte {end}: damaged, or archives were joined to it; "
+                    "copy it again, or keep them apart in a folder"
+                )
 
 
 def _safe_name(name: str, archive: Path) -> PurePosixPath:

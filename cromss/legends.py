@@ -53,8 +53,9 @@ class Legend:
         if not np.issubdtype(raw.dtype, np.integer):
             if np.isnan(raw).any():
                 raise ValueError(f"{where or 'labels'}: NaN where codes are wanted")
-            if not np.array_equal(raw, np.round(raw)):
-                raise ValueError(f"{where or 'labels'}: label codes must be whole numbers, got {raw.dtype}")
+            if not np.array_equal(raw, np.round(raw)) or np.abs(raw).max(initial=0) > 1e15:
+                found = f"{raw.dtype} of {raw.min():g} to {raw.max():g}"
+                raise ValueError(f"{where or 'labels'}: label codes must be whole numbers, got {found}")
             raw = raw.astype(np.int64)
         ids = np.full(raw.shape, IGNORE_INDEX, np.uint8)
         for code, class_id in self.codes.items():

@@ -98,14 +98,15 @@ def offsets_by_id(pairs: Sequence[str], ids: Collection[str]) -> dict[str, int]:
     """Values of `--s2_offset_ids`, `("p7=1000",)` -> `{"p7": 1000}`.
 
     Raises:
-        ValueError: Not `ID=0` or `ID=1000`, or not one of the `ids` of the locations.
+        ValueError: Not `ID=0` or `ID=1000`, both for one, or not one of the `ids` of the locations.
     """
     offsets = {}
     for pair in pairs:
         name, _, value = pair.strip().rpartition("=")
         if value not in ("0", "1000") or name not in ids:
             raise ValueError(f"--s2_offset_ids {pair}: wanted ID=0 or ID=1000 with the id of a location")
-        offsets[name] = int(value)
+        if offsets.setdefault(name, int(value)) != int(value):
+            raise ValueError(f"--s2_offset_ids {pair}: {name}={offsets[name]} is told, too; keep one")
     return offsets
 
 
@@ -119,7 +120,7 @@ def _json_entries(path: Scene) -> dict[str, object]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
     properties = content.get("properties", {}) if isinstance(content, dict) else {}
     return content | properties if isinstance(properties, dict) and isinstance(content, dict) else {}

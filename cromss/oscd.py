@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
+from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 
 from cromss.input_checks import check_values, refuse_offset
@@ -51,7 +52,8 @@ def split_cities(
         test: Other test cities; for none those of the split.
 
     Raises:
-        ValueError: No folder of images, a named city has none, or a city trains and tests or is named twice.
+        ValueError: No folder of images, a list that is no text, a named city without images, or a city that trains
+            and tests or is named twice.
     """
     images = _image_folder(root)
     _refuse_unknown(images, {"--train_cities": train, "--test_cities": test})
@@ -114,6 +116,8 @@ def read_city(city: Location, legend: Legend = OSCD) -> dict[str, list[np.ndarra
     grid = scene_grid(city.scenes["s2"][0])
     if grid is None:
         raise ValueError(f"{city.scenes['s2'][0]}: has no CRS, or cannot be opened; the native OSCD files are wanted")
+    if not abs(grid.transform.determinant) > 0:
+        raise ValueError(f"{city.scenes['s2'][0]}: geotransform {grid.transform.to_gdal()} is rotated or empty")
     dates = [_read_date(first.parent, grid) for first in city.scenes["s2"]]
     read = read_mask if legend is OSCD else lambda path: read_labels(path, legend)
     labels = [read(path) for path in city.scenes["labels"]]
@@ -164,7 +168,12 @@ def _refuse_unknown(images: Path, named: Mapping[str, Sequence[str]]) -> None:
 
 def _named(path: Path, otherwise: tuple[str, ...]) -> tuple[str, ...]:
     """Names in a list separated by commas or white space; `otherwise` where there is no such file."""
-    return tuple(path.read_text().replace(",", " ").split()) if path.is_file() else otherwise
+    if not path.is_file():
+        return otherwise
+    try:
+        return tuple(path.read_text(encoding="utf-8-sig").replace(",", " ").split())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a list of cities ({error})") from error
 
 
 def _read_date(folder: Path, grid: Grid) -> np.ndarray:
@@ -194,6 +203,8 @@ def _change(path: Path) -> np.ndarray:
 def _grey(path: Path) -> np.ndarray:
     try:
         with rasterio.open(path) as dataset:
+            if dataset.dtypes[0] != "uint8" or dataset.colorinterp[0] == ColorInterp.palette:
+                raise ValueError(f"{path}: {dataset.dtypes[0]} or with a palette; grey or RGB of 8 bits is wanted")
             return dataset.read(1)
     except RasterioError as error:
         raise ValueError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error

@@ -18,6 +18,7 @@ from cromss.offset import decide_offset, remove_offset
 from cromss.scenes import check_bands
 from cromss.sensors import MODALITIES, ORTHO, QUANTISED, Modality, quantise
 from cromss.store import LmdbReader, StoreMeta, partial_path
+from cromss.store.record import MAX_ID_BYTES
 
 RAW_TYPES = {"s1": "float32", "s2": "uint16", "ortho": "uint8"}
 """Type of the raw values in a store: Sentinel-1 in dB, Sentinel-2 in DN, orthophotos in grey levels."""
@@ -166,6 +167,8 @@ def check_listing(stores: Mapping[Path, StoreMeta], locations: Sequence[Location
             raise ValueError(
                 f"location {name!r}: an id is printable, has no blanks around it, begins with no #; rename it"
             )
+        if (length := len(name.encode())) > MAX_ID_BYTES:
+            raise ValueError(f"location {name!r}: an id is of at most {MAX_ID_BYTES} bytes, not {length}; shorten it")
     if on_error == "stop":
         refuse_incomplete(locations, {meta.modality: meta.num_seasons for meta in stores.values()})
         _refuse_other_bands(locations[0])

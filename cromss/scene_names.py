@@ -4,13 +4,14 @@ import csv
 import re
 from pathlib import Path
 
-_TIME = re.compile(r"(?<![\d.])(\d{8})(?:T(\d{6}))?(?!\d)")
+_DATE = r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
+_TIME = re.compile(rf"(?<![\d.])({_DATE})(?:T(\d{{6}}))?(?!\d)")
 
 
 def scene_time(name: str) -> str | None:
     """Start of a scene as a sortable `YYYYMMDDTHHMMSS`, from its name; `None` without a date.
 
-    Decimals, as in `-103.99308536_33.18-20190422`, are no dates.
+    Decimals, as in `-103.99308536_33.18-20190422`, are no dates, nor is `25032020`, the day first.
     """
     match = _TIME.search(name)
     return f"{match[1]}T{match[2] or '000000'}" if match else None
@@ -21,6 +22,19 @@ def id_key(name: str) -> str:
     return str(int(name)) if name.isdecimal() else name
 
 
+def csv_rows(path: Path, where: str) -> list[tuple[int, list[str]]]:
+    """Number and cells of the filled lines of a CSV.
+
+    Raises:
+        ValueError: Not UTF-8 or not a CSV; the line begins with `where`.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return [(number, [cell.strip() for cell in row]) for number, row in enumerate(csv.reader(file), 1) if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{where}: not a CSV of text ({error})") from error
+
+
 def read_ids(path: Path) -> dict[str, tuple[str, ...]]:
     """Location ids and their scene names in time order, from a CSV.
 
@@ -28,11 +42,10 @@ def read_ids(path: Path) -> dict[str, tuple[str, ...]]:
     the published `dw_complete_ids.csv`. Rows of an id alone leave the scenes to the folders.
 
     Raises:
-        ValueError: An id twice, an empty field, rows of different length, or a scene name without
-            a date; the line is named.
+        ValueError: An id twice, an empty field, rows of different length, other separators than commas, or a scene
+            name without a date; the line is named. Or as `csv_rows`.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = [(number, [cell.strip() for cell in row]) for number, row in enumerate(csv.reader(file), 1) if row]
+    rows = csv_rows(path, str(path))
     width = len(rows[0][1]) if rows else 0
     if rows and rows[0][1][0].lower() == "id":
         del rows[0]
@@ -40,6 +53,8 @@ def read_ids(path: Path) -> dict[str, tuple[str, ...]]:
     seen: dict[str, int] = {}
     for number, (name, *scenes) in rows:
         where = f"{path} line {number}"
+        if {";", "\t"} & set(name):
+            raise ValueError(f"{where}: {name[:80]!r}: fields are separated by commas")
         if len(scenes) + 1 != width or not all((name, *scenes)):
             raise ValueError(f"{where}: {width} filled fields are wanted (an id and its scenes), got {[name, *scenes]}")
         if id_key(name) in seen:

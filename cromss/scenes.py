@@ -54,6 +54,12 @@ class Grid:
         shift = max(abs(self.transform.c - other.transform.c), abs(self.transform.f - other.transform.f))
         return self.crs == other.crs and shift <= abs(other.transform.a)
 
+    def covers(self, other: "Grid") -> bool:
+        """Upper left corners are the same to a pixel of `other`, lower right ones to two, so neither is flipped."""
+        (x, y), (there_x, there_y) = (grid.transform * grid.shape[::-1] for grid in (self, other))
+        shift = max(abs(x - there_x), abs(y - there_y))
+        return self.starts_at(other) and shift <= 2 * abs(other.transform.a)
+
     def overhang(self, other: "Grid") -> float:
         """How far `other` reaches beyond this grid at its worst side, in this grid's pixels; below 0 inside."""
         (left, bottom, right, top), edges = (array_bounds(*grid.shape, grid.transform) for grid in (self, other))

@@ -4,7 +4,7 @@ Count, mean and sum of squared deviations are merged as in Chan, Golub and LeVeq
 algorithm for computing sample variances" (1979): numerically stable, and in any order.
 """
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -143,12 +143,22 @@ def _sensor(name: Any, entry: Any) -> Modality:
         raise ValueError(f"{name}: bands {bands}: must be {' '.join(sensor.bands)}, in this order")
     if entry["unit"] != sensor.unit:
         raise ValueError(f"{name}: unit {entry['unit']!r}: must be {sensor.unit}")
-    return with_statistics(sensor, entry, str(entry.get("source", "")))
+    told = with_statistics(sensor, entry, str(entry.get("source", "")))
+    _refuse_other_unit(told)
+    return told
+
+
+def _refuse_other_unit(sensor: Modality) -> None:
+    """Refuse means that are in another unit than the entry says, by which all pixels would become 0 or 255."""
+    if sensor.unit == "DN" and max(sensor.mean) <= 2.55:
+        raise ValueError(f"{sensor.name}: mean: up to {max(sensor.mean):g}, which looks like reflectance; DN is wanted")
+    if sensor.unit == "dB" and min(sensor.mean) > 0:
+        raise ValueError(f"{sensor.name}: mean: {min(sensor.mean):g} and more, which looks linear; dB is wanted")
 
 
 def _numbers(sensor: Modality, name: str, values: Any) -> tuple[float, ...]:
     numbers = values if isinstance(values, list | tuple) else [None]
-    plain = all(type(value) in (int, float) and math.isfinite(value) for value in numbers)
+    plain = all(type(value) in (int, float) and abs(value) <= sys.float_info.max for value in numbers)
     if not plain or len(numbers) != len(sensor.bands):
         raise ValueError(f"{sensor.name}: {name}: {len(sensor.bands)} finite numbers are wanted, one a band")
     return tuple(map(float, numbers))

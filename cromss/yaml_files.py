@@ -24,8 +24,13 @@ def read_yaml(path: Path, flag: str) -> Any:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1
         raise ValueError(f"--{flag} {path}: not plain YAML (line {line}: {error.problem})") from None
-    except (yaml.YAMLError, ValueError) as error:
+    except RecursionError:
+        raise ValueError(f"--{flag} {path}: not plain YAML (nested too deeply)") from None
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:  # the last two of wrong tags
         raise ValueError(f"--{flag} {path}: not plain YAML ({' '.join(str(error).split())[:120]})") from None
+
+
+_INT = "tag:yaml.org,2002:int"
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -34,9 +39,10 @@ class _PlainLoader(yaml.SafeLoader):
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         node, seen = super().compose_mapping_node(anchor), []
         for key, _ in node.value:
-            if key.value in seen:
+            told = str(self.construct_yaml_int(key)) if key.tag == _INT else key.value
+            if told in seen:
                 raise yaml.MarkedYAMLError(problem=f"{key.value!r} is given twice", problem_mark=key.start_mark)
-            seen.append(key.value)
+            seen.append(told)
         return node
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
@@ -46,4 +52,4 @@ class _PlainLoader(yaml.SafeLoader):
         return super().construct_yaml_int(node)
 
 
-_PlainLoader.add_constructor("tag:yaml.org,2002:int", _PlainLoader.construct_yaml_int)
+_PlainLoader.add_constructor(_INT, _PlainLoader.construct_yaml_int)

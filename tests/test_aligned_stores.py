@@ -1,6 +1,7 @@
 """Stores side by side: equal indices whatever is bad, and interruptions that leave no trace."""
 
 import csv
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -170,6 +171,27 @@ def test_an_interrupted_run_goes_on_as_if_undisturbed(tmp_path, kept):
     assert ledgers[0] == [OFFSETS_HEADER, *rows], "a kill here would lose rows"
 
 
+@pytest.mark.parametrize("finished", [False, True])
+def test_locations_that_came_after_an_interruption_are_listed_as_left_out(tmp_path, finished):
+    there = [name for name in IDS if name != "p1"]
+    if finished:
+        write(tmp_path / "out", without("p2"), there, on_error="skip")
+        store = tmp_path / "out" / "labels"
+        with LmdbWriter(tmp_path / "again", METAS["labels"]) as writer:
+            for index, name in enumerate(LmdbReader(store).location_ids()):
+                writer.write(name, list(LmdbReader(store).read_seasons(index)))
+        shutil.rmtree(store)
+        (tmp_path / "again.partial").rename(tmp_path / "out" / "labels.partial")
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path / "out", interrupted_at("p4", without("p2")), there, on_error="skip")
+    summary = write(tmp_path / "out", without("p2"), on_error="skip")
+    assert LmdbReader(tmp_path / "out" / "s1").location_ids() == ["p0", "p3", "p4", "p5"]
+    rows = (tmp_path / "out" / "skipped.csv").read_text().splitlines()[1:]
+    assert [row.partition(",")[0] for row in rows] == ["p2", "p1"]
+    assert summary.skipped["neither written nor listed by the run that was interrupted"] == 1
+
+
 def test_an_interruption_between_finished_stores(tmp_path, monkeypatch):
     write(tmp_path / "whole", without("p5"), on_error="skip")
     finish = LmdbWriter.finish
@@ -224,6 +246,16 @@ def test_an_offset_told_too_late_is_refused(tmp_path):
     (tmp_path / "s2_offsets.csv").write_text(f"{OFFSETS_HEADER}\np0,0,a.tif,0,pixels\n")
     refuse_changed_offsets(tmp_path, {"p0": 0, "p1": 1000})
     with pytest.raises(ValueError, match="--s2_offset_ids p0=1000: written with 0 already"):
+        refuse_changed_offsets(tmp_path, {"p0": 1000})
+
+
+@pytest.mark.parametrize("content", [b"id,reason\n\xff\xfe", b"id,reason\np0," + b"x" * 200_000])
+def test_a_damaged_ledger_is_named_with_what_to_do(tmp_path, content):
+    (tmp_path / "skipped.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"skipped\.csv: damaged \(.*\); remove it, and the same command goes on$"):
+        write(tmp_path)
+    (tmp_path / "s2_offsets.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"s2_offsets\.csv: damaged"):
         refuse_changed_offsets(tmp_path, {"p0": 1000})
 
 

@@ -184,6 +184,17 @@ def test_bad_images_are_refused_before_anything_is_asked(images, service):
         with pytest.raises(ValueError, match=f"{name}: {message}"):
             fetch(images, service)
         (folder / name).unlink()
+    profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "sparse_ok": True, "tiled": True}
+    profile |= {"transform": rasterio.Affine(1e-5, 0, 8, 0, -1e-5, 48), "width": 20_000, "height": 20_000}
+    for crs, message in (
+        ('LOCAL_CS["x",UNIT["m",1]]', "its CRS is a local one"),
+        ("EPSG:4326", "20000 x 20000 pixels"),
+    ):
+        with rasterio.open(folder / "s2_8.tif", "w", crs=crs, **profile):
+            pass
+        with pytest.raises(ValueError, match=f"s2_8.tif: {message}"):
+            fetch(images, service)
+    (folder / "s2_8.tif").unlink()
     with rasterio.open(folder / "s2_0.tif", "r+") as raster:
         raster.transform *= rasterio.Affine.rotation(3)
     with pytest.raises(ValueError, match=r"s2_0.tif: is rotated or not north up"):

@@ -71,16 +71,24 @@ def test_a_job_of_other_settings_does_not_go_on(tmp_path):
         download(named(1), writer(tmp_path), tmp_path, {"seasons": ("2021-01-01",)})
 
 
-@pytest.mark.parametrize("content", ["", "[]\n", "{}\n", "not json\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]\n", b"{}\n", b"not json\n", b'{"job": []}', b'{"job": null}', b"\xff\xfe", b"[" * 9999]
+)
 def test_a_file_that_is_no_manifest_is_left_alone(tmp_path, content):
-    (tmp_path / MANIFEST_NAME).write_text(content)
+    (tmp_path / MANIFEST_NAME).write_bytes(content)
     with pytest.raises(ValueError, match="not the manifest of a download"):
         download(named(1), writer(tmp_path), tmp_path, {})
-    assert (tmp_path / MANIFEST_NAME).read_text() == content
+    assert (tmp_path / MANIFEST_NAME).read_bytes() == content
 
 
 @pytest.mark.parametrize(
-    "tail", ['{"name": "item 1", "sta', "null", '{"name": "item 1"}', "[1]", '{"name":1,"state":"x","files":[]}']
+    "tail",
+    [
+        *('{"name": "item 1", "sta', "null", '{"name": "item 1"}', "[1]", '{"name":1,"state":"x","files":[]}'),
+        '{"name":["item 1"],"state":"done","files":[]}',
+        '{"name":"item 1","state":"done","files":[{"path":5,"num_bytes":1,"sha256":""}]}',
+        '{"name":"item 1","state":["done"],"files":[]}',
+    ],
 )
 def test_lines_that_a_kill_cut_short_are_fetched_again(tmp_path, tail):
     download(named(0), writer(tmp_path), tmp_path, {})

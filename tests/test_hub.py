@@ -251,9 +251,38 @@ def test_names_of_repositories(name):
         Repository(name, "dataset", "https://huggingface.co")
 
 
-@pytest.mark.parametrize("endpoint", ["", "huggingface.co", "file:///etc", "ftp://x", "https://"])
+def test_a_listing_without_an_end_is_refused(hub):
+    again = {"Link": f'<{hub.endpoint}/api/datasets/{REPOSITORY}/tree/{COMMIT}?cursor=1>; rel="next"'}
+    hub.api_faults = [(200, again, b"[]")] * 50
+    with pytest.raises(ValueError, match="does not answer as a hub"):
+        repository(hub).files(COMMIT)
+    assert len(hub.api_faults) == 48
+
+
+def test_a_redirection_to_no_address_is_refused(hub, tmp_path):
+    hub.faults = [(302, {"Location": "http://[bad/"}, b"")]
+    with pytest.raises(ValueError, match=rf"^--endpoint {hub.endpoint}: does not answer as a hub$"):
+        fetch(hub, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        *(
+            "",
+            "huggingface.co",
+            "file:///etc",
+            "ftp://x",
+            "https://",
+            "http://[::1",
+            "http://host:port",
+            "http://h:99999",
+        ),
+        f"http://{'a' * 70}.org",
+    ],
+)
 def test_endpoints(endpoint):
-    with pytest.raises(ValueError, match=f"^--endpoint {endpoint}: wanted is an address"):
+    with pytest.raises(ValueError, match=f"^--endpoint {re.escape(endpoint)}: wanted is an address"):
         Repository(REPOSITORY, "dataset", endpoint)
 
 

@@ -39,6 +39,16 @@ def test_ssl4eo_folders_are_listed_in_time_order(tmp_path):
     assert layouts.most_seasons(locations) == 2
 
 
+def test_locations_without_a_scene_count_for_no_number_of_seasons(tmp_path):
+    write_ssl4eo(tmp_path, ["0000001"])
+    for name in ("0000000", "0000002", "0000003"):
+        (tmp_path / "s2c" / name).mkdir()
+    locations = layouts.list_ssl4eo(tmp_path, FOLDERS)
+    assert layouts.most_seasons(locations) == 2
+    with pytest.raises(ValueError, match=r"^location 0000000: no s1 scenes, wanted 1 \(s1/0000000/<scene>\)$"):
+        layouts.most_seasons([locations[0], *locations[2:]])
+
+
 def test_ssl4eo_ids_from_a_csv_choose_order_and_scenes(tmp_path):
     write_ssl4eo(tmp_path, ["0000001", "0000002"])
     (tmp_path / "s1" / "0000002" / S1_SCENES[1]).rename(tmp_path / "gone")
@@ -67,6 +77,17 @@ def test_the_same_number_twice_is_refused(tmp_path):
     (tmp_path / "s2c" / "0000001").mkdir()
     with pytest.raises(ValueError, match="0000001 and 000001 are the same id"):
         layouts.list_ssl4eo(tmp_path, {"s2": "s2c"})
+
+
+def test_links_to_ids_are_followed_and_those_to_nothing_are_named(tmp_path):
+    write_ssl4eo(tmp_path / "disk", ["0000001", "0000002"])
+    (tmp_path / "raw" / "s1").mkdir(parents=True)
+    for name in ("0000001", "0000002"):
+        (tmp_path / "raw" / "s1" / name).symlink_to(tmp_path / "disk" / "s1" / name)
+    assert len(layouts.list_ssl4eo(tmp_path / "raw", {"s1": "s1"})) == 2
+    (tmp_path / "disk" / "s1" / "0000002").rename(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"raw/s1/0000002: a link to nothing; is a disk not mounted\?"):
+        layouts.list_ssl4eo(tmp_path / "raw", {"s1": "s1"})
 
 
 @pytest.mark.parametrize(("made", "message"), [("other", "no such folder"), ("s2c", "no location found")])
@@ -421,4 +442,24 @@ def test_tiles_of_different_places_are_refused(tmp_path, crs, left):
             dataset.transform = rasterio.transform.from_origin(500_000 if here else left, 5_000_000, 10, 10)
     (location,) = layouts.list_tiles(tmp_path, {"s1": "S1*.tif", "s2": "S2*.tif"})
     with pytest.raises(ValueError, match=r"location p1: .*p1/S2\.tif and .*p1/S1\.tif lie in different places"):
+        layouts.read_location(location, 1, NOL)
+
+
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(20, -20), (10, 10), (-10, -10), (0, 0)],
+    ids=["pixels of another size", "rows run north", "columns run west", "no size"],
+)
+def test_tiles_that_cover_other_ground_from_the_same_corner_are_refused(tmp_path, width, height):
+    rng = np.random.default_rng(0)
+    images = {"S1": fake_db(rng), "S2": fake_dn(rng)}
+    for name, image in images.items():
+        with rasterio.open(write_tiff(tmp_path / "p1" / f"{name}.tif", image), "r+") as dataset:
+            dataset.crs = "EPSG:32633"
+            dataset.transform = rasterio.Affine(10, 0, 500_000, 0, -10, 5_000_000)
+    layouts.read_location(*layouts.list_tiles(tmp_path, {"s1": "S1*.tif", "s2": "S2*.tif"}), 1, NOL)
+    with rasterio.open(tmp_path / "p1" / "S2.tif", "r+") as dataset:
+        dataset.transform = rasterio.Affine(width, 0, 500_000, 0, height, 5_000_000)
+    (location,) = layouts.list_tiles(tmp_path, {"s1": "S1*.tif", "s2": "S2*.tif"})
+    with pytest.raises(ValueError, match=r"p1: .*S2\.tif and .*S1\.tif do not cover the same ground$"):
         layouts.read_location(location, 1, NOL)

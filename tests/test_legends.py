@@ -95,6 +95,15 @@ def test_fractions_are_refused_and_whole_floats_are_not():
         NOL.to_class_ids(np.array([1.5]), where="label.tif")
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [np.inf, -np.inf, 1e30])
+def test_numbers_beyond_any_code_are_refused_as_they_are(value):
+    with pytest.raises(
+        ValueError, match=r"label\.tif: label codes must be whole numbers, got float64 of .*(inf|e\+30)"
+    ):
+        NOL.to_class_ids(np.array([0, value]), where="label.tif")
+
+
 def test_nan_is_no_code():
     with pytest.raises(ValueError, match=r"label\.tif: NaN where codes are wanted"):
         NOL.to_class_ids(np.array([1, np.nan]), where="label.tif")

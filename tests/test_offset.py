@@ -59,6 +59,14 @@ def test_an_offset_in_doubt_is_refused(tmp_path, made, message):
         offset.decide_offset(*scene(tmp_path / "p1", **made), "p1")
 
 
+@pytest.mark.parametrize("text", ["{", "[" * 5000, "\x00"])
+def test_metadata_that_are_no_json_are_named(tmp_path, text):
+    _, path = scene(tmp_path / "p1", 0)
+    (tmp_path / "p1" / "metadata.json").write_text(text)
+    with pytest.raises(ValueError, match=r"^[^\n]*metadata\.json: not JSON \("):
+        offset.metadata_offset(path)
+
+
 def test_an_offset_that_would_clip_dark_pixels_must_be_told_of_that_location(tmp_path):
     made = scene(tmp_path / "p1", 0)
     with pytest.raises(ValueError, match=r"of p1: the pixels show no DN offset, .* or --s2_offset_ids p1=1000 if"):

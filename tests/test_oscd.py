@@ -76,6 +76,15 @@ def test_a_set_that_names_its_own_cities_is_followed(tmp_path):
     assert oscd.split_cities(tmp_path, "official") == {"train": ("city00", "city01"), "test": ("city02",)}
 
 
+def test_lists_of_cities_are_text(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "train.txt").write_bytes("\ufeffcity00, city01".encode())
+    assert oscd.split_cities(tmp_path, "official")["train"] == ("city00", "city01")
+    (tmp_path / "images" / "train.txt").write_text("city00", "utf-16")
+    with pytest.raises(ValueError, match=r"train\.txt: not a list of cities"):
+        oscd.split_cities(tmp_path, "official")
+
+
 def test_no_such_set(tmp_path):
     with pytest.raises(ValueError, match="no folder 'Onera Satellite Change Detection dataset - Images'"):
         oscd.list_cities(tmp_path)
@@ -259,6 +268,32 @@ def make_black_band(root):
     write_tiff(band(root, "B04", 2), np.zeros_like(pixels(band(root, "B04", 2))), box=BOX)
 
 
+def empty_first_place(root):
+    with rasterio.open(band(root, "B02"), "r+") as dataset:
+        dataset.transform = rasterio.Affine(0, 0, BOX[0], 0, 0, BOX[3])
+
+
+def make_first_place_nan(root):
+    with rasterio.open(band(root, "B02"), "r+") as dataset:
+        dataset.transform = rasterio.Affine(np.nan, 0, BOX[0], 0, -1e-4, BOX[3])
+
+
+def make_png(root, dtype, table=None):
+    path = root / OSCD_FOLDERS["train"] / "paris" / "cm" / "cm.png"
+    with rasterio.open(path, "w", driver="PNG", count=1, height=60, width=66, dtype=dtype) as dataset:
+        dataset.write(np.full((1, 60, 66), 200, dtype))
+        if table:
+            dataset.write_colormap(1, table)
+
+
+def make_16_bit_png(root):
+    make_png(root, "uint16")
+
+
+def make_palette_png(root):
+    make_png(root, "uint8", {200: (0, 0, 0, 255)})
+
+
 def make_png_of_zero_and_one(root):
     write_grey(root, "paris", (np.arange(60 * 66).reshape(60, 66) % 2).astype(np.uint8))
     (root / OSCD_FOLDERS["train"] / "paris" / "cm" / "paris-cm.tif").unlink()
@@ -289,6 +324,10 @@ def make_png_of_zero_and_one(root):
         (rotate_first, r"_B01\.tif: geotransform .* is rotated or empty"),
         (add_offset, "imgs_2: the pixels show a DN offset of 1000, but these data predate it"),
         (make_black_band, "imgs_2: every pixel of band B4 is 0"),
+        (empty_first_place, r"_B02\.tif: geotransform .* is rotated or empty"),
+        (make_first_place_nan, r"_B02\.tif: geotransform .* is rotated or empty"),
+        (make_16_bit_png, r"cm\.png: uint16 or with a palette; grey or RGB of 8 bits is wanted"),
+        (make_palette_png, r"cm\.png: uint8 or with a palette; grey or RGB of 8 bits is wanted"),
         (make_png_of_zero_and_one, r"cm\.png: grey values 0 and 1, wanted are 0 .* and 255"),
     ],
     ids=lambda case: getattr(case, "__name__", None),

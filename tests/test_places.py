@@ -44,6 +44,7 @@ def test_places_in_the_order_of_the_file(tmp_path):
         ("id,lon,lat\n../x,11,48", "line 2: id '../x' names a folder"),
         ("id,lon,lat\n.x,11,48", "line 2: id '.x' names a folder"),
         ("id,lon,lat\na b,11,48", "line 2: id 'a b' names a folder"),
+        (f"id,lon,lat\n{96 * 'a'},11,48\n{97 * 'a'},12,48", "line 3: id 'a{97}' names a folder; up to 96 letters"),
     ],
 )
 def test_bad_lists_name_the_line(tmp_path, rows, message):

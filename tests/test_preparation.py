@@ -278,6 +278,16 @@ def test_ids_that_no_file_of_splits_can_hold_are_refused(tmp_path, name, on_erro
 
 
 @pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_ids_that_no_record_can_hold_are_refused_before_anything_is_read(tmp_path, on_error):
+    stores, fits = {tmp_path / "out" / "s2.lmdb": METAS[1]}, "é" * 48
+    located = [Location(name, {"s2": (Path("a.tif"),) * 4}) for name in (fits, fits + "_")]
+    preparation.check_listing(stores, located[:1], on_error)
+    with pytest.raises(ValueError, match=r"^location 'é+_': an id is of at most 96 bytes, not 97; shorten it$"):
+        preparation.run(stores, located, prepare=None, on_error=on_error)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
 def test_an_empty_listing_is_refused(tmp_path, on_error):
     with pytest.raises(ValueError, match=r"out: no location to write into it$"):
         preparation.run({tmp_path / "out" / "s2.lmdb": METAS[1]}, [], prepare=None, on_error=on_error)

@@ -75,6 +75,12 @@ def test_numbers_of_any_count_are_found_with_and_without_holes(tmp_path, count):
             assert ids == [f"{number:07d}" for number in range(count) if number != hole]
 
 
+def test_holes_that_later_numbers_make_up_for_are_seen(tmp_path):
+    numbers = [0, 1, 2, 4, 5, 6, 7, 9]
+    write_raw(tmp_path / "p", [(str(number), record(location_id=number)) for number in numbers])
+    assert PublishedReader(tmp_path / "p").location_ids() == [f"{number:07d}" for number in numbers]
+
+
 def test_a_hole_that_another_key_makes_up_for_is_told_when_it_is_read(tmp_path):
     records = [(str(number), record()) for number in range(16) if number != 11]
     reader = PublishedReader(write_raw(tmp_path / "p", [*records, ("1x", b"")]))

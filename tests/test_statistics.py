@@ -87,6 +87,7 @@ def test_too_little_to_measure(pixels, message):
 
 
 GOOD = {"bands": ["VV", "VH"], "mean": [-12.0, -19.0], "std": [4.0, 5.0], "unit": "dB", "count": 4, "source": "x"}
+GOOD_S2 = {"bands": list(S2.bands), "mean": [900.0] * 13, "std": [300.0] * 13, "unit": "DN"}
 
 
 @pytest.mark.parametrize(
@@ -107,6 +108,9 @@ GOOD = {"bands": ["VV", "VH"], "mean": [-12.0, -19.0], "std": [4.0, 5.0], "unit"
         ({"s1": GOOD | {"std": [1.0, "5"]}}, "s1: std: 2 finite numbers are wanted"),
         ({"s1": GOOD | {"std": [1.0, float("nan")]}}, "s1: std: 2 finite numbers are wanted"),
         ({"s1": GOOD | {"std": [1.0, True]}}, "s1: std: 2 finite numbers are wanted"),
+        ({"s1": GOOD | {"std": [1.0, 10**400]}}, "s1: std: 2 finite numbers are wanted"),
+        ({"s1": GOOD | {"mean": [0.06, 0.01]}}, "s1: mean: 0.01 and more, which looks linear; dB is wanted"),
+        ({"s2": GOOD_S2 | {"mean": [0.16] * 12 + [0.3]}}, "s2: mean: up to 0.3, which looks like reflectance"),
         ({"s1": GOOD | {"std": [4.0, 0.0]}}, "s1: std 0 of VH: must be over 0"),
         ({"s1": GOOD | {"std": [-4.0, 1.0]}}, "s1: std -4 of VV: must be over 0"),
     ],

@@ -169,6 +169,28 @@ def test_an_archive_cut_between_members(tmp_path):
         find_tree(tmp_path, "s1")
 
 
+def test_what_lies_behind_the_end_is_not_lost_unseen(tmp_path):
+    path = member(tmp_path / "s1.tar", info("a", size=512), info("b", size=512))
+    whole, other = path.read_bytes(), member(tmp_path / "other.tar", info("c")).read_bytes()
+    zeroed = whole[:1024] + bytes(1024) + whole[1024:]
+    for content in (whole + other, whole + bytes(1 << 20) + b"1", zeroed):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"s1\.tar: goes on behind its end at byte \d+: .*; copy it again"):
+            find_tree(tmp_path, "s1")
+    path.write_bytes(whole + bytes(1 << 20))
+    assert [inside.name for inside in find_tree(tmp_path, "s1").iterdir()] == ["a", "b"]
+
+
+@pytest.mark.parametrize("size", ["-512", "-1", "9" * 30])
+def test_impossible_sizes(tmp_path, size):
+    path = tmp_path / "s1.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        for one in (info("a"), info("b", pax_headers={"size": size})):
+            archive.addfile(one)
+    with pytest.raises(ValueError, match=r"s1\.tar: truncated in b; copy it again"):
+        find_tree(tmp_path, "s1")
+
+
 def test_a_damaged_header(tmp_path):
     path = member(tmp_path / "s1.tar", info("a", size=512), info("b", size=512))
     content = bytearray(path.read_bytes())

@@ -199,6 +199,16 @@ def test_holes_are_refused(tmp_path, removed, line):
     assert len(open_part(part, "s2")) == 3
 
 
+def test_holes_of_two_keys_that_make_up_for_each_other_are_refused(tmp_path):
+    holes = {"s1": {8}, "s2": {3, 5, 6, 7, 9, 10, 11}}
+    images = {"s1": np.zeros((2, 3, 3), np.float32), "s2": np.zeros((13, 3, 3), np.uint16)}
+    part = write_transfer(tmp_path / "p", {key: [image] * 16 for key, image in images.items()})
+    write_raw(part, [(f"{key}_{number}", None) for key, numbers in holes.items() for number in numbers])
+    for key, line in (("s1", "no key s1_8, but 15 others up to s1_15"), ("s2", "no key s2_3, but 9 others")):
+        with pytest.raises(StoreError, match=line):
+            open_part(part, key)
+
+
 def test_foreign_keys_do_no_harm(tmp_path):
     part = write_transfer(tmp_path / "p", make_part())
     write_raw(part, [(key, b"x") for key in ("s1_x", "s1_01", "s1_", "s1", "s10_0", "length", "s1_-1", "s1_1 ")])

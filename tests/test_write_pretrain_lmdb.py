@@ -245,6 +245,25 @@ def test_a_tile_bad_in_one_modality_is_left_out_of_all(made, tmp_path, spoil, me
     assert (header, line[:7]) == ("id,reason", "tile_3,")
 
 
+@pytest.mark.parametrize("first", [False, True])
+def test_a_location_of_ambiguous_files_stops_or_is_skipped(tmp_path, first):
+    rng, bad = np.random.default_rng(3), "p1" if first else "p3"
+    for name in ("p1", "p2", "p3"):
+        write_tiff(tmp_path / "tiles" / name / "S2.tif", fake_dn(rng))
+        write_tiff(tmp_path / "own" / "s2" / name / "20200101.tif", fake_dn(rng))
+    write_tiff(tmp_path / "tiles" / bad / "S2_old.tif", fake_dn(rng))
+    write_tiff(tmp_path / "own" / "s2" / bad / "old.tif", fake_dn(rng))
+    legend_file(tmp_path / "own" / "legend.yaml")
+    for layout, message in (("tiles", "S2_old.tif all match 'S2*.tif'"), ("own", "old.tif: no date YYYYMMDD")):
+        options = {"layout": layout, "modalities": ("s2",), "band_order": ()}
+        with pytest.raises(ValueError, match=f"1 of 3 locations are incomplete: .*{re.escape(message)}"):
+            write(tmp_path / layout, tmp_path / f"{layout}_lmdb", **options)
+        out = write(tmp_path / layout, tmp_path / f"{layout}_lmdb", on_error="skip", **options)
+        (store,) = map(LmdbReader, out.glob("*.lmdb"))
+        assert store.location_ids() == [name for name in ("p1", "p2", "p3") if name != bad]
+        assert message in (out / "skipped.csv").read_text()
+
+
 def legend_file(path: Path, classes=("other", "trees"), codes=((41, "trees"), (21, "other"))) -> str:
     lines = [f"  {name}: '{i:06d}'" for i, name in enumerate(classes)]
     path.write_text("\n".join(["classes:", *lines, "codes:", *(f"  {code}: {name}" for code, name in codes)]))

@@ -35,6 +35,11 @@ def test_yaml_that_refers_to_itself_ends(tmp_path):
         (b"a: 1\nb: [011]", "(line 2: 011 would be octal; leave the leading zero out, or quote it if it is text)"),
         (b"011: a", "(line 1: 011 would be octal"),
         (b"-07: a", "(line 1: -07 would be octal"),
+        (b"1: a\n0x1: b", "(line 2: '0x1' is given twice)"),
+        (b"10: a\n1_0: b", "(line 2: '1_0' is given twice)"),
+        (b"a: " + b"[" * 1200 + b"]" * 1200, "not plain YAML (nested too deeply)"),
+        (b"a: !!bool x", "not plain YAML"),
+        (b"a: !!timestamp x", "not plain YAML"),
     ],
 )
 def test_other_files_are_refused_in_one_line(content, message, tmp_path):

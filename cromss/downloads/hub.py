@@ -51,7 +51,7 @@ class Repository:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.name) or {".", ".."} & set(self.name.split("/")):
             raise ValueError(f"--repo {self.name}: wanted is OWNER/NAME")
-        if not re.match("https?://[^/]", self.endpoint):
+        if not re.match("https?://[^/]", self.endpoint) or not _is_address(self.endpoint):
             raise ValueError(f"--endpoint {self.endpoint}: wanted is an address such as https://huggingface.co")
 
     def commit(self, revision: str) -> str:
@@ -69,8 +69,11 @@ class Repository:
 
     def files(self, commit: str) -> list[HubFile]:
         """All files by path; the errors are those of `commit`."""
-        found, url = [], f"{self._api}/tree/{commit}?recursive=true&expand=false"
+        found, url, asked = [], f"{self._api}/tree/{commit}?recursive=true&expand=false", set()
         while url:
+            if url in asked:
+                raise self._no_hub()
+            asked.add(url)
             rows, link = self._json(url)
             if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
                 raise self._no_hub()
@@ -170,6 +173,8 @@ class Repository:
                 raise self._refusal(error, is_file="/resolve/" in url) from None
         except (OSError, HTTPException) as error:
             raise Unavailable(f"{urlsplit(url).netloc}: {getattr(error, 'reason', error)}") from None
+        except ValueError:  # a redirection to what is no address
+            raise self._no_hub() from None
 
     def _refusal(self, error: HTTPError, is_file: bool) -> Exception:
         """What an answer that is an error means."""
@@ -194,6 +199,13 @@ class Repository:
 
     def _no_hub(self) -> ValueError:
         return ValueError(f"--endpoint {self.endpoint}: does not answer as a hub")
+
+
+def _is_address(url: str) -> bool:
+    try:
+        return bool((urlsplit(url).hostname or "").encode("idna")) and urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 def _refuse_other_size(response: HTTPResponse, file: HubFile, have: int, partial: Path) -> None:

@@ -20,7 +20,7 @@ from cromss.downloads.map_service import MapLayer
 from cromss.downloads.pictures import codes_of
 from cromss.legends import OSM, Legend
 from cromss.noise_rules import minimum_mapping_unit
-from cromss.scenes import Grid
+from cromss.scenes import MAX_VALUES, Grid
 
 MOST_STRETCHED = 16
 """By how much a footprint in the service's system may have more pixels than the raster has."""
@@ -77,7 +77,7 @@ def reference_grid(path: Path) -> Grid:
     """Grid of a raster.
 
     Raises:
-        ValueError: Unreadable, without a CRS, or not north up.
+        ValueError: Unreadable, without a CRS of the earth, not north up, or too large for labels of one piece.
     """
     try:
         with rasterio.open(path) as raster:
@@ -86,6 +86,10 @@ def reference_grid(path: Path) -> Grid:
         raise ValueError(f"{path}: cannot be read as a raster ({' '.join(str(error).split())})") from error
     if not grid.crs:
         raise ValueError(f"{path}: has no CRS, so its place is unknown; assign one (gdal_edit -a_srs)")
+    if not (grid.crs.is_projected or grid.crs.is_geographic):
+        raise ValueError(f"{path}: its CRS is a local one, so its place is unknown; warp it (gdalwarp)")
+    if math.prod(grid.shape) > MAX_VALUES:
+        raise ValueError(f"{path}: {grid.shape[0]} x {grid.shape[1]} pixels in one file; cut it into tiles first")
     if not grid.is_north_up():
         raise ValueError(f"{path}: is rotated or not north up; warp it first (gdalwarp)")
     return grid

@@ -117,9 +117,9 @@ def _read(path: Path, described: Mapping[str, Any]) -> dict[str, Entry]:
     """Last entry of each item; none where there is no manifest."""
     if not path.exists():
         return {}
-    first, *rows = path.read_text(encoding="utf-8").splitlines() or [""]
+    first, *rows = path.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
     begun = _json(first)
-    if not isinstance(begun, dict) or "job" not in begun:
+    if not isinstance(begun, dict) or not isinstance(begun.get("job"), dict):
         raise ValueError(f"{path}: not the manifest of a download; remove it, or choose another --out")
     for key, value in described.items():
         if (there := begun["job"].get(key)) != value:
@@ -132,7 +132,7 @@ def _read(path: Path, described: Mapping[str, Any]) -> dict[str, Entry]:
 def _json(line: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -142,7 +142,8 @@ def _entry(line: str) -> Entry | None:
         entry = Entry(**told | {"files": tuple(FileMark(**mark) for mark in told["files"])})
     except (TypeError, KeyError, ValueError):
         return None
-    return entry if entry.state in STATES else None
+    texts = (entry.name, entry.reason, *(mark.path for mark in entry.files))
+    return entry if entry.state in STATES and all(isinstance(text, str) for text in texts) else None
 
 
 def _renewed(path: Path, described: Mapping[str, Any], entries: Mapping[str, Entry]) -> IO[str]:

@@ -1,6 +1,5 @@
 """Places to download: their list, and the grid of pixels around each."""
 
-import csv
 import math
 import re
 from dataclasses import dataclass
@@ -10,8 +9,9 @@ from rasterio import Affine
 from rasterio.crs import CRS
 from rasterio.warp import transform
 
-from cromss.scene_names import id_key
+from cromss.scene_names import csv_rows, id_key
 from cromss.scenes import Grid
+from cromss.store.record import MAX_ID_BYTES
 
 PIXEL = 10
 """Side of a pixel in metres: that of the finest bands of Sentinel-2."""
@@ -20,7 +20,7 @@ LATITUDES = (-80.0, 84.0)
 """Where UTM is defined, in degrees."""
 
 _HEADER = ["id", "lon", "lat"]
-_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_ID = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{,{MAX_ID_BYTES - 1}}}")
 
 _SVALBARD = ((0, 9, 31), (9, 21, 33), (21, 33, 35), (33, 42, 37))
 """West, east and zone from 72 degrees north on."""
@@ -47,11 +47,7 @@ def read_places(path: Path) -> list[Place]:
     """
     if not path.is_file():
         raise ValueError(f"--places {path}: no such file")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [(number, [cell.strip() for cell in row]) for number, row in enumerate(csv.reader(file), 1) if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"--places {path}: not a CSV of text ({error})") from error
+    rows = csv_rows(path, f"--places {path}")
     if not rows or [cell.lower() for cell in rows[0][1]] != _HEADER:
         first = ",".join(rows[0][1]) if rows else "nothing"
         raise ValueError(f"--places {path}: begins with {first[:80]}, wanted is the header id,lon,lat")
@@ -73,7 +69,10 @@ def _place(row: list[str], where: str) -> Place:
         raise ValueError(f"{where}: three filled fields are wanted (id,lon,lat), got {row}")
     name, *numbers = row
     if not _ID.fullmatch(name):
-        raise ValueError(f"{where}: id {name!r} names a folder; letters, digits, _ . - are wanted, first none of . -")
+        raise ValueError(
+            f"{where}: id {name!r} names a folder; up to {MAX_ID_BYTES} letters, digits, _ . - are wanted, "
+            "first none of . -"
+        )
     try:
         lon, lat = map(float, numbers)
     except ValueError:

@@ -52,12 +52,16 @@ def id_folders(root: Path | TarPath) -> IdFolders:
     """The folders under `root`.
 
     Raises:
-        ValueError: No such folder, or two folders of one id.
+        ValueError: No such folder, two folders of one id, or a link to nothing.
     """
     names: dict[str, str] = {}
     for name in map(sys.intern, child_names(root)):  # the same in all modalities
-        if (root / name).is_dir() and names.setdefault(sys.intern(id_key(name)), name) != name:
-            raise ValueError(f"{root}: {names[id_key(name)]} and {name} are the same id")
+        path = root / name
+        if path.is_dir():
+            if names.setdefault(sys.intern(id_key(name)), name) != name:
+                raise ValueError(f"{root}: {names[id_key(name)]} and {name} are the same id")
+        elif isinstance(path, Path) and path.is_symlink() and not path.exists():
+            raise ValueError(f"{path}: a link to nothing; is a disk not mounted? Remove it, or mend it")
     return IdFolders(root, names)
 
 

@@ -69,21 +69,36 @@ class Location:
 
 def location_shape(location: Location) -> tuple[int, int] | None:
     """Height and width of a location's first file; `None` where it has none that can be opened."""
-    first = next((path for paths in location.scenes.values() for path in paths), None)
+    first = next((path for paths in _found(location) for path in paths), None)
     return first and scene_shape(first)
 
 
 def most_seasons(locations: Sequence[Location]) -> int:
-    """Number of seasons that most of some thousand locations have (of the modality with most scenes in each)."""
+    """Number of seasons that most of some thousand locations have (of the modality with most scenes in each).
+
+    Raises:
+        ValueError: None of them has a scene; what the first one lacks.
+    """
     some = locations[:: max(1, len(locations) // 1000)]
-    return Counter(max(map(len, location.scenes.values())) for location in some).most_common(1)[0][0]
+    counts = Counter(number for location in some if (number := max(map(len, _found(location)), default=0)))
+    if not counts:
+        check_location(some[0], 1)
+    return counts.most_common(1)[0][0]
+
+
+def _found(location: Location) -> list[tuple[Scene, ...]]:
+    """Scenes by modality; none where files are ambiguous, for `check_location` to say why."""
+    try:
+        return list(location.scenes.values())
+    except ValueError:
+        return []
 
 
 def check_location(location: Location, num_seasons: int | Mapping[str, int]) -> None:
     """Refuse a location whose listed scenes are not `num_seasons`, in every modality or by modality.
 
     Raises:
-        ValueError: A modality or season is missing, or labels are of another day than Sentinel-2.
+        ValueError: A modality or season is missing, files are ambiguous, or labels are of another day than Sentinel-2.
     """
     for modality, paths in location.scenes.items():
         wanted = num_seasons if isinstance(num_seasons, int) else num_seasons[modality]
@@ -100,14 +115,15 @@ def check_places(location: Location) -> None:
     """Refuse multi-band files of one season that lie in different places; those without a CRS pass.
 
     Raises:
-        ValueError: Another CRS or corner, by more than a pixel.
+        ValueError: Another CRS, corner, pixel size or orientation, see `Grid.covers`.
     """
     for paths in zip(*location.scenes.values()):
         grids = {path: grid for path in paths if path.is_file() and (grid := scene_grid(path))}
         for path, grid in grids.items():
             first = next(iter(grids))
-            if not grid.starts_at(grids[first]):
-                raise ValueError(f"location {location.id}: {path} and {first} lie in different places")
+            if not grid.covers(grids[first]):
+                how = "do not cover the same ground" if grid.starts_at(grids[first]) else "lie in different places"
+                raise ValueError(f"location {location.id}: {path} and {first} {how}")
 
 
 def read_location(

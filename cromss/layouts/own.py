@@ -57,7 +57,7 @@ def list_own(root: Path, modalities: Sequence[str], bands: tuple[str, ...] | Non
     """Locations of one's own set.
 
     Ids are folder names, the same under every modality. Masks that are not of the days of the images are left out, for
-    `check_location` to refuse.
+    `check_location` to refuse; so it does with files whose order in time is unknown.
 
     Args:
         root: Folder of the set.
@@ -65,7 +65,7 @@ def list_own(root: Path, modalities: Sequence[str], bands: tuple[str, ...] | Non
         bands: Order of the bands in orthophotos, see `list_nyc`.
 
     Raises:
-        ValueError: A folder is missing or holds no file, an id occurs twice, or files whose order in time is unknown.
+        ValueError: A folder is missing or holds no file, or an id occurs twice.
     """
     found = {modality: id_folders(root / modality) for modality in modalities}
     names = {key: name for ids in reversed(found.values()) for key, name in ids.names.items()}
@@ -78,8 +78,14 @@ def list_own(root: Path, modalities: Sequence[str], bands: tuple[str, ...] | Non
 
     ids = sorted(names.values(), key=lambda name: (len(name), name))
     locations = [Location(name, FoundScenes(found, scenes, name), told, patterns=patterns) for name in ids]
-    holds_any = any(any(location.scenes.values()) for location in locations)
-    return locations if holds_any else not_empty([], root, patterns)
+    return locations if any(map(_holds_any, locations)) else not_empty([], root, patterns)
+
+
+def _holds_any(location: Location) -> bool:
+    try:
+        return any(location.scenes.values())
+    except ValueError:  # more files than can be told apart
+        return True
 
 
 def _ids(root: Path) -> dict[str, str]:

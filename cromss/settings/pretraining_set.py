@@ -120,8 +120,8 @@ class PretrainSet(Writing):
         told = self.layout != "zarr" or "labels" not in chosen or self.labels_path is not None
         require(told, "labels_path", self.labels_path, "the labels, or --modalities s1 s2, with --layout zarr")
         names = tuple(self.stores.values())
-        legal = len(set(names)) == len(names) and not any("/" in name for name in names) and all(names)
-        require(legal, "data_name_*", names, "different names in --out")
+        legal = len(set(names)) == len(names) and all(map(_is_store_name, names))
+        require(legal, "data_name_*", names, "different names in --out, without .partial or .csv")
         require(self.size >= 1, "size", self.size, "at least 1")
         require(self.num_seasons is None or self.num_seasons >= 1, "num_seasons", self.num_seasons, "at least 1")
         for flag in (flag for flag in _LAYOUTS if flag.endswith("_pattern")):
@@ -149,6 +149,10 @@ class PretrainSet(Writing):
             "exact": self.data_name_gt,
         }
         return {modality: names[modality] for modality in self.written}
+
+
+def _is_store_name(name: str) -> bool:
+    return "/" not in name and name not in ("", ".", "..") and not name.endswith((".partial", ".csv"))
 
 
 def _check_use(flag: str, value: object, layout: str, written: tuple[str, ...]) -> None:

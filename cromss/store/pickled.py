@@ -19,6 +19,9 @@ from cromss.store.opcodes import RecordForm, parse_record
 _NUMBER = re.compile(rb"0|[1-9][0-9]{0,17}")
 _FIRST = re.compile(rb"(|\w{1,16}_)0")
 
+_PROBED = 1000
+"""Numbers looked for after the first one that is missing: behind a hole there are more."""
+
 
 class PickledReader:
     """Reads the records of the keys `<prefix><number>`; the interface of `LmdbReader`, and as safe in workers.
@@ -150,19 +153,24 @@ def _counts(txn: lmdb.Transaction) -> dict[bytes, int]:
         while more:
             if not (first := _FIRST.fullmatch(bytes(cursor.key()))):
                 return {}
-            counts[first[1]] = _count(txn, first[1])
+            if not (count := _count(txn, first[1])):
+                return {}
+            counts[first[1]] = count
             more = cursor.set_range(first[1] + b":")  # what follows "9"
     return counts if sum(counts.values()) == txn.stat()["entries"] else {}
 
 
 def _count(txn: lmdb.Transaction, prefix: bytes) -> int:
+    """Number of keys <prefix>0, <prefix>1 ..., of which the first is there; 0 where a hole is seen among them."""
+
     def is_missing(number: int) -> bool:
         return txn.get(b"%s%d" % (prefix, number)) is None
 
     bound = 1
     while not is_missing(bound):
         bound *= 2
-    return bisect_left(range(bound), True, key=is_missing)
+    count = bisect_left(range(bound), True, key=is_missing)
+    return count if all(map(is_missing, range(count, count + _PROBED))) else 0
 
 
 def _layout(txn: lmdb.Transaction) -> str:
