@@ -132,9 +132,9 @@ def _handler(hub, role):
         def send_content(self, path, content):
             parts = [content] if hub.stall_at is None else [content[: hub.stall_at], content[hub.stall_at :]]
             for part in parts:
+                hub.sent[path] += len(part)
                 self.wfile.write(part)
                 self.wfile.flush()
-                hub.sent[path] += len(part)
                 if part is not parts[-1]:
                     hub.stalled.set()
                     hub.go_on.wait(30)

@@ -58,7 +58,7 @@ def interrupted_at(wanted: str, function):
 
 
 def scenes_of(name: str) -> dict[str, tuple[Path, ...]]:
-    days = [f"2020{month}0{name[1]}" for month in ("01", "06")]
+    days = [f"2020{month}1{name[1]}" for month in ("01", "06")]
     return {
         "s1": tuple(Path(name, f"S1A_{day}T000000") for day in days),
         "s2": tuple(Path(name, day) for day in days),
@@ -98,12 +98,12 @@ def test_every_store_holds_every_location_in_order(tmp_path):
     with (tmp_path / "out" / "scenes.csv").open(newline="") as file:
         rows = [tuple(row.values()) for row in csv.DictReader(file)]
     assert rows[:6] == [
-        ("p0", "0", "s1", "S1A_20200100T000000"),
-        ("p0", "1", "s1", "S1A_20200600T000000"),
-        ("p0", "0", "s2", "20200100"),
-        ("p0", "1", "s2", "20200600"),
-        ("p0", "0", "labels", "20200100/label.tif"),
-        ("p0", "1", "labels", "20200600/label.tif"),
+        ("p0", "0", "s1", "S1A_20200110T000000"),
+        ("p0", "1", "s1", "S1A_20200610T000000"),
+        ("p0", "0", "s2", "20200110"),
+        ("p0", "1", "s2", "20200610"),
+        ("p0", "0", "labels", "20200110/label.tif"),
+        ("p0", "1", "labels", "20200610/label.tif"),
     ]
     assert [row[0] for row in rows] == [name for name in IDS for _ in range(6)]
     assert not list((tmp_path / "out").glob("*.partial"))

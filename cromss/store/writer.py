@@ -50,8 +50,8 @@ class LmdbWriter:
             raise StoreError(f"batch_size {batch_size}: at least one array is held between commits")
         self.path, self.partial = Path(path), partial_path(path)
         self.meta, self.batch_size = meta, batch_size
-        self._pending: list[tuple[str, list[bytes]]] = []
-        self._pending_bytes, self.commit_seconds = 0, 0.0
+        self._pending: list[tuple[str, list[slice]]] = []
+        self._held, self._pending_bytes, self.commit_seconds = bytearray(), 0, 0.0
         self._env: lmdb.Environment | None = None
         if self.path.exists():
             state = "is finished" if (self.path / MANIFEST_NAME).exists() else "is there, but is not a finished store"
@@ -102,9 +102,8 @@ class LmdbWriter:
             raise StoreError(f"{where}: written already; ids are unique")
         _check_seasons(where, seasons, self.meta)
         self._known.add(location_id)
-        records = [pack_record(location_id, array, self.meta.compression == DEFLATE) for array in seasons]
-        self._pending.append((location_id, records))
-        self._pending_bytes += sum(map(len, records))
+        compress = self.meta.compression == DEFLATE
+        self._pending.append((location_id, [self._hold(pack_record(location_id, a, compress)) for a in seasons]))
         if len(self._pending) * self.meta.num_seasons >= self.batch_size or self._pending_bytes >= BATCH_BYTES:
             self.commit()
 
@@ -114,9 +113,10 @@ class LmdbWriter:
         Raises:
             StoreError: The disk is full or broken; what was committed before is intact.
         """
-        changes: list[tuple[bytes, bytes | None]] = []
-        for index, (location_id, records) in enumerate(self._pending, start=len(self._ids)):
-            changes += [(record_key(index, season), record) for season, record in enumerate(records)]
+        changes: list[tuple[bytes, bytes | memoryview | None]] = []
+        held = memoryview(self._held)
+        for index, (location_id, places) in enumerate(self._pending, start=len(self._ids)):
+            changes += [(record_key(index, season), held[place]) for season, place in enumerate(places)]
             changes.append((id_key(index), location_id.encode()))
         if changes:
             start = time.monotonic()
@@ -175,6 +175,15 @@ class LmdbWriter:
         finally:
             self._release()
 
+    def _hold(self, record: bytes) -> slice:
+        """Where a record waits for its commit: in memory that is used again, for new memory takes longer than a copy."""
+        place = slice(self._pending_bytes, self._pending_bytes + len(record))
+        if place.stop > len(self._held):
+            self._held = self._held.ljust(place.stop + place.stop // 4, b"\0")
+        self._held[place] = record
+        self._pending_bytes = place.stop
+        return place
+
     def _release(self) -> None:
         if self._env is not None:
             self._env.close()
@@ -195,7 +204,7 @@ class LmdbWriter:
             check_entries(txn, self.partial, len(ids), self.meta.num_seasons)
         return ids
 
-    def _apply(self, changes: list[tuple[bytes, bytes | None]]) -> None:
+    def _apply(self, changes: list[tuple[bytes, bytes | memoryview | None]]) -> None:
         """All changes (`None` deletes) in one transaction, redone in a map of twice the size when it is full."""
         if self._env is None:
             raise StoreError(f"{self.partial}: the writer is closed; open it again to resume")
