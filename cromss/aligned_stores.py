@@ -29,6 +29,7 @@ from cromss.work_ahead import work_ahead
 SKIPPED_NAME, SCENES_NAME, OFFSETS_NAME = "skipped.csv", "scenes.csv", "s2_offsets.csv"
 """The ledgers: what was left out, the scene of every season, and the offset of every Sentinel-2 scene."""
 
+_TILE = re.compile(r"_r\d+_c\d+$")
 _SKIPPED_COLUMNS = ("id", "reason")
 _SCENE_COLUMNS = ("id", "season", "modality", "scene")
 _OFFSET_COLUMNS = ("id", "season", "scene", "offset", "decided_by")
@@ -169,6 +170,25 @@ def refuse_changed_offsets(out: Path, told_by_id: Mapping[str, int]) -> None:
                 f"--s2_offset_ids {name}={told_by_id[name]}: written with {offset} already (see {path}); "
                 "remove the stores to start anew"
             )
+
+
+def refuse_unknown(folder: Path, ids: Sequence[str]) -> None:
+    """Refuse finished stores whose ledgers do not know some locations; those of earlier versions are believed.
+
+    Raises:
+        ValueError: Names the first of them; or a damaged ledger.
+    """
+    ledgers = {folder / SCENES_NAME: len(_SCENE_COLUMNS), folder / SKIPPED_NAME: len(_SKIPPED_COLUMNS)}
+    if not (folder / SCENES_NAME).exists():
+        return
+    known = {row[0] for path, num_columns in ledgers.items() for row in _read_rows(path, num_columns)}
+    known |= {_TILE.sub("", name) for name in known}
+    if unknown := [name for name in ids if name not in known]:
+        shown = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        raise ValueError(
+            f"{folder}: finished without {len(unknown)} of {len(ids)} locations that are there now ({shown}); "
+            "choose another --out, or remove it to write all anew"
+        )
 
 
 def _result(future: Future[Prepared], location: Location, on_error: str, skipped: "_Ledger") -> Prepared | None:

@@ -4,13 +4,13 @@ Every data set is written along this one path.
 """
 
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from rasterio.errors import NotGeoreferencedWarning
 
-from cromss.aligned_stores import Prepared, write_stores
+from cromss.aligned_stores import Prepared, refuse_unknown, write_stores
 from cromss.disk_space import check_space
 from cromss.layouts import Location, check_location, location_shape
 from cromss.legends import LEGENDS, Legend
@@ -182,20 +182,23 @@ def _refuse_other_bands(location: Location) -> None:
             check_bands(path, ORTHO, location.bands.get("ortho"))
 
 
-def is_finished(stores: Mapping[Path, StoreMeta]) -> bool:
+def is_finished(stores: Mapping[Path, StoreMeta], locations: Iterable[Location] = ()) -> bool:
     """All stores are there, as they are described; said on standard output.
 
     Args:
         stores: Path of each store and the description wanted.
+        locations: What they are to hold, as far as their description does not tell; whole, not cut into tiles.
 
     Raises:
-        ValueError: A store that is there says something else of itself, or cannot be read.
+        ValueError: A store that is there says something else of itself, or cannot be read; or all are there, without
+            some of the locations.
     """
     there = [path for path in stores if path.exists()]
     for path in there:
         if told := LmdbReader(path).meta.difference(stores[path]):
             raise ValueError(f"{path}: finished with {told}; remove it, or choose another --out")
     if len(there) == len(stores):
+        refuse_unknown(there[0].parent, [location.id for location in locations])
         print(f"{there[0].parent}: finished already, left as it is")
     return len(there) == len(stores)
 

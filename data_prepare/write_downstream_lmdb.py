@@ -78,11 +78,14 @@ def main(settings: DownstreamFolders) -> None:
     for split in settings.splits:
         refuse_changed_offsets(settings.out / split, told_by_id)
     wanted = {split: store_metas(settings, task, split, sensors) for split in settings.splits}
-    unfinished = {split: stores for split, stores in wanted.items() if not preparation.is_finished(stores)}
+    chosen = {split: locations[split][: settings.limit] for split in settings.splits}
+    unfinished = {
+        split: stores for split, stores in wanted.items() if not preparation.is_finished(stores, chosen[split])
+    }
     prepare = partial(prepare_tile, task=task, s2_offset=settings.s2_offset, told_by_id=told_by_id)
     sizes = {"train": settings.tile_size, "test": 0}
     jobs = {
-        split: tiled(locations[split][: settings.limit], prepare, layouts.location_shape, sizes[split], settings.stride)
+        split: tiled(chosen[split], prepare, layouts.location_shape, sizes[split], settings.stride)
         for split in unfinished
     }
     for split, stores in unfinished.items():

@@ -44,7 +44,7 @@ def main(settings: PretrainSet) -> None:
     told_by_id = offsets_by_id(settings.s2_offset_ids, {location.id for location in locations})
     refuse_changed_offsets(settings.out, told_by_id)
     stores = store_metas(settings, legends, num_seasons, sensors)
-    if preparation.is_finished(stores):
+    if preparation.is_finished(stores, locations):
         return
     prepare = partial(
         prepare_location,

@@ -146,3 +146,19 @@ def test_compressed_stores_hold_the_same(root, tmp_path):
         )
     with pytest.raises(ValueError, match="finished with compression '', not 'deflate'"):
         write_pretrain(root, tmp_path / "plain", compress=True)
+
+
+@pytest.mark.parametrize("options", [{}, {"tile_size": 6}, {"on_error": "skip"}])
+def test_a_finished_set_is_left_unless_there_are_more_locations_now(root, tmp_path, capsys, options):
+    write_ssl4eo(tmp_path / "more", ("0000009",))
+    if options.get("on_error"):
+        next((root / "s1" / IDS[1]).glob("*/*.tif")).write_bytes(b"torn")
+    out = write_pretrain(root, tmp_path / "out", **options)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    write_pretrain(root, out, **options)
+    assert capsys.readouterr().out.endswith("finished already, left as it is\n")
+    for folder in (tmp_path / "more").iterdir():
+        (folder / "0000009").rename(root / folder.name / "0000009")
+    with pytest.raises(ValueError, match=r"out: finished without 1 of 4 locations that are there now \(0000009\)"):
+        write_pretrain(root, out, **options)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before

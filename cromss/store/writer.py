@@ -176,7 +176,7 @@ class LmdbWriter:
             self._release()
 
     def _hold(self, record: bytes) -> slice:
-        """Where a record waits for its commit: in memory that is used again, for new memory takes longer than a copy."""
+        """Where a record waits for its commit: in memory used again, as new memory takes longer than a copy."""
         place = slice(self._pending_bytes, self._pending_bytes + len(record))
         if place.stop > len(self._held):
             self._held = self._held.ljust(place.stop + place.stop // 4, b"\0")
