@@ -1,6 +1,7 @@
 """Weights files from anybody: opened without running code, tensors out of their container, bands where told."""
 
 import argparse
+import json
 import re
 import warnings
 import zipfile
@@ -9,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from cromss.sensors import S2, S2_SUBSETS
+
+CARD_KEY = "cromss"
+"""Where our own files keep what they tell of themselves: an entry, in `.safetensors` one of the metadata, as JSON."""
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "teacher", "student")
 """Entries under which checkpoints keep their tensors; the first one present is opened."""
@@ -27,7 +32,7 @@ def open_checkpoint(path: Path) -> object:
         raise WeightsError(f"{path}: {'a folder, not a weights file' if path.is_dir() else 'no such file'}")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return _with_card(path)
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings(action="ignore"):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:
@@ -37,6 +42,14 @@ def open_checkpoint(path: Path) -> object:
         else:
             reason = f"cannot be read as weights ({type(error).__name__}): damaged, or another kind of file"
         raise WeightsError(f"{path}: {reason}") from None
+
+
+def _with_card(path: Path) -> object:
+    """Tensors of a `.safetensors` file; with a card, both as in a checkpoint."""
+    with safe_open(path, "pt") as file:
+        card = (file.metadata() or {}).get(CARD_KEY)
+    tensors = load_file(path)
+    return tensors if card is None else {"state_dict": tensors, CARD_KEY: json.loads(card)}
 
 
 def tensors_in(content: object, path: str | Path) -> dict[str, torch.Tensor]:
@@ -92,7 +105,7 @@ def told_statistics(content: object) -> dict[str, Mapping[str, Any]]:
 
 def _on_card(content: Mapping, entry: str) -> Mapping[str, Any]:
     """What the card of our own checkpoints says by modality; nothing where there is no card."""
-    card = content.get("cromss")
+    card = content.get(CARD_KEY)
     values = card.get(entry) if isinstance(card, Mapping) else None
     return values if isinstance(values, Mapping) else {}
 

@@ -1,0 +1,47 @@
+"""Settings of a release of weights, and of the tool that looks into weights."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from cromss.settings.common import require
+
+
+@dataclass(frozen=True)
+class ReleaseSettings:
+    """Write the encoders of a checkpoint, ours or a published one of CromSS, as folders that others load."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """The checkpoint."""
+    out: Path
+    """Folder of the release: a folder for each encoder, pretrainer.safetensors with the whole network, torchgeo/,
+    README.md and SHA256SUMS."""
+    title: str = "CromSS"
+    """Title of the model card."""
+    data: str = ""
+    """What it was pretrained on, in a sentence for the card."""
+    license: str = "mit"
+    """Licence of the weights, by the hub's short name."""
+    scores: Path | None = None
+    """Markdown to put under "Scores" on the card, such as the tables.md of bench.py."""
+    verify: bool = False
+    """Afterwards check all files, and run every loading line of the card (those of packages that are installed)."""
+
+
+@dataclass(frozen=True)
+class WeightsSettings:
+    """Look into a weights file, rename its tensors, or check a release."""
+
+    action: tyro.conf.Positional[Literal["inspect", "convert", "verify"]]
+    """inspect a file of anyone's; convert a pretraining checkpoint, or the pretrainer.safetensors of a release, to the
+    published layout; verify a release: sums, loading by timm, and the loading lines of its card."""
+    path: tyro.conf.Positional[Path]
+    """The file, or the folder of the release."""
+    out: Path | None = None
+    """convert: file to write."""
+
+    def __post_init__(self) -> None:
+        told = (self.action == "convert") == (self.out is not None)
+        require(told, "out", self.out, "given with convert, and only there")

@@ -1,0 +1,26 @@
+"""Look into weights of anyone's, convert ours to the published layout, verify a release.
+
+python train_scripts/weights.py inspect FILE
+python train_scripts/weights.py convert release/pretrainer.safetensors --out cromss-mid.ckpt
+python train_scripts/weights.py verify release
+"""
+
+from cromss.config import run
+from cromss.settings.release import WeightsSettings
+
+
+def main(settings: WeightsSettings) -> None:
+    """Do what is asked for, and say what was found."""
+    from cromss.models.weights import inspect
+    from cromss.training.release import to_published_file, verify
+
+    if settings.action == "inspect":
+        print(inspect(settings.path))
+    elif settings.action == "convert":
+        print(f"{settings.out}: {to_published_file(settings.path, settings.out)} tensors")
+    else:
+        print(*verify(settings.path), sep="\n")
+
+
+if __name__ == "__main__":
+    run(main, WeightsSettings)
