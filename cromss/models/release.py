@@ -94,6 +94,7 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], card: Mapping[str, Any], p
     """Write tensors and a card of plain values, which `open_checkpoint` reads back together."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(plain, path, {"format": "pt", CARD_KEY: json.dumps(card)})
+    path.chmod(0o644)  # it would be for its owner alone
 
 
 def released_encoder(checkpoint: str | Path, modality: str) -> ReleasedEncoder:
