@@ -1,0 +1,315 @@
+"""The label audit, from a pretrained twin and its stores to suspicion maps, tables and a picture sheet."""
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import rasterio
+import torch
+from PIL import Image
+from rasterio.errors import NotGeoreferencedWarning
+from torch import Tensor
+from tqdm import tqdm
+
+from cromss.batch_transforms import BatchTransform
+from cromss.config import replace_text
+from cromss.datasets import SeasonStacks, collate
+from cromss.downloads.manifest import written
+from cromss.label_audit import (
+    Doubts,
+    class_rows,
+    confusion_rows,
+    count_doubts,
+    prediction_entropy,
+    ranking,
+    score_counts,
+    suspicion,
+)
+from cromss.layouts import check_out
+from cromss.legend_files import stored_legend
+from cromss.legends import IGNORE_INDEX, Legend
+from cromss.models.fusion import Pretrainer
+from cromss.panels import class_map, panel, picture
+from cromss.settings.audit import AuditSettings
+from cromss.tables import to_csv
+from cromss.training.common import device_of, tell_left_out
+from cromss.training.held_out import looking
+from cromss.training.pretrained import Pretrained, open_pretrained
+from cromss.training.pretraining import legend_of, open_stacks
+
+TWINS = ("s1", "s2")
+
+_SCORES = {"both": "both modalities", "s1": "S1 alone", "s2": "S2 alone", "entropy": "entropy alone"}
+_TILE = np.dtype(
+    [("index", "i4"), ("season", "i2"), ("pixels", "i4"), ("mean", "f4"), ("share", "f4"), ("label", "i2")]
+)
+
+
+class Result(NamedTuple):
+    """What came out.
+
+    Attributes:
+        out: Folder of the maps, tables and pictures.
+        told: What was found, line by line.
+        summary: The content of `audit.json`.
+    """
+
+    out: Path
+    told: list[str]
+    summary: dict[str, Any]
+
+
+class Seen(NamedTuple):
+    """All seasons `T` of a location, and what the twin says of them.
+
+    Attributes:
+        images: Modality -> `(T, C, H, W)` in [0, 1].
+        labels: `(T, H, W)` noisy class ids.
+        exact: `(T, H, W)` exact class ids; `None` without exact labels.
+        logits: Modality -> `(T, K, H, W)`.
+    """
+
+    images: Mapping[str, Tensor]
+    labels: Tensor
+    exact: Tensor | None
+    logits: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A pretrained twin before the stores it looks at.
+
+    Attributes:
+        stacks: Samples of any season.
+        network: The network in evaluation mode.
+        device: Where it is.
+    """
+
+    stacks: SeasonStacks
+    network: Pretrainer
+    device: torch.device
+
+    @property
+    def legend(self) -> Legend:
+        """Classes of the noisy labels."""
+        return legend_of(self.stacks.labels, self.stacks.num_classes)
+
+    @torch.no_grad()
+    def look(self, index: int) -> Seen:
+        """Whole tiles of all seasons of a location."""
+        samples = []
+        for season in range(self.stacks.labels.num_seasons):
+            self.stacks.season = season
+            samples.append(self.stacks[index])
+        batch = {name: x.to(self.device) if isinstance(x, Tensor) else x for name, x in collate(samples).items()}
+        ready = BatchTransform(self.stacks.num_classes, crop_size=None, augment=False)(batch)
+        logits = self.network(**ready["images"])
+        return Seen(ready["images"], ready["labels"], ready.get("exact"), {m: logits[m] for m in TWINS})
+
+
+def audit(settings: AuditSettings) -> Result:
+    """Audit the noisy labels of a set and write maps, tables and the picture sheet.
+
+    Raises:
+        ValueError: The checkpoint is no twin, or the stores do not fit it.
+    """
+    device = device_of(settings.accelerator)
+    check_out(Path(settings.out))
+    run = open_pretrained(settings.checkpoint, "checkpoint")
+    if run.settings.input_type != "s12":
+        raise ValueError(
+            f"{run.name}: was pretrained on {run.settings.input_type} alone; "
+            "twins of s1 and s2, such as train_pretrain_mm.py writes, are wanted"
+        )
+    stacks = _open(run, settings.data_path)
+    out = Path(settings.out) if settings.out else _home(run) / "audit"
+    twin = Twin(stacks, run.network().to(device), device)
+    indices = stacks.in_use()
+    tell_left_out(stacks)
+    out.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        tiles, doubts, counts = _examine(twin, indices, settings.threshold, out / "maps")
+    ranked = np.sort(tiles[tiles["pixels"] > 0], order="mean", kind="stable")[::-1]
+    if not len(ranked):
+        raise ValueError(f"{stacks.labels.path}: no pixel of the {len(indices)} locations has a noisy label")
+    summary = _summary(settings, run, doubts, counts, len(indices))
+    _write_tables(twin, ranked, doubts, out)
+    sheet = _sheet(twin, ranked, settings.num_worst)
+    with written(out / "worst.png") as partial_path:
+        Image.fromarray(sheet).save(partial_path, format="PNG")
+    replace_text(out / "audit.json", json.dumps(summary, indent=2) + "\n")
+    return Result(out, _told(summary, settings.threshold), summary)
+
+
+def _open(run: Pretrained, data_path: str) -> SeasonStacks:
+    """Samples of all locations with the noisy labels, and the exact ones where they are."""
+    settings = looking(run, data_path, crop=2, exact=False)
+    names = settings.data
+    there = not names.data_path or (Path(names.data_path) / names.data_name_gt).exists()
+    names = replace(names, experiment="ns_labels", gt_available=there)
+    stacks = open_stacks(replace(settings, data=names))()
+    legend = stored_legend(stacks.labels.meta)
+    if legend and run.classes and legend.classes != run.classes:
+        raise ValueError(
+            f"{run.name}: has the classes {', '.join(run.classes)}; "
+            f"those of {stacks.labels.path} are {', '.join(legend.classes)}"
+        )
+    return stacks
+
+
+def _home(run: Pretrained) -> Path:
+    """Folder of the run, or that of a lone checkpoint."""
+    return run.path.parent.parent if run.path.parent.name == "checkpoints" else run.path.parent
+
+
+def _examine(
+    twin: Twin, indices: Sequence[int], threshold: float, maps: Path
+) -> tuple[np.ndarray, Doubts, dict[str, np.ndarray]]:
+    """Write the maps; rows `_TILE` of all tiles, sums over all pixels, and the counts of each score on exact labels."""
+    num_seasons, num_classes = twin.stacks.labels.num_seasons, twin.stacks.num_classes
+    tiles = np.zeros(len(indices) * num_seasons, _TILE)
+    rows = iter(tiles)
+    total, counts = [], {}
+    for index in tqdm(indices, "audit", unit="location", disable=None):
+        seen = twin.look(index)
+        score = suspicion(seen.logits, seen.labels)
+        for season in range(num_seasons):
+            one = slice(season, season + 1)
+            logits = {modality: x[one] for modality, x in seen.logits.items()}
+            doubts = count_doubts(logits, seen.labels[one], score[one], threshold, num_classes)
+            total = [sum(total, start=doubts)]
+            row = index, season, doubts.pixels.sum(), doubts.mean, doubts.share, doubts.most_suspected
+            next(rows)[...] = row
+            _write_map(maps / _map_name(twin.stacks.labels.location_id(index), season), score[season])
+        if seen.exact is not None:
+            for name, values in _scores(seen, score).items():
+                counts[name] = counts.get(name, 0) + score_counts(values, seen.labels, seen.exact)
+    return tiles, total[0], counts
+
+
+def _scores(seen: Seen, score: Tensor) -> dict[str, Tensor]:
+    """The suspicion, and what it is measured against."""
+    alone = {m: suspicion({m: x}, seen.labels) for m, x in seen.logits.items()}
+    return {"both": score} | alone | {"entropy": prediction_entropy(seen.logits, seen.labels)}
+
+
+def _map_name(location: str, season: int) -> str:
+    """File name of a map; ids may hold slashes."""
+    return f"{location.replace('%', '%25').replace('/', '%2F')}_{season}.tif"
+
+
+def _write_map(path: Path, score: Tensor) -> None:
+    """Suspicion `(H, W)` as a raster of uint8 percent, 255 where undefined; a store knows no place on Earth."""
+    percent = (100 * score).round().nan_to_num(IGNORE_INDEX).byte().cpu().numpy()
+    height, width = percent.shape
+    profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "nodata": IGNORE_INDEX, "compress": "deflate"}
+    with written(path) as partial_path:
+        with rasterio.open(partial_path, "w", height=height, width=width, **profile) as file:
+            file.write(percent, 1)
+
+
+def _write_tables(twin: Twin, ranked: np.ndarray, doubts: Doubts, out: Path) -> None:
+    classes = twin.legend.classes
+    tables = {
+        "audit": _tile_rows(twin, ranked),
+        "classes": class_rows(doubts, classes),
+        "confusion": confusion_rows(doubts, classes),
+    }
+    for name, rows in tables.items():
+        replace_text(out / f"{name}.csv", to_csv(rows))
+
+
+def _tile_rows(twin: Twin, ranked: np.ndarray) -> list[dict[str, Any]]:
+    rows = []
+    for tile in ranked:
+        location = twin.stacks.labels.location_id(int(tile["index"]))
+        label = int(tile["label"])
+        rows.append(
+            {
+                "id": location,
+                "season": int(tile["season"]),
+                "suspicion": round(float(tile["mean"]), 4),
+                "suspected_percent": round(100 * float(tile["share"]), 2),
+                "pixels": int(tile["pixels"]),
+                "most_suspected": twin.legend.classes[label] if label >= 0 else "",
+                "map": f"maps/{_map_name(location, int(tile['season']))}",
+            }
+        )
+    return rows
+
+
+def _sheet(twin: Twin, ranked: np.ndarray, count: int) -> np.ndarray:
+    """Picture of the worst season of each of the worst locations."""
+    _, first = np.unique(ranked["index"], return_index=True)
+    rows, names, masks = [], [], []
+    for tile in ranked[np.sort(first)[:count]]:
+        index, season = int(tile["index"]), int(tile["season"])
+        row, shown = _sheet_row(twin, twin.look(index), season)
+        rows.append(row)
+        masks += shown
+        name = twin.stacks.labels.location_id(index)
+        names.append(f"{name}, season {season}\nsuspicion {100 * tile['mean']:.0f} %")
+    return panel(rows, twin.legend, names=names, masks=masks)
+
+
+def _sheet_row(twin: Twin, seen: Seen, season: int) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+    """Title -> picture of one tile, and the masks among them."""
+    mean = torch.stack([x[season].float().softmax(0) for x in seen.logits.values()]).mean(0)
+    masks = {"noisy label": seen.labels[season], "prediction": mean.argmax(0)}
+    masks |= {} if seen.exact is None else {"exact label": seen.exact[season]}
+    masks = {title: ids.cpu().numpy().astype(np.uint8) for title, ids in masks.items()}
+    titles = {"s2": "Sentinel-2", "s1": "Sentinel-1"}
+    row = {
+        title: picture(seen.images[modality][season].cpu().numpy(), modality, twin.stacks.names[modality])
+        for modality, title in titles.items()
+    }
+    row |= {title: class_map(ids, twin.legend) for title, ids in masks.items()}
+    score = suspicion({m: x[season : season + 1] for m, x in seen.logits.items()}, seen.labels[season : season + 1])
+    return row | {"suspicion": score[0].cpu().numpy()}, list(masks.values())
+
+
+def _summary(
+    settings: AuditSettings, run: Pretrained, doubts: Doubts, counts: Mapping[str, np.ndarray], num_locations: int
+) -> dict[str, Any]:
+    summary = {
+        "checkpoint": str(run.path),
+        "threshold": settings.threshold,
+        "locations": num_locations,
+        "labelled_pixels": int(doubts.pixels.sum()),
+        "suspected_pixels": int(doubts.suspected.sum()),
+    }
+    if not counts:
+        return summary
+    right, wrong = (int(count) for count in counts["both"].sum(1))
+    scores = {name: ranking(counted) for name, counted in counts.items()}
+    return summary | {"exact": {"compared_pixels": right + wrong, "wrong_pixels": wrong, "scores": scores}}
+
+
+def _told(summary: Mapping[str, Any], threshold: float) -> list[str]:
+    labelled, suspected = summary["labelled_pixels"], summary["suspected_pixels"]
+    told = [
+        f"{summary['locations']} locations: {suspected / labelled:.1%} of {labelled:,} labelled pixels "
+        f"have a suspicion of {threshold:g} or more"
+    ]
+    if "exact" not in summary:
+        return [*told, "no exact labels: how well suspicion finds wrong labels is not known"]
+    compared, wrong = summary["exact"]["compared_pixels"], summary["exact"]["wrong_pixels"]
+    head = f"{'ranked by':<16}{'AUC':>8}{'top 1 %':>9}{'top 5 %':>9}"
+    lines = [
+        f"{title:<16}" + "".join(f"{_percent(value):>{width}}" for value, width in zip(scores.values(), (8, 9, 9)))
+        for name, title in _SCORES.items()
+        for scores in [summary["exact"]["scores"][name]]
+    ]
+    if not compared:
+        return [*told, "no pixel has both a noisy and an exact label"]
+    return [*told, f"{wrong / compared:.1%} of {compared:,} compared pixels are labelled wrong", head, *lines]
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
