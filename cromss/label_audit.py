@@ -132,7 +132,7 @@ def precision_at(counts: np.ndarray, share: float) -> float:
 
 
 def ranking(counts: np.ndarray) -> dict[str, float | None]:
-    """`auc` and `precision_top_1`, `precision_top_5` (percent of the pixels) of `score_counts`; `None` where undefined."""
+    """`auc`, `precision_top_1` and `precision_top_5` (percent of the pixels) of counts; `None` where undefined."""
     precisions = {f"precision_top_{100 * share:g}": precision_at(counts, share) for share in SHARES}
     return {name: _known(value) for name, value in ({"auc": area_under_curve(counts)} | precisions).items()}
 
@@ -194,9 +194,7 @@ def class_rows(doubts: Doubts, classes: Sequence[str]) -> list[dict[str, Any]]:
         }
         for k, name in enumerate(classes)
     ]
-    return sorted(
-        rows, key=lambda row: -1 if row["suspected_percent"] is None else row["suspected_percent"], reverse=True
-    )
+    return sorted(rows, key=lambda row: row["suspected_percent"] or 0, reverse=True)
 
 
 def confusion_rows(doubts: Doubts, classes: Sequence[str]) -> list[dict[str, Any]]:

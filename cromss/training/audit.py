@@ -2,9 +2,8 @@
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,8 +45,12 @@ TWINS = ("s1", "s2")
 
 _SCORES = {"both": "both modalities", "s1": "S1 alone", "s2": "S2 alone", "entropy": "entropy alone"}
 _TILE = np.dtype(
-    [("index", "i4"), ("season", "i2"), ("pixels", "i4"), ("mean", "f4"), ("share", "f4"), ("label", "i2")]
+    {
+        "names": ["index", "season", "pixels", "mean", "share", "label"],
+        "formats": ["i4", "i2", "i4", "f4", "f4", "i2"],
+    }
 )
+"""What is kept of a tile: location, season, labelled pixels, mean suspicion, share suspected, class most suspected."""
 
 
 class Result(NamedTuple):
@@ -119,15 +122,15 @@ def audit(settings: AuditSettings) -> Result:
         ValueError: The checkpoint is no twin, or the stores do not fit it.
     """
     device = device_of(settings.accelerator)
-    check_out(Path(settings.out))
     run = open_pretrained(settings.checkpoint, "checkpoint")
     if run.settings.input_type != "s12":
         raise ValueError(
             f"{run.name}: was pretrained on {run.settings.input_type} alone; "
             "twins of s1 and s2, such as train_pretrain_mm.py writes, are wanted"
         )
-    stacks = _open(run, settings.data_path)
     out = Path(settings.out) if settings.out else _home(run) / "audit"
+    check_out(out)
+    stacks = _open(run, settings.data_path)
     twin = Twin(stacks, run.network().to(device), device)
     indices = stacks.in_use()
     tell_left_out(stacks)
@@ -149,11 +152,11 @@ def audit(settings: AuditSettings) -> Result:
 
 def _open(run: Pretrained, data_path: str) -> SeasonStacks:
     """Samples of all locations with the noisy labels, and the exact ones where they are."""
-    settings = looking(run, data_path, crop=2, exact=False)
-    names = settings.data
-    there = not names.data_path or (Path(names.data_path) / names.data_name_gt).exists()
-    names = replace(names, experiment="ns_labels", gt_available=there)
-    stacks = open_stacks(replace(settings, data=names))()
+    names = run.settings.data
+    home = data_path or names.data_path
+    exact = not home or (Path(home) / names.data_name_gt).exists()
+    settings = looking(run, data_path, crop=2, exact=exact)
+    stacks = open_stacks(replace(settings, data=replace(settings.data, experiment="ns_labels")))()
     legend = stored_legend(stacks.labels.meta)
     if legend and run.classes and legend.classes != run.classes:
         raise ValueError(
@@ -173,24 +176,22 @@ def _examine(
 ) -> tuple[np.ndarray, Doubts, dict[str, np.ndarray]]:
     """Write the maps; rows `_TILE` of all tiles, sums over all pixels, and the counts of each score on exact labels."""
     num_seasons, num_classes = twin.stacks.labels.num_seasons, twin.stacks.num_classes
-    tiles = np.zeros(len(indices) * num_seasons, _TILE)
-    rows = iter(tiles)
-    total, counts = [], {}
-    for index in tqdm(indices, "audit", unit="location", disable=None):
+    tiles = np.zeros((len(indices), num_seasons), _TILE)
+    total, counts = None, {}
+    for place, index in enumerate(tqdm(indices, "audit", unit="location", disable=None)):
         seen = twin.look(index)
         score = suspicion(seen.logits, seen.labels)
         for season in range(num_seasons):
             one = slice(season, season + 1)
             logits = {modality: x[one] for modality, x in seen.logits.items()}
             doubts = count_doubts(logits, seen.labels[one], score[one], threshold, num_classes)
-            total = [sum(total, start=doubts)]
+            total = total + doubts if total else doubts
             row = index, season, doubts.pixels.sum(), doubts.mean, doubts.share, doubts.most_suspected
-            next(rows)[...] = row
+            tiles[place, season] = row
             _write_map(maps / _map_name(twin.stacks.labels.location_id(index), season), score[season])
-        if seen.exact is not None:
-            for name, values in _scores(seen, score).items():
-                counts[name] = counts.get(name, 0) + score_counts(values, seen.labels, seen.exact)
-    return tiles, total[0], counts
+        for name, values in _scores(seen, score).items() if seen.exact is not None else ():
+            counts[name] = counts.get(name, 0) + score_counts(values, seen.labels, seen.exact)
+    return tiles.ravel(), total, counts
 
 
 def _scores(seen: Seen, score: Tensor) -> dict[str, Tensor]:
@@ -209,9 +210,9 @@ def _write_map(path: Path, score: Tensor) -> None:
     percent = (100 * score).round().nan_to_num(IGNORE_INDEX).byte().cpu().numpy()
     height, width = percent.shape
     profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "nodata": IGNORE_INDEX, "compress": "deflate"}
-    with written(path) as partial_path:
-        with rasterio.open(partial_path, "w", height=height, width=width, **profile) as file:
-            file.write(percent, 1)
+    profile |= {"height": height, "width": width}
+    with written(path) as partial_path, rasterio.open(partial_path, "w", **profile) as file:
+        file.write(percent, 1)
 
 
 def _write_tables(twin: Twin, ranked: np.ndarray, doubts: Doubts, out: Path) -> None:
