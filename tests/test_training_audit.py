@@ -12,10 +12,11 @@ from checkpoints import save_checkpoint
 from conftest import REPOSITORY, load_script
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
-from sets import COUNT, NAMES, SEASONS, SIZE, season_arrays, write_ours
+from sets import BANDS, COUNT, NAMES, SEASONS, SIZE, season_arrays, write_ours
 
 from cromss.legends import NOL
 from cromss.settings.audit import AuditSettings
+from cromss.store import LmdbWriter, StoreMeta
 from cromss.store.repair import exclude
 from cromss.training.audit import audit
 from cromss.training.pretrained import open_pretrained
@@ -140,7 +141,7 @@ def test_classes_and_confusion_are_told_by_name(result, arrays):
 
 def naive_auc(values, wrong):
     """Area under the curve from the ranks of a sort, ties sharing theirs."""
-    unique, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
     num_wrong, num_right = wrong.sum(), (~wrong).sum()
     return (ranks[wrong].sum() - num_wrong * (num_wrong + 1) / 2) / (num_wrong * num_right)
@@ -196,7 +197,7 @@ def test_tiles_of_any_size_and_ids_with_slashes(checkpoint, arrays, tmp_path):
 
 def test_locations_left_out_are_not_looked_at(data, checkpoint, tmp_path, capsys):
     home = without_exact(data, tmp_path / "set")
-    exclude(home / NAMES["s1"], {index: "damaged" for index in range(2, COUNT)})
+    exclude(home / NAMES["s1"], dict.fromkeys(range(2, COUNT), "damaged"))
     result = audited(checkpoint, data_path=str(home), out=str(tmp_path / "out"))
     assert {row["id"] for row in table(result.out / "audit.csv")} == set(IDS[:2])
     assert "6 of 8 locations are left out of use" in capsys.readouterr().out
@@ -251,18 +252,16 @@ def test_sets_that_have_moved_or_lack_a_modality_are_refused(data, checkpoint, t
     refused(NAMES["s1"], checkpoint, data_path=str(home))
 
 
-def test_stores_of_other_bands_are_refused(data, tmp_path, monkeypatch, arrays, checkpoint):
-    monkeypatch.setitem(write_ours.__globals__["BANDS"], "s2", ("B2", "B3", "B4"))
+def test_stores_of_other_bands_are_refused(tmp_path, monkeypatch, arrays, checkpoint):
+    monkeypatch.setitem(BANDS, "s2", ("B2", "B3", "B4"))
     write_ours(tmp_path / "set", arrays | {"s2": arrays["s2"][:, :, :3]}, NAMES)
     refused("s2 store has bands B2 B3 B4, but .* is wanted too", checkpoint, data_path=str(tmp_path / "set"))
 
 
-def test_other_classes_are_refused(data, tmp_path, checkpoint, arrays):
+def test_other_classes_are_refused(tmp_path, checkpoint, arrays):
     content = torch.load(checkpoint, weights_only=True)
     content["cromss"]["classes"] = [f"c{k}" for k in range(9)]
     torch.save(content, tmp_path / "x.ckpt")
-    from cromss.store import LmdbWriter, StoreMeta
-
     home = tmp_path / "set"
     write_ours(home, arrays, {name: NAMES[name] for name in ("s1", "s2")})
     with LmdbWriter(home / NAMES["labels"], StoreMeta("labels", (), "uint8", SEASONS, "class id", "NoL")) as writer:
