@@ -30,10 +30,10 @@ def logits_of(classes, strength=4.0):
 
 @pytest.fixture
 def scene():
-    """Random predictions of both modalities and labels, some ignored."""
+    """Random predictions of both modalities, labels that they follow more or less, some ignored."""
     draw = torch.Generator().manual_seed(0)
-    logits = {m: 3 * torch.randn(2, K, 9, 7, generator=draw) for m in ("s1", "s2")}
     labels = torch.randint(0, K, (2, 9, 7), generator=draw)
+    logits = {m: logits_of(labels, 2) + torch.randn(2, K, 9, 7, generator=draw) for m in ("s1", "s2")}
     labels[0, :3] = 255
     return logits, labels
 
