@@ -197,8 +197,8 @@ def test_a_planted_confusion_is_estimated():
     assert estimated_confusion(doubts).tolist() == [[20, 10, 0, 0], [0, 20, 0, 0], [0, 0, 20, 0], [0, 0, 0, 0]]
     assert doubts.most_suspected == 0
     rows = {row["class"]: row for row in class_rows(doubts, "abcd")}
-    assert [row["suspected_percent"] for row in rows.values()] == pytest.approx([100 / 3, 0, 0, None])
+    assert [row["suspected_percent"] for row in rows.values()] == [33.33, 0, 0, None]
     assert next(iter(rows)) == "a"
     first, *_, last = confusion_rows(doubts, "abcd")
-    assert (first["confident_pixels"], first["b"]) == (30, pytest.approx(100 / 3))
+    assert (first["confident_pixels"], first["b"]) == (30, 33.33)
     assert (last["confident_pixels"], last["a"]) == (0, None)
