@@ -1,5 +1,6 @@
 """The label audit, from a pretrained twin and its stores to suspicion maps, tables and a picture sheet."""
 
+import csv
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -217,32 +218,18 @@ def _write_map(path: Path, score: Tensor) -> None:
 
 def _write_tables(twin: Twin, ranked: np.ndarray, doubts: Doubts, out: Path) -> None:
     classes = twin.legend.classes
-    tables = {
-        "audit": _tile_rows(twin, ranked),
-        "classes": class_rows(doubts, classes),
-        "confusion": confusion_rows(doubts, classes),
-    }
-    for name, rows in tables.items():
+    for name, rows in (("classes", class_rows(doubts, classes)), ("confusion", confusion_rows(doubts, classes))):
         replace_text(out / f"{name}.csv", to_csv(rows))
+    with written(out / "audit.csv") as partial_path, partial_path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(("id", "season", "suspicion", "suspected_percent", "pixels", "most_suspected", "map"))
+        rows.writerows(_tile_row(twin, *tile.item()) for tile in ranked)
 
 
-def _tile_rows(twin: Twin, ranked: np.ndarray) -> list[dict[str, Any]]:
-    rows = []
-    for tile in ranked:
-        location = twin.stacks.labels.location_id(int(tile["index"]))
-        label = int(tile["label"])
-        rows.append(
-            {
-                "id": location,
-                "season": int(tile["season"]),
-                "suspicion": round(float(tile["mean"]), 4),
-                "suspected_percent": round(100 * float(tile["share"]), 2),
-                "pixels": int(tile["pixels"]),
-                "most_suspected": twin.legend.classes[label] if label >= 0 else "",
-                "map": f"maps/{_map_name(location, int(tile['season']))}",
-            }
-        )
-    return rows
+def _tile_row(twin: Twin, index: int, season: int, pixels: int, mean: float, share: float, label: int) -> Sequence[Any]:
+    location = twin.stacks.labels.location_id(index)
+    name = twin.legend.classes[label] if label >= 0 else ""
+    return location, season, round(mean, 4), round(100 * share, 2), pixels, name, f"maps/{_map_name(location, season)}"
 
 
 def _sheet(twin: Twin, ranked: np.ndarray, count: int) -> np.ndarray:
