@@ -4,7 +4,6 @@ import csv
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +15,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from torch import Tensor
 from tqdm import tqdm
 
-from cromss.batch_transforms import BatchTransform
 from cromss.config import replace_text
-from cromss.datasets import SeasonStacks, collate
 from cromss.downloads.manifest import written
 from cromss.label_audit import (
     Doubts,
@@ -31,18 +28,13 @@ from cromss.label_audit import (
     suspicion,
 )
 from cromss.layouts import check_out
-from cromss.legend_files import stored_legend
-from cromss.legends import IGNORE_INDEX, Legend
-from cromss.models.fusion import Pretrainer
+from cromss.legends import IGNORE_INDEX
 from cromss.panels import class_map, panel, picture
 from cromss.settings.audit import AuditSettings
 from cromss.tables import to_csv
 from cromss.training.common import device_of, tell_left_out
-from cromss.training.held_out import looking
 from cromss.training.pretrained import Pretrained, open_pretrained
-from cromss.training.pretraining import legend_of, open_stacks
-
-TWINS = ("s1", "s2")
+from cromss.training.twin import Seen, Twin, open_twin
 
 _SCORES = {"both": "both modalities", "s1": "S1 alone", "s2": "S2 alone", "entropy": "entropy alone"}
 _TILE = np.dtype(
@@ -68,54 +60,6 @@ class Result(NamedTuple):
     summary: dict[str, Any]
 
 
-class Seen(NamedTuple):
-    """All seasons `T` of a location, and what the twin says of them.
-
-    Attributes:
-        images: Modality -> `(T, C, H, W)` in [0, 1].
-        labels: `(T, H, W)` noisy class ids.
-        exact: `(T, H, W)` exact class ids; `None` without exact labels.
-        logits: Modality -> `(T, K, H, W)`.
-    """
-
-    images: Mapping[str, Tensor]
-    labels: Tensor
-    exact: Tensor | None
-    logits: Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Twin:
-    """A pretrained twin before the stores it looks at.
-
-    Attributes:
-        stacks: Samples of any season.
-        network: The network in evaluation mode.
-        device: Where it is.
-    """
-
-    stacks: SeasonStacks
-    network: Pretrainer
-    device: torch.device
-
-    @property
-    def legend(self) -> Legend:
-        """Classes of the noisy labels."""
-        return legend_of(self.stacks.labels, self.stacks.num_classes)
-
-    @torch.no_grad()
-    def look(self, index: int) -> Seen:
-        """Whole tiles of all seasons of a location."""
-        samples = []
-        for season in range(self.stacks.labels.num_seasons):
-            self.stacks.season = season
-            samples.append(self.stacks[index])
-        batch = {name: x.to(self.device) if isinstance(x, Tensor) else x for name, x in collate(samples).items()}
-        ready = BatchTransform(self.stacks.num_classes, crop_size=None, augment=False)(batch)
-        logits = self.network(**ready["images"])
-        return Seen(ready["images"], ready["labels"], ready.get("exact"), {m: logits[m] for m in TWINS})
-
-
 def audit(settings: AuditSettings) -> Result:
     """Audit the noisy labels of a set and write maps, tables and the picture sheet.
 
@@ -124,24 +68,18 @@ def audit(settings: AuditSettings) -> Result:
     """
     device = device_of(settings.accelerator)
     run = open_pretrained(settings.checkpoint, "checkpoint")
-    if run.settings.input_type != "s12":
-        raise ValueError(
-            f"{run.name}: was pretrained on {run.settings.input_type} alone; "
-            "twins of s1 and s2, such as train_pretrain_mm.py writes, are wanted"
-        )
     out = Path(settings.out) if settings.out else _home(run) / "audit"
     check_out(out)
-    stacks = _open(run, settings.data_path)
-    twin = Twin(stacks, run.network().to(device), device)
-    indices = stacks.in_use()
-    tell_left_out(stacks)
+    twin = open_twin(run, settings.data_path, device)
+    indices = twin.stacks.in_use()
+    tell_left_out(twin.stacks)
     out.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         tiles, doubts, counts = _examine(twin, indices, settings.threshold, out / "maps")
     ranked = np.sort(tiles[tiles["pixels"] > 0], order="mean", kind="stable")[::-1]
     if not len(ranked):
-        raise ValueError(f"{stacks.labels.path}: no pixel of the {len(indices)} locations has a noisy label")
+        raise ValueError(f"{twin.stacks.labels.path}: no pixel of the {len(indices)} locations has a noisy label")
     summary = _summary(settings, run, doubts, counts, len(indices))
     _write_tables(twin, ranked, doubts, out)
     sheet = _sheet(twin, ranked, settings.num_worst)
@@ -149,22 +87,6 @@ def audit(settings: AuditSettings) -> Result:
         Image.fromarray(sheet).save(partial_path, format="PNG")
     replace_text(out / "audit.json", json.dumps(summary, indent=2) + "\n")
     return Result(out, _told(summary, settings.threshold), summary)
-
-
-def _open(run: Pretrained, data_path: str) -> SeasonStacks:
-    """Samples of all locations with the noisy labels, and the exact ones where they are."""
-    names = run.settings.data
-    home = data_path or names.data_path
-    exact = not home or (Path(home) / names.data_name_gt).exists()
-    settings = looking(run, data_path, crop=2, exact=exact)
-    stacks = open_stacks(replace(settings, data=replace(settings.data, experiment="ns_labels")))()
-    legend = stored_legend(stacks.labels.meta)
-    if legend and run.classes and legend.classes != run.classes:
-        raise ValueError(
-            f"{run.name}: has the classes {', '.join(run.classes)}; "
-            f"those of {stacks.labels.path} are {', '.join(legend.classes)}"
-        )
-    return stacks
 
 
 def _home(run: Pretrained) -> Path:
