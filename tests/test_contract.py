@@ -19,6 +19,7 @@ from cromss.optimisers import schedule
 from cromss.sensors import MODALITIES
 from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSettings
 from cromss.settings.analysis import AnalysisSettings
+from cromss.settings.audit import AuditSettings
 from cromss.settings.bench import BenchSettings, list_cells
 from cromss.settings.release import ReleaseSettings, WeightsSettings
 from cromss.tables import read_published
@@ -32,6 +33,7 @@ TRAINING = {
     "analyse_layers.py": AnalysisSettings,
     "release.py": ReleaseSettings,
     "weights.py": WeightsSettings,
+    "audit_labels.py": AuditSettings,
 }
 SINGLE_MODAL = {"nyc.yaml": ("ortho", 4, "resnet18", 288), "s2dw.yaml": ("s2", 9, "resnet50", 256)}
 CONFIGS = REPOSITORY / "train_scripts" / "configs"
@@ -299,7 +301,10 @@ DATA_SCRIPTS = (
     *("write_pretrain_lmdb", "write_downstream_lmdb", "write_oscd_lmdb", "write_oscd_pretrain_lmdb"),
     *("inspect_lmdb", "make_noisy_labels", "label_quality", "download_osm"),
 )
-TRAIN_SCRIPTS = ("train_pretrain_mm", "train_pretrain", "finetune", "bench", "analyse_layers", "release", "weights")
+TRAIN_SCRIPTS = (
+    *("train_pretrain_mm", "train_pretrain", "finetune", "bench", "analyse_layers"),
+    *("release", "weights", "audit_labels"),
+)
 PYTHON_SCRIPTS = [
     *(f"train_scripts/{name}.py" for name in TRAIN_SCRIPTS),
     *(f"data_prepare/{name}.py" for name in DATA_SCRIPTS),

@@ -11,7 +11,7 @@ ROOMS = (
         *("noisy_labels", "losses", "metrics", "layouts", "scenes", "panels"),
         *("downstream_sets", "encoder_names", "input_checks", "normalization", "oscd", "scene_names"),
         *("splits", "tables", "fields", "noise_rules", "rule_files", "legend_files"),
-        *("label_quality", "mask_pairs", "quality_figures", "quality_report", "downloads", "statistics"),
+        *("label_audit", "label_quality", "mask_pairs", "quality_figures", "quality_report", "downloads", "statistics"),
         *("archives", "scene_sources", "zarr_shards"),
     ),
     (

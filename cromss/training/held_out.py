@@ -104,7 +104,7 @@ def held_out_tiles(
         ValueError: No such set, no exact labels in it, or no such tiles.
     """
     crop = max(stride, noisy.settings.data.crop_size // stride * stride)
-    data, other = (pretraining_data(_looking(run, data_path, crop)) for run in (noisy, exact))
+    data, other = (pretraining_data(looking(run, data_path, crop)) for run in (noisy, exact))
     _refuse_other_set(noisy, data)
     _refuse_other_set(exact, other)
     held = _held_out(data, other)
@@ -118,12 +118,22 @@ def held_out_tiles(
     return Tiles(data.val, held, branch, bands, transform, device)
 
 
-def _looking(run: Pretrained, data_path: str, crop: int) -> PretrainSettings:
-    """Settings of a run for looking at its set: exact labels beside those learned, tiles of another size."""
+def looking(run: Pretrained, data_path: str, crop: int, exact: bool = True) -> PretrainSettings:
+    """Settings of a run for looking at its set: tiles of another size, and exact labels beside those learned.
+
+    Args:
+        run: The run.
+        data_path: Folder of the LMDB environments; empty for that of the run.
+        crop: Side of the tiles, in pixels.
+        exact: Open the exact labels.
+
+    Raises:
+        ValueError: The set of the run is no longer where it was.
+    """
     names = run.settings.data
     if names.data_path and not data_path and not Path(names.data_path).is_dir():
         raise ValueError(f"{run.name}: its set was in {names.data_path}, which is not there; say --data_path")
-    changed = replace(names, gt_available=True, crop_size=crop, data_path=data_path or names.data_path)
+    changed = replace(names, gt_available=exact, crop_size=crop, data_path=data_path or names.data_path)
     return replace(run.settings, data=changed)
 
 

@@ -50,28 +50,9 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
 def pretraining_data(settings: PretrainSettings) -> StacksData:
     """Loaders of the pretraining set: random seasons for training, fixed ones for validation."""
     names, runtime = settings.data, settings.runtime
-    home = Path(names.data_path) if names.data_path else synthetic_home(runtime, "pretraining")
-    if not names.data_path:
-        home = default_sets.pretraining_set(home, names, settings.modalities)
-    files = {modality: getattr(names, f"data_name_{modality}") for modality in settings.modalities}
-    images = {modality: open_store(home / name, modality) for modality, name in files.items()}
-    learned_from = names.data_name_gt if names.experiment == "gt_labels" else names.data_name_label
-    labels = _open_masks(home / learned_from, names.n_classes)
-    exact = _open_masks(home / names.data_name_gt, names.n_classes) if names.gt_available else None
-    _refuse_other_role(names, labels)
-    _refuse_other_classes(labels, exact)
-    build = partial(
-        SeasonStacks,
-        images,
-        labels,
-        pretraining_bands(settings),
-        names.n_classes,
-        seed=runtime.seed,
-        exact=exact,
-        min_size=names.crop_size,
-    )
+    build = open_stacks(settings)
     train, val = build(draw_season=True), build(season=names.test_season)
-    learned, held = hold_out(_places(labels, names.place_pattern), names.validation, runtime.seed)
+    learned, held = hold_out(_places(train.labels, names.place_pattern), names.validation, runtime.seed)
     tell_left_out(train)
     return StacksData(
         train=train,
@@ -83,6 +64,31 @@ def pretraining_data(settings: PretrainSettings) -> StacksData:
         test_batch_size=runtime.test_batch_size,
         num_workers=runtime.num_workers,
         seed=runtime.seed,
+    )
+
+
+def open_stacks(settings: PretrainSettings) -> Callable[..., SeasonStacks]:
+    """Open the stores of the pretraining set; the samples are built when it is told which seasons to yield."""
+    names, runtime = settings.data, settings.runtime
+    home = Path(names.data_path) if names.data_path else synthetic_home(runtime, "pretraining")
+    if not names.data_path:
+        home = default_sets.pretraining_set(home, names, settings.modalities)
+    files = {modality: getattr(names, f"data_name_{modality}") for modality in settings.modalities}
+    images = {modality: open_store(home / name, modality) for modality, name in files.items()}
+    learned_from = names.data_name_gt if names.experiment == "gt_labels" else names.data_name_label
+    labels = _open_masks(home / learned_from, names.n_classes)
+    exact = _open_masks(home / names.data_name_gt, names.n_classes) if names.gt_available else None
+    _refuse_other_role(names, labels)
+    _refuse_other_classes(labels, exact)
+    return partial(
+        SeasonStacks,
+        images,
+        labels,
+        pretraining_bands(settings),
+        names.n_classes,
+        seed=runtime.seed,
+        exact=exact,
+        min_size=names.crop_size,
     )
 
 

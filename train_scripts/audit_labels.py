@@ -1,0 +1,21 @@
+"""Which noisy labels to doubt: the pixels whose label both modalities of a pretrained twin doubt.
+
+Written are audit.csv (tiles, the most suspicious first), classes.csv and confusion.csv (the noisy product by class),
+audit.json, worst.png (picture sheet), and maps/<id>_<season>.tif: suspicion in percent, 255 where there is no label.
+Stores hold no coordinate reference system, so the maps have none; seasons are counted from 0.
+"""
+
+from cromss.config import run
+from cromss.settings.audit import AuditSettings
+
+
+def main(settings: AuditSettings) -> None:
+    """Audit the labels of a set, and say what was found."""
+    from cromss.training.audit import audit
+
+    result = audit(settings)
+    print(*result.told, f"written: {result.out}", sep="\n")
+
+
+if __name__ == "__main__":
+    run(main, AuditSettings)
