@@ -25,6 +25,7 @@ from cromss.models.fusion import Pretrainer
 from cromss.settings.analysis import AnalysisSettings
 from cromss.settings.common import require
 from cromss.tables import to_csv
+from cromss.training.common import device_of
 from cromss.training.held_out import Batch, Tiles, held_out_tiles
 from cromss.training.pretrained import Pretrained, open_pretrained
 
@@ -62,7 +63,7 @@ def analyse(settings: AnalysisSettings) -> Page:
         ValueError: A run cannot be opened, the two are not of one kind, or the set has no exact labels, no tiles
             that both held out, or one class alone.
     """
-    device = _device(settings.accelerator)
+    device = device_of(settings.accelerator)
     noisy, exact = open_pretrained(settings.noisy, "noisy"), open_pretrained(settings.exact, "exact")
     refuse_differences(noisy, exact)
     out = _folder(settings.out, noisy, exact)
@@ -212,9 +213,3 @@ def _folder(told: str, noisy: Pretrained, exact: Pretrained) -> Path:
     for picture in out.glob("principal_*.png"):
         picture.unlink()
     return out
-
-
-def _device(accelerator: str) -> torch.device:
-    there = torch.cuda.is_available()
-    require(there or accelerator != "gpu", "accelerator", accelerator, "cpu or auto: torch sees no GPU here")
-    return torch.device("cuda" if there and accelerator != "cpu" else "cpu")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from torch import nn
 
 from cromss.datasets import SeasonStacks
@@ -19,6 +20,7 @@ from cromss.models.vit import AS_NAMED, ViTOptions
 from cromss.models.weights import WeightsError, WeightsReport, check_bands, load_encoder, load_segmenter
 from cromss.sensors import MODALITIES, S2_SUBSETS, s2_bands
 from cromss.settings import Encoder, Runtime
+from cromss.settings.common import require
 from cromss.training.run_folder import RunFolder
 from cromss.training.runs import first_seed, processes
 
@@ -157,3 +159,14 @@ def synthetic_home(runtime: Runtime, what: str) -> Path:
     folder = Path(runtime.save_dir) / "synthetic"
     print(f"no --data_path: the {what} set is the synthetic default in {folder}")
     return folder
+
+
+def device_of(accelerator: str) -> torch.device:
+    """The device of a kind, `auto`, `cpu` or `gpu`.
+
+    Raises:
+        ValueError: A GPU is asked for where there is none.
+    """
+    there = torch.cuda.is_available()
+    require(there or accelerator != "gpu", "accelerator", accelerator, "cpu or auto: torch sees no GPU here")
+    return torch.device("cuda" if there and accelerator != "cpu" else "cpu")
