@@ -20,6 +20,7 @@ from cromss.sensors import MODALITIES
 from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSettings
 from cromss.settings.analysis import AnalysisSettings
 from cromss.settings.bench import BenchSettings, list_cells
+from cromss.settings.mapping import MapSettings
 from cromss.tables import read_published
 from cromss.training.downstream import downstream_bands
 
@@ -29,6 +30,7 @@ TRAINING = {
     "finetune.py": FinetuneSettings,
     "bench.py": BenchSettings,
     "analyse_layers.py": AnalysisSettings,
+    "predict_map.py": MapSettings,
 }
 SINGLE_MODAL = {"nyc.yaml": ("ortho", 4, "resnet18", 288), "s2dw.yaml": ("s2", 9, "resnet50", 256)}
 CONFIGS = REPOSITORY / "train_scripts" / "configs"
@@ -296,7 +298,7 @@ DATA_SCRIPTS = (
     *("write_pretrain_lmdb", "write_downstream_lmdb", "write_oscd_lmdb", "write_oscd_pretrain_lmdb"),
     *("inspect_lmdb", "make_noisy_labels", "label_quality", "download_osm"),
 )
-TRAIN_SCRIPTS = ("train_pretrain_mm", "train_pretrain", "finetune", "bench", "analyse_layers")
+TRAIN_SCRIPTS = ("train_pretrain_mm", "train_pretrain", "finetune", "bench", "analyse_layers", "predict_map")
 PYTHON_SCRIPTS = [
     *(f"train_scripts/{name}.py" for name in TRAIN_SCRIPTS),
     *(f"data_prepare/{name}.py" for name in DATA_SCRIPTS),
