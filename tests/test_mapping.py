@@ -20,6 +20,7 @@ from map_scenes import (
 from PIL import Image
 from sets import PART, raw_arrays, write_ours
 from torch import nn
+from torch.nn import functional as F
 
 from cromss.batch_transforms import as_unit
 from cromss.config import parse
@@ -28,7 +29,6 @@ from cromss.mapping import Predictor, open_predictor, predict_map
 from cromss.mapping.blending import Canvas, Side
 from cromss.mapping.partial import PartialMap
 from cromss.mapping.scene import Scene
-from cromss.models import build_segmenter
 from cromss.normalization import common
 from cromss.sensors import S1, S2, quantise
 from cromss.settings import FinetuneSettings
@@ -196,24 +196,51 @@ def test_other_settings_begin_anew(tmp_path, capsys):
     assert network.calls == 1
 
 
+class Coarse(Pixelwise):
+    """Sees means of whole cells of 32 pixels: it tells tiles that do not begin with a cell."""
+
+    def forward(self, images):
+        means = F.avg_pool2d(images, 32, ceil_mode=True, count_include_pad=False)
+        return super().forward(F.interpolate(means, scale_factor=32))[..., : images.shape[-2], : images.shape[-1]]
+
+
+class Wide(Pixelwise):
+    """Sees 12 pixels to every side, and zeros beyond the edge of its tile."""
+
+    def __init__(self):
+        super().__init__()
+        self.around = nn.Sequential(*(nn.Conv2d(13, 13, 3, padding=4, dilation=4, bias=False) for _ in range(3)))
+
+    def forward(self, images):
+        return super().forward(images + 3 * self.around(images))
+
+
+def mapped_percent(network, scene, folder, **options):
+    out = {name: folder / f"{name}.tif" for name in ("map", "probabilities")}
+    predict_map(predictor_of(network), {"s2": scene}, out["map"], probabilities=out["probabilities"], **options, **CPU)
+    return read(out["probabilities"]).astype(float), read(out["map"])[0]
+
+
+def test_tiles_begin_where_the_cells_of_the_network_do(tmp_path):
+    scene = write_scene(tmp_path / "s2.tif", optical(203, 170))
+    whole, whole_map = mapped_percent(Coarse(), scene, tmp_path, tile_size=256)
+    for size, overlap in ((64, 16), (100, 40), (128, 64)):
+        tiled, tiled_map = mapped_percent(Coarse(), scene, tmp_path, tile_size=size, overlap=overlap)
+        assert np.abs(tiled - whole).max() <= 1  # of rounding
+        assert (tiled_map == whole_map).all()
+
+
 def test_seams_do_not_show(tmp_path):
-    """A network without global pooling: mean differences of the probabilities between two tile sizes."""
-    torch.manual_seed(0)
-    network = build_segmenter("fpn", "resnet18", 13, 8).eval()
+    """Mean difference of the probabilities between two tile sizes, in percent; without blending it is large."""
     scene = write_scene(tmp_path / "s2.tif", optical(200, 200))
-    found = []
-    for size in (128, 192):
-        paths = {name: tmp_path / f"{name}{size}.tif" for name in ("map", "probabilities")}
-        predict_map(
-            predictor_of(network),
-            {"s2": scene},
-            paths["map"],
-            probabilities=paths["probabilities"],
-            tile_size=size,
-            **CPU,
-        )
-        found.append(read(paths["probabilities"]).astype(float) / 100)
-    assert np.abs(found[0] - found[1]).mean() < 0.01
+    pairs = {
+        overlap: [mapped_percent(Wide(), scene, tmp_path, tile_size=size, overlap=overlap) for size in (128, 160)]
+        for overlap in (64, 0)
+    }
+    differences = {overlap: np.abs(pair[0][0] - pair[1][0]).mean() for overlap, pair in pairs.items()}
+    assert differences[64] < 0.1
+    assert differences[0] > 0.2
+    assert (pairs[64][0][1] != pairs[64][1][1]).mean() < 1e-3
 
 
 @pytest.fixture(scope="module")
@@ -355,7 +382,7 @@ BROKEN = {
 def test_scenes_that_cannot_be_mapped_are_refused_in_a_line(tmp_path, case):
     write, options, words = BROKEN[case]
     write(tmp_path / "s2.tif")
-    with pytest.raises(ValueError, match="^--s2") as error:
+    with pytest.raises(ValueError, match=r"^--s2") as error:
         predict_map(predictor_of(Pixelwise()), {"s2": tmp_path / "s2.tif"}, tmp_path / "map.tif", **CPU, **options)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
@@ -382,7 +409,7 @@ def test_targets_that_cannot_be_written_are_refused_before_any_work(tmp_path):
     ):
         with pytest.raises(ValueError, match=rf"^--out {out}: .*{words}"):
             predict_map(predictor_of(network), {"s2": s2}, out, **CPU)
-    with pytest.raises(ValueError, match="^--confidence .*another output"):
+    with pytest.raises(ValueError, match=r"^--confidence .*another output"):
         predict_map(predictor_of(network), {"s2": s2}, tmp_path / "a.tif", confidence=tmp_path / "a.tif", **CPU)
     assert network.calls == 0
 
@@ -393,7 +420,7 @@ def test_checkpoints_and_inputs_that_do_not_fit_are_refused(transfer, tmp_path):
     last = run / "checkpoints" / "last.ckpt"
     with pytest.raises(ValueError, match=f"^--s1: wanted, a scene for --s1 and --s2 of --model {last}"):
         predict_map(run, {"s2": s2}, out, **CPU)
-    with pytest.raises(ValueError, match="^--s1: a network takes --s2 alone"):
+    with pytest.raises(ValueError, match=r"^--s1: a network takes --s2 alone"):
         predict_map(predictor_of(Pixelwise()), {"s2": s2, "s1": s2}, out, **CPU)
     with pytest.raises(ValueError, match=f"^--model {tmp_path}: no checkpoint in this folder"):
         predict_map(tmp_path, {"s2": s2}, out, **CPU)

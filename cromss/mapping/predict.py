@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
 import torch
 from torch import nn
 
@@ -22,6 +23,9 @@ from cromss.mapping.predictor import Predictor, open_predictor
 from cromss.mapping.scene import Scene
 from cromss.mapping.tile_run import TileRun
 from cromss.training.common import device_of
+
+RASTER_CACHE = 300_000_000
+"""Bytes of decoded rasters that are kept; by default it would be a share of the machine's memory."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ def predict_map(
     products = _products(predictor, Path(out), str(confidence), str(probabilities))
     for product in products:
         product.check_target()
-    with Scene(given, predictor.bands, predictor.sensors) as scene:
+    with rasterio.Env(GDAL_CACHEMAX=RASTER_CACHE), Scene(given, predictor.bands, predictor.sensors) as scene:
         _refuse_overwriting(products, scene.files)
         height, width = scene.grid.shape
         rows, columns = (Side(side, tile_size, overlap, predictor.stride) for side in (height, width))
@@ -106,7 +110,7 @@ def predict_map(
         for canvas_rows, valid in run.finished_rows(done):
             partial.append(_encoded(canvas_rows, valid, products))
         seconds = time.monotonic() - start
-    counts = _write_products(products, scene, partial)
+        counts = _write_products(products, scene, partial)
     partial.remove()
     classes, total = predictor.legend.classes, height * width
     with_data = counts[: len(classes)].sum()
