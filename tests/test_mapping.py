@@ -356,6 +356,11 @@ def named(pixels, names, **options):
     return lambda path: write_scene(path, pixels, names=names, **options)
 
 
+def truncated(path):
+    content = write_scene(path, optical(40, 40)).read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
 GREY = np.full((13, 40, 40), 5000, np.uint16) + np.arange(40, dtype=np.uint16)
 BROKEN = {
     "missing band": (named(optical(40, 40)[1:], S2.bands[1:]), {}, "there is no B1 of Sentinel-2"),
@@ -374,6 +379,7 @@ BROKEN = {
     ),
     "no file": (lambda path: None, {}, "no such file"),
     "no raster": (lambda path: path.write_text("words"), {}, "cannot be read, truncated or no raster"),
+    "truncated": (truncated, {}, "cannot be read"),
     "empty folder": (lambda path: path.mkdir(), {}, "no file for B1 B2"),
 }
 

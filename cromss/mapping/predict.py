@@ -24,7 +24,7 @@ from cromss.mapping.scene import Scene
 from cromss.mapping.tile_run import TileRun
 from cromss.training.common import device_of
 
-RASTER_CACHE = 300_000_000
+RASTER_CACHE = 200_000_000
 """Bytes of decoded rasters that are kept; by default it would be a share of the machine's memory."""
 
 

@@ -28,12 +28,10 @@ class Bands(NamedTuple):
     Attributes:
         dataset: The file, warped to the grid of the scene where it has another one.
         numbers: Bands in it, counted from 1.
-        places: Positions of these bands among those that are fed.
     """
 
     dataset: DatasetReader | WarpedVRT
     numbers: list[int]
-    places: list[int]
 
 
 class Image:
@@ -48,7 +46,7 @@ class Image:
 
     def __init__(self, name: str, path: Path, bands: Sequence[str], parts: Sequence[Bands], note: str) -> None:
         self.name, self.path, self.bands, self.note, self._parts = name, path, tuple(bands), note, parts
-        self._dtype = np.result_type(*(part.dataset.dtypes[0] for part in parts))
+        self._nodata = [part.dataset.nodata for part in parts for _ in part.numbers]
 
     def read(self, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
         """Raw values `(C, h, w)` of a window, and where there are data, `(h, w)` bool.
@@ -59,22 +57,20 @@ class Image:
         Raises:
             ValueError: The file cannot be read, in one line.
         """
-        window = ((rows.start, rows.stop), (columns.start, columns.stop))
-        values = np.empty((len(self.bands), rows.stop - rows.start, columns.stop - columns.start), self._dtype)
-        valid = np.ones(values.shape[1:], bool)
-        for dataset, numbers, places in self._parts:
-            try:
-                pixels = dataset.read(numbers, window=window)
-            except RasterioError as error:
-                raise ValueError(
-                    f"{self.name}: rows {rows.start}-{rows.stop} cannot be read ({_reason(error)})"
-                ) from None
-            if dataset.nodata:  # neither none nor 0
-                valid &= (pixels != dataset.nodata).all(0)
-            values[places] = pixels
-        if self._dtype.kind == "f":
-            valid &= np.isfinite(values).all(0)
-        return values, valid & (values != 0).any(0)
+        parts = [self._pixels(part, rows, columns) for part in self._parts]
+        values = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        valid, seen = np.ones(values.shape[1:], bool), np.zeros(values.shape[1:], bool)
+        for band, nodata in zip(values, self._nodata):
+            valid &= np.isfinite(band) & (band != nodata) if nodata else np.isfinite(band)  # 0 is no hole by itself
+            seen |= band != 0
+        return values, valid & seen
+
+    def _pixels(self, part: Bands, rows: slice, columns: slice) -> np.ndarray:
+        try:
+            return part.dataset.read(part.numbers, window=((rows.start, rows.stop), (columns.start, columns.stop)))
+        except RasterioError as error:
+            where = f"{self.name}: rows {rows.start} to {rows.stop}"
+            raise ValueError(f"{where} cannot be read, damaged ({_reason(error)})") from None
 
 
 class Scene:
@@ -128,13 +124,12 @@ def _opened(
     """Files of a modality with the bands wanted of each, and what was assumed of them."""
     if path.is_dir():
         files = _band_files(where, path, sensor, bands)
-        parts = [Bands(_open(stack, where, file), [1], [place]) for place, file in enumerate(files)]
-        return parts, ""
+        return [Bands(_open(stack, where, file), [1]) for file in files], ""
     if not path.exists():
         raise ValueError(f"{where}: no such file")
     dataset = _open(stack, where, path)
     numbers, note = _band_numbers(dataset, where, sensor, bands)
-    return [Bands(dataset, numbers, list(range(len(bands))))], note
+    return [Bands(dataset, numbers)], note
 
 
 def _open(stack: AbstractContextManager, where: str, path: Path) -> DatasetReader:
