@@ -186,6 +186,19 @@ def test_a_killed_map_goes_on_and_ends_in_the_same_bytes(tmp_path, monkeypatch, 
     assert "128 of 200 rows are done" in capsys.readouterr().out
 
 
+def test_a_map_that_was_killed_while_written_needs_the_network_no_more(tmp_path, monkeypatch):
+    scene, network, out = write_scene(tmp_path / "s2.tif", optical(64, 64)), Pixelwise(), tmp_path / "map.tif"
+    with monkeypatch.context() as patch:
+        patch.setattr(PartialMap, "blocks", lambda partial: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            predict_map(predictor_of(network), {"s2": scene}, out, **CPU)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".map.tif.partial", ".map.tif.partial.json", "s2.tif"]
+    calls = network.calls
+    assert predict_map(predictor_of(network), {"s2": scene}, out, **CPU).pixels == 0
+    assert network.calls == calls
+    assert (read(out)[0] != 255).all()
+
+
 def test_other_settings_begin_anew(tmp_path, capsys):
     scene, partial = write_scene(tmp_path / "s2.tif", optical(64, 64)), PartialMap(tmp_path / "map.tif", 1, 64)
     partial.open({"tile_size": 32}, [32, 64])
@@ -445,6 +458,7 @@ def test_checkpoints_and_inputs_that_do_not_fit_are_refused(transfer, tmp_path):
 
 def test_transfers_to_own_sets_need_no_set_and_keep_their_colours(transfer, tmp_path):
     content = torch.load(transfer / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert content["cromss"]["colours"] == list(DFC2020.colours)
     colours = [f"{i:06x}" for i in range(8)]
     settings = content["cromss"]["settings"] | {"dataset": "OWN", "data_path": "gone", "weight_path": "gone.ckpt"}
     content["cromss"] |= {"settings": settings, "colours": colours, "classes": [f"own {i}" for i in range(8)]}
