@@ -204,7 +204,7 @@ def test_other_settings_begin_anew(tmp_path, capsys):
     partial.open({"tile_size": 32}, [32, 64])
     partial.append(np.full((64, 1, 64), 7, np.uint8))
     network = Pixelwise()
-    predict_map(predictor_of(network), {"s2": scene}, tmp_path / "map.tif", tile_size=64, **CPU)
+    predict_map(predictor_of(network), {"s2": scene}, tmp_path / "map.tif", tile_size=128, **CPU)
     assert "made with other settings, weights or rasters; beginning anew" in capsys.readouterr().out
     assert network.calls == 1
 
@@ -441,6 +441,8 @@ def test_checkpoints_and_inputs_that_do_not_fit_are_refused(transfer, tmp_path):
         predict_map(run, {"s2": s2}, out, **CPU)
     with pytest.raises(ValueError, match=r"^--s1: a network takes --s2 alone"):
         predict_map(predictor_of(Pixelwise()), {"s2": s2, "s1": s2}, out, **CPU)
+    with pytest.raises(ValueError, match="--tile_size 64: must be at least 80"):
+        predict_map(predictor_of(Pixelwise()), {"s2": s2}, out, tile_size=64, overlap=48, **CPU)
     with pytest.raises(ValueError, match=f"^--model {tmp_path}: no checkpoint in this folder"):
         predict_map(tmp_path, {"s2": s2}, out, **CPU)
     with pytest.raises(ValueError, match=f"^--model {s2}: cannot be read as weights"):

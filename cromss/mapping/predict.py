@@ -22,6 +22,7 @@ from cromss.mapping.partial import PartialMap
 from cromss.mapping.predictor import Predictor, open_predictor
 from cromss.mapping.scene import Scene
 from cromss.mapping.tile_run import TileRun
+from cromss.settings.common import require
 from cromss.training.common import device_of
 
 RASTER_CACHE = 200_000_000
@@ -88,6 +89,8 @@ def predict_map(
     given = {name: Path(path) for name, path in rasters.items() if str(path)}
     predictor = model if isinstance(model, Predictor) else open_predictor(str(model))
     predictor = predictor.fed_with(given)
+    least = overlap + predictor.stride
+    require(tile_size >= least, "tile_size", tile_size, f"at least {least}: --overlap and what the encoder divides")
     products = _products(predictor, Path(out), str(confidence), str(probabilities))
     for product in products:
         product.check_target()
