@@ -21,6 +21,7 @@ from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSet
 from cromss.settings.analysis import AnalysisSettings
 from cromss.settings.audit import AuditSettings
 from cromss.settings.bench import BenchSettings, list_cells
+from cromss.settings.mapping import MapSettings
 from cromss.settings.release import ReleaseSettings, WeightsSettings
 from cromss.tables import read_published
 from cromss.training.downstream import downstream_bands
@@ -34,6 +35,7 @@ TRAINING = {
     "release.py": ReleaseSettings,
     "weights.py": WeightsSettings,
     "audit_labels.py": AuditSettings,
+    "predict_map.py": MapSettings,
 }
 SINGLE_MODAL = {"nyc.yaml": ("ortho", 4, "resnet18", 288), "s2dw.yaml": ("s2", 9, "resnet50", 256)}
 CONFIGS = REPOSITORY / "train_scripts" / "configs"
@@ -303,7 +305,7 @@ DATA_SCRIPTS = (
 )
 TRAIN_SCRIPTS = (
     *("train_pretrain_mm", "train_pretrain", "finetune", "bench", "analyse_layers"),
-    *("release", "weights", "audit_labels"),
+    *("release", "weights", "audit_labels", "predict_map"),
 )
 PYTHON_SCRIPTS = [
     *(f"train_scripts/{name}.py" for name in TRAIN_SCRIPTS),

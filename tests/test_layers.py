@@ -20,7 +20,7 @@ ROOMS = (
     ),
     ("tasks", "callbacks", "datamodule"),
     ("config", "settings"),
-    ("training", "default_sets"),
+    ("training", "default_sets", "mapping"),
 )
 LAYERS = {room: layer for layer, rooms in enumerate(ROOMS) for room in rooms}
 NO_TORCH = {

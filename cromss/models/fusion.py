@@ -59,17 +59,18 @@ class Pretrainer(nn.Module, ABC):
         inputs = {name: images[name] for name in self.bands}
         if self.common_branch:
             inputs["common"] = torch.cat(list(inputs.values()), dim=1)
-        return {branch: self._any_size(branch, image) for branch, image in inputs.items()}
+        return {branch: self.segment_any_size(branch, image) for branch, image in inputs.items()}
+
+    def segment_any_size(self, branch: str, images: torch.Tensor) -> torch.Tensor:
+        """Images of one branch, of any size (padded and cropped back) -> `(B, K, H, W)` logits."""
+        height, width = images.shape[-2:]
+        padded = pad_to_multiple(images, self.encoders[branch].output_stride)
+        return self.segment(branch, padded)[..., :height, :width]
 
     def stages(self) -> list[list[nn.Parameter]]:
         """Trainable parameters: stem and stages of the encoders, the same of all together, and the rest."""
         encoders = [backbone(encoder) for encoder in self.encoders.values()]
         return trainable([*encoder_stages(encoders), beside(self, encoders)])
-
-    def _any_size(self, branch: str, images: torch.Tensor) -> torch.Tensor:
-        height, width = images.shape[-2:]
-        padded = pad_to_multiple(images, self.encoders[branch].output_stride)
-        return self.segment(branch, padded)[..., :height, :width]
 
     def _check(self, images: Mapping[str, torch.Tensor]) -> None:
         if images.keys() != self.bands.keys():

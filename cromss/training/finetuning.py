@@ -72,7 +72,7 @@ def summary(runs: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str,
 def finetuning_task(settings: FinetuneSettings) -> tuple[FinetuneTask, dict[str, Origin]]:
     """Segmenter with its encoders loaded and frozen as told, and by encoder where its weights come from."""
     source, model, optimisation = settings.data, settings.model, settings.optimisation
-    network = _network(settings)
+    network = segmenter(settings, source.task.legend.num_classes, source.task.is_change)
     origins = _load_weights(settings, network)
     if model.encoder_finetune_tag == "efix":
         network.freeze_encoder(update_batchnorm=model.moving_batchnorm)
@@ -98,6 +98,28 @@ def finetuning_task(settings: FinetuneSettings) -> tuple[FinetuneTask, dict[str,
         moving_batchnorm=model.moving_batchnorm,
     )
     return task, origins
+
+
+def segmenter(settings: FinetuneSettings, num_classes: int, is_change: bool = False) -> Segmenter:
+    """The network of a transfer; its weights are random, but for those to be downloaded."""
+    source, model = settings.data, settings.model
+    bands = downstream_bands(source)
+    counts, waves = {modality: len(names) for modality, names in bands.items()}, wavelengths(model, bands)
+    stacked = tuple(um for of_one in waves.values() for um in of_one) or None
+    common = {
+        "architecture": model.model_framework,
+        "encoder_name": model.model_type,
+        "encoder_depth": model.encoder_depth or None,
+        "vit": vit_options(model, source.crop_size),
+    }
+    start = "imagenet" if model.weight_path == "imagenet" else None
+    if is_change:
+        return build_change_segmenter(**common, in_channels=counts["s2"], encoder_weights=start, wavelengths=stacked)
+    common["num_classes"] = num_classes
+    if model.fusion_type == "twin":
+        starts = {modality: "imagenet" for modality in counts if _weight_path(settings, modality) == "imagenet"}
+        return build_twin_segmenter(**common, bands=counts, encoder_weights=starts, wavelengths=waves)
+    return build_segmenter(**common, in_channels=sum(counts.values()), encoder_weights=start, wavelengths=stacked)
 
 
 def normalizations(settings: FinetuneSettings, origins: Mapping[str, Origin]) -> dict[str, str]:
@@ -147,6 +169,7 @@ def _finetune(settings: FinetuneSettings, folder: RunFolder) -> dict[str, Any]:
         "normalization": inputs,
         "statistics": {modality: as_plain(sensor) for modality, sensor in data.train.sensors.items()},
         "classes": list(task.legend.classes),
+        "colours": list(task.legend.colours),
         "weights": weights,
         "settings": to_flat(settings),
     }
@@ -177,27 +200,6 @@ def _rate_factor(optimisation: DownstreamOptimisation) -> Callable[[int], float]
     """Epoch -> factor of the learning rates."""
     kind, values = optimisation.scheduler_type, optimisation.scheduler_values
     return schedule(kind, values, optimisation.epochs, optimisation.learning_rate, optimisation.warmup_epochs)
-
-
-def _network(settings: FinetuneSettings) -> Segmenter:
-    source, model = settings.data, settings.model
-    bands = downstream_bands(source)
-    counts, waves = {modality: len(names) for modality, names in bands.items()}, wavelengths(model, bands)
-    stacked = tuple(um for of_one in waves.values() for um in of_one) or None
-    common = {
-        "architecture": model.model_framework,
-        "encoder_name": model.model_type,
-        "encoder_depth": model.encoder_depth or None,
-        "vit": vit_options(model, source.crop_size),
-    }
-    start = "imagenet" if model.weight_path == "imagenet" else None
-    if source.task.is_change:
-        return build_change_segmenter(**common, in_channels=counts["s2"], encoder_weights=start, wavelengths=stacked)
-    common["num_classes"] = source.task.legend.num_classes
-    if model.fusion_type == "twin":
-        starts = {modality: "imagenet" for modality in counts if _weight_path(settings, modality) == "imagenet"}
-        return build_twin_segmenter(**common, bands=counts, encoder_weights=starts, wavelengths=waves)
-    return build_segmenter(**common, in_channels=sum(counts.values()), encoder_weights=start, wavelengths=stacked)
 
 
 def _load_weights(settings: FinetuneSettings, network: Segmenter) -> dict[str, Origin]:

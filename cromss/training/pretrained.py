@@ -1,11 +1,12 @@
 """A pretraining run opened again: its settings, and its network with the weights of a checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from cromss.config import read
 from cromss.models.fusion import Pretrainer
@@ -14,6 +15,8 @@ from cromss.models.weight_files import open_checkpoint, tensors_in
 from cromss.settings import MultiModalSettings, PretrainSettings, SingleModalSettings
 from cromss.training.pretraining import blank_network
 from cromss.training.run_folder import RunFolder
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -44,19 +47,7 @@ class Pretrained:
         Raises:
             ValueError: They do not fit the settings, or are not finite.
         """
-        own = {name.removeprefix("model."): x for name, x in self.tensors.items() if name.startswith("model.")}
-        try:
-            network = blank_network(self.settings)
-            network.load_state_dict(own)
-        except ValueError as error:
-            raise ValueError(f"{self.name}: {error}") from None
-        except RuntimeError as error:
-            first = " ".join(str(error).splitlines()[1].split())
-            raise ValueError(f"{self.name}: its weights do not fit its settings ({first[:160]})") from None
-        wrong = damages(network, own)
-        if wrong:
-            raise ValueError(f"{self.name}: its weights are damaged ({wrong[0]})")
-        return network.eval()
+        return restored(partial(blank_network, self.settings), self.tensors, self.name)
 
 
 def open_pretrained(path: str, flag: str) -> Pretrained:
@@ -69,7 +60,7 @@ def open_pretrained(path: str, flag: str) -> Pretrained:
     Raises:
         ValueError: No checkpoint of pretraining, damaged, or its settings cannot be read.
     """
-    file = _checkpoint(Path(path), flag)
+    file = newest_checkpoint(Path(path), flag)
     name = f"--{flag} {file}"
     try:
         content = open_checkpoint(file)
@@ -83,6 +74,31 @@ def open_pretrained(path: str, flag: str) -> Pretrained:
     return Pretrained(name, file, settings, content.get("epoch", -1) + 1, classes, tensors, locations)
 
 
+def restored(build: Callable[[], Network], tensors: Mapping[str, Tensor], name: str) -> Network:
+    """A network in evaluation mode, with every weight of a checkpoint of its task.
+
+    Args:
+        build: Makes the network.
+        tensors: Those of the checkpoint; the network's begin with `model.`.
+        name: Begins the line of an error.
+
+    Raises:
+        ValueError: It cannot be made, or the weights do not fit it, or are not finite.
+    """
+    own = {key.removeprefix("model."): tensor for key, tensor in tensors.items() if key.startswith("model.")}
+    try:
+        network = build()
+        network.load_state_dict(own)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    except RuntimeError as error:
+        first = " ".join(str(error).splitlines()[1].split())
+        raise ValueError(f"{name}: its weights do not fit its settings ({first[:160]})") from None
+    if wrong := damages(network, own):
+        raise ValueError(f"{name}: its weights are damaged ({wrong[0]})")
+    return network.eval()
+
+
 def settings_from(flat: Mapping[str, Any]) -> PretrainSettings:
     """Settings of a pretraining from the flat mapping that `cromss.config.to_flat` made of them.
 
@@ -92,10 +108,20 @@ def settings_from(flat: Mapping[str, Any]) -> PretrainSettings:
         ValueError: An unknown setting, or a value of a wrong kind.
     """
     kind = MultiModalSettings if flat.get("input_type") == "s12" else SingleModalSettings
-    return read(kind, [word for flag, value in flat.items() for word in _words(flag, value)])
+    return read(kind, words_of(flat))
 
 
-def _checkpoint(path: Path, flag: str) -> Path:
+def words_of(flat: Mapping[str, Any]) -> list[str]:
+    """Settings from `cromss.config.to_flat` as words of a command line."""
+    return [word for flag, value in flat.items() for word in _words(flag, value)]
+
+
+def newest_checkpoint(path: Path, flag: str) -> Path:
+    """The checkpoint of a run folder, or the file itself.
+
+    Raises:
+        ValueError: A folder without a checkpoint.
+    """
     if not path.is_dir():
         return path
     newest = RunFolder(path).newest()

@@ -260,6 +260,7 @@ def _pretrain_card(
         "normalization": f"{QUANTISED}, / 255",
         "statistics": {modality: as_plain(sensor) for modality, sensor in sensors.items()},
         "classes": list(legend.classes),
+        "colours": list(legend.colours),
         "locations": locations,
         "settings": to_flat(settings),
     }

@@ -1,0 +1,136 @@
+"""From the rasters of a scene to what a network is fed: unit and offset decided on samples, tiles normalised."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cromss.input_checks import UndecidableOffset, check_values, detect_offset
+from cromss.mapping.predictor import Predictor
+from cromss.mapping.scene import Image, Scene
+from cromss.normalization import NORMALIZATIONS
+from cromss.offset import metadata_offset, remove_offset
+from cromss.sensors import S2
+
+_WINDOW, _WINDOWS_A_SIDE = 48, 6
+"""Windows that are looked at: their side in pixels, and how many there are down and across a scene."""
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Normalised tiles of a scene.
+
+    Attributes:
+        scene: The rasters.
+        predictor: What is fed.
+        offset: DN offset to subtract from Sentinel-2.
+    """
+
+    scene: Scene
+    predictor: Predictor
+    offset: int
+
+    def strip(self, rows: tuple[int, int], columns: Sequence[tuple[int, int]]) -> tuple[list[dict], np.ndarray]:
+        """A row of tiles: by modality `(C, h, w)` each, uint8 or float32, and where all modalities have data `(h, W)`.
+
+        A tile without any data is empty. Pixels without data hold the mean of their band.
+        """
+        tiles: list[dict[str, np.ndarray]] = [{} for _ in columns]
+        raw, there = {}, np.True_
+        for name, image in self.scene.images.items():
+            values, valid = image.read(slice(*rows), slice(0, self.scene.grid.shape[1]))
+            raw[name] = self._filled(name, values, valid)
+            there = there & valid
+        for tile, (left, right) in zip(tiles, columns):
+            if there[:, left:right].any():
+                tile |= {name: self._normalised(name, values[..., left:right]) for name, values in raw.items()}
+        return tiles, there
+
+    def _filled(self, name: str, values: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        values = remove_offset(values, self.offset) if name == S2.name else values
+        if not valid.all():
+            mean, _ = self.predictor.sensors[name].statistics(self.predictor.bands[name])
+            values = np.where(valid, values, mean.astype(values.dtype))
+        return values
+
+    def _normalised(self, name: str, values: np.ndarray) -> np.ndarray:
+        predictor = self.predictor
+        normalise = NORMALIZATIONS[predictor.normalizations[name]]
+        return normalise(values, predictor.sensors[name], predictor.bands[name])
+
+
+def open_feed(scene: Scene, predictor: Predictor, told_offset: int | None) -> Feed:
+    """Look at samples of the scene, say what was decided about units and offset, or refuse it.
+
+    Args:
+        scene: The rasters.
+        predictor: What is fed.
+        told_offset: DN offset of Sentinel-2 as the user says, 0 or 1000; `None` to decide.
+
+    Raises:
+        ValueError: No data, another unit, or an offset that cannot be decided or is contradicted.
+    """
+    offset = 0
+    for name, image in scene.images.items():
+        sample, sensor = _sample(image, scene.grid.shape), predictor.sensors[name]
+        check_values(sample, sensor, image.name, image.bands)
+        decision = f"values in {sensor.unit}"
+        if name == S2.name:
+            offset, why = decide_offset(sample, image, told_offset)
+            decision += f", offset of {offset} DN ({why})"
+        print("; ".join(filter(None, (f"{image.name}: {decision}", image.note))))
+    return Feed(scene, predictor, offset)
+
+
+def decide_offset(sample: np.ndarray, image: Image, told: int | None) -> tuple[int, str]:
+    """DN offset of a scene and what decided it: the user, its metadata, or its pixels `(C, h, w)`.
+
+    Raises:
+        ValueError: Nothing decides it, metadata and pixels differ, or 1000 is told and dark pixels show that it is not.
+    """
+    try:
+        seen, undecidable = detect_offset(sample, image.bands, image.name), None
+    except UndecidableOffset as error:
+        seen, undecidable = None, error
+    if told is not None:
+        if told and seen == 0:
+            raise ValueError(f"--s2_offset {told}: the pixels of {image.name} show no DN offset; say auto or 0")
+        return told, "told"
+    declared = metadata_offset(image.path)
+    if declared is None and seen is None:
+        raise undecidable
+    if None not in (declared, seen) and declared != seen:
+        raise ValueError(
+            f"{image.name}: the metadata declare a DN offset of {declared}, the pixels show {seen}; "
+            "say --s2_offset 0 or --s2_offset 1000"
+        )
+    return (seen, "by the pixels") if declared is None else (declared, "by the metadata")
+
+
+def _sample(image: Image, shape: tuple[int, int]) -> np.ndarray:
+    """Pixels with data `(C, 1, N)` of windows all over the scene; of its first rows that have any, if these have none.
+
+    Raises:
+        ValueError: There are none.
+    """
+    found = [values[:, valid] for values, valid in (image.read(*window) for window in _windows(shape))]
+    pixels = np.concatenate(found, axis=1)
+    strips = _strips(shape)
+    while not pixels.size and (strip := next(strips, None)):
+        values, valid = image.read(*strip)
+        pixels = values[:, valid]
+    if not pixels.size:
+        raise ValueError(f"{image.name}: no pixel has data, all are nodata; give another scene")
+    return pixels[:, None]
+
+
+def _windows(shape: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
+    sides = [np.linspace(0, max(0, side - _WINDOW), _WINDOWS_A_SIDE).astype(int).tolist() for side in shape]
+    for row in sides[0]:
+        for column in sides[1]:
+            yield slice(row, min(row + _WINDOW, shape[0])), slice(column, min(column + _WINDOW, shape[1]))
+
+
+def _strips(shape: tuple[int, int], height: int = 256) -> Iterator[tuple[slice, slice]]:
+    for row in range(0, shape[0], height):
+        yield slice(row, min(row + height, shape[0])), slice(0, shape[1])
