@@ -145,11 +145,18 @@ def test_published_checkpoints_become_releases_and_come_back(tmp_path, fusion, b
     assert (config["architecture"], len(config["cromss"]["bands"])) == ("resnet18", bands)
 
 
-def test_a_vit_is_released_with_its_grid(tmp_path):
+def test_a_vit_is_released_with_its_grid(tmp_path, monkeypatch, capsys):
     arguments = "--input_type s12 --model_type vit_tiny_patch16_224 --optimizer adamw"
     path = save_checkpoint(tmp_path / "vit.ckpt", arguments, encoder_name="vit_tiny_patch16_224", bands=BANDS)
     release(ReleaseSettings(path, tmp_path / "release"))
-    model = timm.create_model(f"local-dir:{tmp_path / 'release' / 's1'}", pretrained=True).eval()
+    monkeypatch.chdir(tmp_path / "release")
+    names = {}
+    for line in loading_lines(released_encoder(path, "s1")):
+        (tmp_path / "line.py").write_text(line.code)
+        names[line.package] = runpy.run_path(str(tmp_path / "line.py"))
+    assert names.keys() == {"timm", "cromss"}
+    assert "interpolated" not in capsys.readouterr().out
+    model = names["timm"]["encoder"].eval()
     own = open_pretrained(str(path), "x").network().encoders["s1"].vit.eval()
     x = images(2, settings_of(arguments).data.crop_size)
     with torch.no_grad():
@@ -189,6 +196,18 @@ def test_a_forged_release_is_refused_by_what_timm_makes_of_it(copy):
     write_sums(copy)
     with pytest.raises(WeightsError, match=r"s2: timm .* cannot load it"):
         check_release(copy)
+
+
+def test_an_interrupted_release_leaves_nothing_that_looks_whole(checkpoint, tmp_path, monkeypatch):
+    settings = ReleaseSettings(checkpoint, tmp_path / "release")
+    with monkeypatch.context() as patched:
+        patched.setattr("cromss.training.release.write_sums", lambda folder: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            release(settings)
+    assert not (tmp_path / "release").exists()
+    release(settings)
+    assert [path.name for path in tmp_path.iterdir()] == ["release"]
+    assert len(check_release(tmp_path / "release")) == 2
 
 
 def test_what_cannot_be_released_is_refused_in_one_line(checkpoint, tmp_path):

@@ -1,6 +1,7 @@
 """A release from a checkpoint: encoders for other tools, the whole network, a model card, sums."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -61,14 +62,16 @@ def release(settings: ReleaseSettings) -> list[str]:
     scores = "" if settings.scores is None else settings.scores.read_text(encoding="utf-8")
     tensors, card = pretrainer_in(path)
     encoders = [released_encoder(path, modality) for modality in card["bands"]]
-    out.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "torchgeo").mkdir(parents=True)
     for encoder in encoders:
-        write_encoder(encoder, out / encoder.modality, card_text(settings, card, [encoder], scores, place="."))
-        (out / "torchgeo").mkdir(exist_ok=True)
-        torch.save(encoder.model.state_dict(), out / "torchgeo" / f"{encoder.modality}.pth")
-    save_tensors(tensors, card, out / PRETRAINER_NAME)
-    (out / "README.md").write_text(card_text(settings, card, encoders, scores), encoding="utf-8")
-    write_sums(out)
+        write_encoder(encoder, partial / encoder.modality, card_text(settings, card, [encoder], scores, place="."))
+        torch.save(encoder.model.state_dict(), partial / "torchgeo" / f"{encoder.modality}.pth")
+    save_tensors(tensors, card, partial / PRETRAINER_NAME)
+    (partial / "README.md").write_text(card_text(settings, card, encoders, scores), encoding="utf-8")
+    write_sums(partial)
+    partial.replace(out)
     told = [f"released: {out / encoder.modality} ({encoder.architecture})" for encoder in encoders]
     return told + (verify(out) if settings.verify else [])
 
@@ -148,9 +151,10 @@ def loading_lines(encoder: ReleasedEncoder, place: str = "") -> list[LoadingLine
     folder, count = place or encoder.modality, len(encoder.bands)
     name = encoder.architecture if is_vit(encoder.architecture) else f"tu-{encoder.architecture}"
     timm = f'import timm\nencoder = timm.create_model("local-dir:{folder}", pretrained=True)'
+    imported, options = _vit_words(encoder)
     ours = (
-        "from cromss.models import build_segmenter\nfrom cromss.models.weights import load_encoder\n"
-        f'model = build_segmenter("unet", "{name}", in_channels={count}, num_classes=8{_vit_options(encoder)})\n'
+        f"from cromss.models import build_segmenter\n{imported}from cromss.models.weights import load_encoder\n"
+        f'model = build_segmenter("unet", "{name}", in_channels={count}, num_classes=8{options})\n'
         f'print(load_encoder(model.encoder, "{folder}/model.safetensors"))'
     )
     if is_vit(encoder.architecture):
@@ -172,9 +176,12 @@ def loading_lines(encoder: ReleasedEncoder, place: str = "") -> list[LoadingLine
     ]
 
 
-def _vit_options(encoder: ReleasedEncoder) -> str:
-    side, patch = encoder.model_args.get("img_size"), encoder.model_args.get("patch_size")
-    return f", vit=ViTOptions(patch_size={patch}, image_size={side})" if side else ""
+def _vit_words(encoder: ReleasedEncoder) -> tuple[str, str]:
+    """What a ViT wants imported and as an argument; nothing for other encoders."""
+    if not is_vit(encoder.architecture):
+        return "", ""
+    side, patch = encoder.model_args["img_size"], encoder.model_args["patch_size"]
+    return "from cromss.models.vit import ViTOptions\n", f", vit=ViTOptions(patch_size={patch}, image_size={side})"
 
 
 def _run(line: LoadingLine, folder: Path) -> str:
