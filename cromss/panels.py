@@ -78,7 +78,7 @@ def panel(
     height = top + _CELL * len(rows) + below
     figure = Figure(figsize=(width, height), dpi=100)
     canvas = FigureCanvasAgg(figure)
-    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), autoscale_on=False)  # inches from the top left
+    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), autoscale_on=False)  # inches, from the top
     ax.set_axis_off()
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):

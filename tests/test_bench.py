@@ -3,11 +3,7 @@
 import csv
 import importlib.util
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,6 +13,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from processes import Script
 from sets import PART, raw_arrays, write_ours
 
 from cromss.settings.bench import BenchSettings, list_cells, read_grid
@@ -468,18 +465,26 @@ def test_killed_bench_redoes_and_loses_nothing(write, start, tmp_path):
     rng = np.random.default_rng(2)
     for part, count in (("train", 6), ("test", 4)):
         write_ours(tmp_path / "stores" / part, raw_arrays(count, rng), PART)
-    small = {"crop_size": 64, "batch_size": 3, "accelerator": "cpu", "save_maps": 0, "epochs": 1}
+    small = {
+        "model_type": "tu-test_resnet",
+        "crop_size": 64,
+        "batch_size": 3,
+        "accelerator": "cpu",
+        "save_maps": 0,
+        "epochs": 1,
+    }
     sets = {"DFC2020": {"recipe": "recipe.yaml", "data_path": str(tmp_path / "stores")}}
     grid = write({"sets": sets, "encoder_states": ["tuned"], "seeds": [0, 1]}, recipe=small)
     names, killed, whole = names_of(grid, tmp_path), tmp_path / "killed", tmp_path / "whole"
-    process = launch(grid, killed)
+    command = (tmp_path / "log", SCRIPT, "--grid", grid, "--save_dir", killed)
+    process = Script(*command).process
     wait_for(killed / names[1] / "config.yaml", process)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.join()
     first = killed / names[0] / "metrics.json"
     kept = first.read_text(), first.stat().st_mtime_ns
     assert [(killed / name / "metrics.json").exists() for name in names] == [True, False]
-    said = finish(launch(grid, killed))
+    said = Script(*command).wait()
     assert "1 of 2 cells are finished already" in said
     assert (first.read_text(), first.stat().st_mtime_ns) == kept
     assert start(grid, "whole") == 0
@@ -492,23 +497,9 @@ def test_killed_bench_redoes_and_loses_nothing(write, start, tmp_path):
     assert (killed / "tables.md").read_text() == (whole / "tables.md").read_text()
 
 
-def launch(grid, save_dir):
-    """The bench as a process of its own."""
-    command = [sys.executable, str(SCRIPT), "--grid", str(grid), "--save_dir", str(save_dir)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-
-
-def finish(process):
-    """What a process has printed until its good end."""
-    said, _ = process.communicate(timeout=200)
-    assert process.returncode == 0, said[-2000:]
-    return said
-
-
 def wait_for(path, process, patience_s=100):
     deadline = time.monotonic() + patience_s
     while not path.exists():
-        assert process.poll() is None, "the bench ended before it could be killed"
+        assert process.is_alive(), "the bench ended before it could be killed"
         assert time.monotonic() < deadline, f"{path} never came"
         time.sleep(0.01)

@@ -4,8 +4,6 @@ import csv
 import json
 import pickle
 import shutil
-import subprocess
-import sys
 from itertools import pairwise
 
 import lmdb
@@ -14,6 +12,7 @@ import pytest
 import torch
 from conftest import REPOSITORY, load_script
 from PIL import Image
+from processes import run_together
 from sets import PART, raw_arrays, season_arrays, write_ours, written_labels
 
 from cromss.config import parse
@@ -32,6 +31,7 @@ from cromss.training.finetuning import summary
 BANDS = {"s1": S1.bands, "s2": S2.bands}
 COUNTS = {"train": 6, "test": 5}
 SMALL = "--model_type tu-test_resnet --crop_size 64 --batch_size 3 --epochs 2 --accelerator cpu --save_maps -1"
+RESNET18 = "--model_type resnet18"
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +67,15 @@ def twins(tmp_path_factory):
     names = {"s1": "0k_251k_uint8_s1.lmdb", "s2": "0k_251k_uint8_s2c.lmdb", "labels": "dw_labels.lmdb"}
     write_ours(folder / "set", arrays, names)
     flags = (
-        f"--model_type resnet18 --crop_size 32 --batch_size 4 --epochs 1 --accelerator cpu --data_path {folder / 'set'}"
+        f"--model_type tu-test_resnet --crop_size 32 --batch_size 4 --epochs 1 --accelerator cpu "
+        f"--data_path {folder / 'set'}"
     )
     return pretrain(parse(MultiModalSettings, f"{flags} --save_dir {folder} --name a".split()))["checkpoint"]
 
 
 def settings_of(save_dir, data, arguments):
     place = ["--save_dir", str(save_dir), *(["--data_path", str(data)] if data else [])]
-    encoder = ["--model_type", "resnet18"] if "--weight_path" in arguments else []  # whose the weights are
-    return parse(FinetuneSettings, [*SMALL.split(), *encoder, *place, *arguments.split()])
+    return parse(FinetuneSettings, [*SMALL.split(), *place, *arguments.split()])
 
 
 def finetune_with(save_dir, data, arguments):
@@ -205,8 +205,8 @@ def test_transfer_from_our_checkpoint(twins, downstream, tmp_path, modality, tag
     flags = f"--weight_path {twins} --input_type {modality} --encoder_finetune_tag {tag} --name a --epochs 1"
     metrics = finetune_with(tmp_path, downstream, flags)
     assert 0 <= metrics["miou"] <= 1
-    assert "120/120 tensors" in metrics["weights"]["images"]
-    fresh = build_segmenter("pspnet", "resnet18", in_channels=len(BANDS[modality]), num_classes=8)
+    assert "48/48 tensors" in metrics["weights"]["images"]
+    fresh = build_segmenter("pspnet", "tu-test_resnet", in_channels=len(BANDS[modality]), num_classes=8)
     load_encoder(fresh.encoder, twins, modality)
     start = encoder_of(fresh.state_dict(prefix="model."))
     assert start
@@ -217,7 +217,7 @@ def test_twin_encoders_take_both_from_one_checkpoint(twins, downstream, tmp_path
     flags = f"--weight_path {twins} --input_type s12 --fusion_type twin --model_framework unet --name a --epochs 1"
     metrics = finetune_with(tmp_path, downstream, flags)
     assert set(metrics["weights"]) == {"s1", "s2"}
-    assert all("120/120 tensors" in line for line in metrics["weights"].values())
+    assert all("48/48 tensors" in line for line in metrics["weights"].values())
 
 
 def test_both_modalities_stacked(downstream, tmp_path):
@@ -448,21 +448,21 @@ def test_weights_of_other_bands_are_refused(downstream, tmp_path):
     bands = {"s2": ["B4", "B3", "B2", "B5", "B6", "B7", "B8", "B11", "B12"]}
     torch.save({"state_dict": state, "cromss": {"bands": bands}}, weights)
     with pytest.raises(ValueError, match=r"B4 B3 B2 B5 .* but B2 B3 B4 B5 .* are fed"):
-        finetune_with(tmp_path, downstream, f"--n_channels 9 --weight_path {weights}")
-    finetune_with(tmp_path, downstream, f"--n_channels 92 --weight_path {weights} --max_steps 1")
+        finetune_with(tmp_path, downstream, f"{RESNET18} --n_channels 9 --weight_path {weights}")
+    finetune_with(tmp_path, downstream, f"{RESNET18} --n_channels 92 --weight_path {weights} --max_steps 1")
 
 
 def test_native_normalisation_of_foreign_weights(downstream, tmp_path):
     state = build_segmenter("unet", "resnet18", in_channels=13, num_classes=9).encoder.state_dict()
     weights = tmp_path / "bare.pth"
     torch.save(state, weights)
-    flags = f"--weight_path {weights} --normalization native --max_steps 1"
+    flags = f"{RESNET18} --weight_path {weights} --normalization native --max_steps 1"
     with pytest.raises(ValueError, match="weight_source"):
         finetune_with(tmp_path, downstream, f"{flags} --name a")
     metrics = finetune_with(tmp_path, downstream, f"{flags} --weight_source moco --name b")
     assert metrics["normalization"] == {"s2": "reflectance"}
     tuned = tmp_path / "b" / "checkpoints" / "last.ckpt"
-    again = finetune_with(tmp_path, downstream, f"--weight_path {tuned} --normalization native --max_steps 1 --name c")
+    again = finetune_with(tmp_path, downstream, f"{RESNET18} --weight_path {tuned} --normalization native --name c")
     assert again["normalization"] == {"s2": "reflectance"}
     settings = settings_of(tmp_path, downstream, "")
     sample = downstream_data(settings, {"s2": "reflectance"}).test[0]["s2"]
@@ -471,7 +471,7 @@ def test_native_normalisation_of_foreign_weights(downstream, tmp_path):
 
 
 def test_stacked_weights_keep_their_bands_and_normalisation(downstream, tmp_path):
-    flags = "--model_type resnet18 --input_type s12 --normalization zscore --n_channels 9 --max_steps 1"
+    flags = "--input_type s12 --normalization zscore --n_channels 9 --max_steps 1"
     finetune_with(tmp_path, downstream, f"{flags} --name a")
     weights = f"--weight_path {tmp_path / 'a' / 'checkpoints' / 'last.ckpt'} --input_type s12 --max_steps 1"
     again = finetune_with(tmp_path, downstream, f"{weights} --n_channels 9 --normalization native --name b")
@@ -483,7 +483,7 @@ def test_stacked_weights_keep_their_bands_and_normalisation(downstream, tmp_path
 def test_bare_weights_of_nine_bands_want_their_order_told(downstream, tmp_path):
     weights = tmp_path / "bare.pth"
     torch.save(build_segmenter("unet", "resnet18", in_channels=9, num_classes=9).encoder.state_dict(), weights)
-    flags = f"--weight_path {weights} --max_steps 1"
+    flags = f"{RESNET18} --weight_path {weights} --max_steps 1"
     for n_channels in (9, 92):
         with pytest.raises(ValueError, match="two orders"):
             finetune_with(tmp_path, downstream, f"{flags} --n_channels {n_channels} --name a")
@@ -537,13 +537,6 @@ def test_missing_parts_are_named(tmp_path, downstream):
         finetune_with(tmp_path, "", f"--train_path {downstream / 'train'} --test_path {tmp_path / 'nowhere'}")
 
 
-def script(arguments, timeout=150):
-    command = [sys.executable, "train_scripts/finetune.py", *arguments.split()]
-    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=timeout)
-    assert result.returncode == 0, result.stderr[-2000:]
-    return result.stdout
-
-
 def test_two_processes_unfreeze_late_stay_alike_and_score_like_one(change, tmp_path):
     """Three cities on two processes, evened out by a filler that is not counted; the encoder is frozen in the first
     epoch, trained in the second. Without metrics.json the finished run is only scored again."""
@@ -551,7 +544,7 @@ def test_two_processes_unfreeze_late_stay_alike_and_score_like_one(change, tmp_p
         f"{SMALL} --dataset OSCD --model_framework unet --batch_size 2 --encoder_finetune_tag eft "
         f"--encoder_finetune_epoch 1 --save_interval 1 --name two --save_dir {tmp_path} --data_path {change}"
     )
-    script(f"{flags} --devices 2")
+    run_together(tmp_path, 2, "train_scripts/finetune.py", *flags.split(), "--devices", 2)
     truth = written_labels(change / "test" / "labels.lmdb")
     confusion = naive_confusion(tmp_path / "two" / "maps", OSCD, truth)
     assert confusion.sum() == sum(labels.size for labels in truth.values())

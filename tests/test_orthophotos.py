@@ -16,7 +16,9 @@ from cromss.store import LmdbReader, LmdbWriter
 from cromss.training import finetune, pretrain
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SMALL = "--model_type resnet18 --crop_size 64 --batch_size 4 --num_workers 0 --epochs 1 --devices 1 --accelerator cpu"
+SMALL = (
+    "--model_type tu-test_resnet --crop_size 64 --batch_size 4 --num_workers 0 --epochs 1 --devices 1 --accelerator cpu"
+)
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +66,8 @@ def test_the_encoder_goes_on_to_the_exact_classes(run, tmp_path):
     assert 0 <= result["miou"] <= 1
     frozen = torch.load(tmp_path / "a" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     before = torch.load(run["checkpoint"], weights_only=True)["state_dict"]
-    stem = next(name for name in frozen if name.endswith("encoder.conv1.weight"))
-    assert torch.equal(frozen[stem], before["model.networks.ortho.encoder.conv1.weight"])
+    stem = next(name for name in frozen if name.endswith("encoder.model.conv1.0.weight"))
+    assert torch.equal(frozen[stem], before["model.networks.ortho.encoder.model.conv1.0.weight"])
 
 
 @pytest.mark.parametrize(

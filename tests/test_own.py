@@ -37,7 +37,7 @@ LEGEND = {
 CODES = np.array([11, 22, 33, 0], np.uint8)
 IDS = ("north farm", "west", "east", "ridge", "old dam")
 STORES = {"s1": "0k_251k_uint8_s1.lmdb", "s2": "0k_251k_uint8_s2c.lmdb", "labels": "dw_labels.lmdb"}
-TINY = "--model_type resnet18 --crop_size 32 --batch_size 2 --epochs 1 --accelerator cpu --seed 1"
+TINY = "--model_type tu-test_resnet --crop_size 32 --batch_size 2 --epochs 1 --accelerator cpu --seed 1"
 
 writer, statistics, downstream = map(
     load_script, ("write_pretrain_lmdb", "compute_statistics", "write_downstream_lmdb")

@@ -1,6 +1,8 @@
 """Encoder, decoder blocks, decoder and head of a U-Net from CromSS checkpoints: exactly what the tag says."""
 
+import copy
 import json
+from functools import cache
 
 import pytest
 import torch
@@ -23,7 +25,12 @@ LOADED = {
 """Tag -> what is loaded beside the encoder."""
 
 
-def unet(bands: int = 13, classes: int = CLASSES, architecture: str = "unet", depth: int | None = None):
+def unet(*settings, **named):
+    return copy.deepcopy(_unet(*settings, **named))
+
+
+@cache
+def _unet(bands: int = 13, classes: int = CLASSES, architecture: str = "unet", depth: int | None = None):
     return build_segmenter(architecture, "resnet18", bands, classes, encoder_depth=depth)
 
 

@@ -34,7 +34,7 @@ def sets(tmp_path_factory):
     return folder
 
 
-COMMON = "--model_type resnet18 --crop_size 32 --batch_size 4 --epochs 2 --accelerator cpu --learning_rate 0.001"
+COMMON = "--model_type tu-test_resnet --crop_size 32 --batch_size 4 --epochs 2 --accelerator cpu --learning_rate 0.001"
 METHOD = "--label_smoothing --sample_selection --sample_selection_rmdown_epoch 2 --validation 0.2"
 
 
@@ -230,11 +230,11 @@ def test_loss_falls(sets, tmp_path):
 def test_start_from_given_weights(twins, sets, tmp_path):
     weights = twins[0] / "a" / "checkpoints" / "last.ckpt"
     trained = torch.load(weights, weights_only=True)["state_dict"]
-    settings = parse(MultiModalSettings, f"--model_type resnet18 --fusion_type late --init_s2 {weights}".split())
+    settings = parse(MultiModalSettings, f"--model_type tu-test_resnet --fusion_type late --init_s2 {weights}".split())
     fresh = pretraining_network(settings)
     for modality, same in (("s1", False), ("s2", True)):
-        stem = fresh.encoders[modality].conv1.weight
-        assert torch.equal(stem, trained[f"model.encoders.{modality}.conv1.weight"]) is same
+        stem = fresh.encoders[modality].model.conv1[0].weight
+        assert torch.equal(stem, trained[f"model.encoders.{modality}.model.conv1.0.weight"]) is same
     with pytest.raises(ValueError, match=r"missing\.ckpt"):
         pretrain_with(tmp_path / "b", sets / "ours", f"--init_s2 {tmp_path / 'missing.ckpt'} --max_steps 1")
 
@@ -261,7 +261,7 @@ def test_two_processes_train_and_score(sets, tmp_path):
     )
     place = ["--data_path", str(sets / "ours"), "--save_dir", str(tmp_path)]
     command = [sys.executable, "train_scripts/train_pretrain_mm.py", *arguments.split(), *place]
-    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=100)
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-2000:]
     assert [row["step"] for row in table(tmp_path / "a" / "metrics.csv")] == ["1", "2"]
     assert json.loads((tmp_path / "a" / "metrics.json").read_text())["epochs"] == 2
