@@ -217,7 +217,7 @@ def test_twin_encoders_take_both_from_one_checkpoint(twins, downstream, tmp_path
     flags = f"--weight_path {twins} --input_type s12 --fusion_type twin --model_framework unet --name a --epochs 1"
     metrics = finetune_with(tmp_path, downstream, flags)
     assert set(metrics["weights"]) == {"s1", "s2"}
-    assert all("48/48 tensors" in line for line in metrics["weights"].values())
+    assert all("90/90 tensors" in line for line in metrics["weights"].values())
 
 
 def test_both_modalities_stacked(downstream, tmp_path):

@@ -100,7 +100,7 @@ def test_the_doctor_finds_a_photo_that_is_there_twice(stores, tmp_path):
 
 def test_pretraining_on_the_noisy_labels(stores, tmp_path):
     words = f"""
-        --input_type ortho --n_classes 3 --data_path {stores} --gt_available --model_type resnet18
+        --input_type ortho --n_classes 3 --data_path {stores} --gt_available --model_type tu-test_resnet
         --validation 0.5 --place_pattern (.*)-\\d --crop_size 64 --batch_size 2 --epochs 25 --learning_rate 2e-3
         --lr_adjust_type none --display_interval 25 --save_dir {tmp_path} --name a --accelerator cpu --devices 1
     """
