@@ -50,6 +50,7 @@ def panel(
     title: str = "",
     names: Sequence[str] = (),
     masks: Sequence[np.ndarray] = (),
+    scale: str = "",
 ) -> np.ndarray:
     """Grid of pictures with column titles and the legend below.
 
@@ -61,6 +62,7 @@ def panel(
         names: Of the rows, to stand at their left.
         masks: Class ids of the maps; only the classes in them are explained, at most `MAX_SHOWN` and how many more
             there are. All classes are without.
+        scale: What the weights are, to stand at a colour bar of them; no bar without.
 
     Returns:
         `(H, W, 3)` uint8.
@@ -83,6 +85,9 @@ def panel(
         ax.set_title(column, fontsize=9)
     for name, ax in zip(names, axes[:, 0]):
         ax.set_ylabel(name, fontsize=7)
+    if scale:
+        weights = next(image for ax in axes.flat for image in ax.images if image.get_array().ndim == 2)
+        figure.colorbar(weights, ax=axes, label=scale, aspect=30, pad=0.01)
     figure.legend(handles=handles, loc="outside lower center", ncols=beside, fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=10)
     canvas.draw()
