@@ -35,7 +35,7 @@ class AuditBenchmark:
     """Seeds of pretraining."""
     locations: int = 24
     """Locations of the synthetic set."""
-    epochs: int = 60
+    epochs: int = 40
     """Epochs of pretraining."""
 
     def __post_init__(self) -> None:
@@ -68,10 +68,10 @@ def name_of(settings: AuditBenchmark, fusion: str, seed: int) -> str:
 def pretraining(settings: AuditBenchmark, fusion: str, seed: int) -> MultiModalSettings:
     """Settings of twins pretrained with all of the method: smoothing, selection, consistency."""
     flags = f"""
-        --fusion_type {fusion} --model_type resnet18 --crop_size 64 --batch_size 8
+        --fusion_type {fusion} --model_type resnet18 --crop_size 128 --batch_size 4
         --sample_selection --sample_selection_rmdown_epoch {max(1, settings.epochs // 2)} --label_smoothing
         --learning_rate 1e-3 --lr_adjust_type cos --lr_adjust 1e-5 --epochs {settings.epochs}
-        --validation 0.05 --synthetic_locations {settings.locations} --seed {seed} --devices 1 --num_workers 0
+        --validation 0.1 --synthetic_locations {settings.locations} --seed {seed} --devices 1 --num_workers 0
         --name {name_of(settings, fusion, seed)} --display_interval 1000 --save_interval 1000
     """
     return read(MultiModalSettings, [*flags.split(), "--save_dir", str(settings.save_dir)])

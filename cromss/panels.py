@@ -73,7 +73,8 @@ def panel(
     longest = max(len(handle.get_label()) for handle in handles)
     beside = min(5, len(handles), max(1, int(width / (0.5 + 0.07 * longest))))
     below = max(1.1, 0.3 + 0.18 * -(-len(handles) // beside))
-    figure = Figure(figsize=(width, 2.2 * len(rows) + below), dpi=100, layout="constrained")
+    height = 2.2 * len(rows) + below + (0.6 if scale else 0)
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     for row, row_axes in zip(rows, axes):
@@ -87,7 +88,7 @@ def panel(
         ax.set_ylabel(name, fontsize=7)
     if scale:
         weights = next(image for ax in axes.flat for image in ax.images if image.get_array().ndim == 2)
-        figure.colorbar(weights, ax=axes, label=scale, aspect=30, pad=0.01)
+        figure.colorbar(weights, ax=axes, label=scale, location="bottom", shrink=0.6, aspect=50, pad=0.01)
     figure.legend(handles=handles, loc="outside lower center", ncols=beside, fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=10)
     canvas.draw()

@@ -51,8 +51,8 @@ def test_weights_have_a_bar_where_their_scale_is_told(figures):
     without, with_bar = ([ax for ax in figure.axes if not ax.images] for figure in figures)
     assert not without
     (bar,) = with_bar
-    assert bar.get_ylabel() == "trust in the label"
-    assert bar.get_ylim() == (0, 1)
+    assert bar.get_xlabel() == "trust in the label"
+    assert bar.get_xlim() == (0, 1)
 
 
 def many_classes(num_classes, name="c{}"):

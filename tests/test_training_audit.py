@@ -258,6 +258,18 @@ def test_the_sheet_says_what_it_shows(checkpoint, arrays, tmp_path, monkeypatch,
     assert scale.startswith("suspicion: 0 ")
 
 
+def test_the_sheet_shows_other_places_before_neighbours(checkpoint, arrays, tmp_path, monkeypatch):
+    monkeypatch.setattr("cromss.training.audit.draw_sheet", draw := Mock(return_value=np.zeros((1, 1, 3), np.uint8)))
+    cut = {name: arrays[name][:5, :1] for name in NAMES}
+    write_ours(tmp_path / "set", cut, NAMES, ids=["a_r0_c0", "a_r0_c64", "a_r64_c0", "b_r0_c0", "b_r0_c64"])
+    result = audited(checkpoint, data_path=str(tmp_path / "set"), out=str(tmp_path / "out"), num_worst=4)
+    shown = [worst.name.partition(",")[0] for worst in draw.call_args[0][1]]
+    ranked = [row["id"] for row in table(result.out / "audit.csv")]
+    by_place = {place: [name for name in ranked if name.startswith(place)] for place in "ab"}
+    assert shown[:2] == sorted((by_place["a"][0], by_place["b"][0]), key=ranked.index)
+    assert shown[2:] == sorted((by_place["a"][1], by_place["b"][1]), key=ranked.index)
+
+
 def test_tiles_of_any_size_and_ids_with_slashes(checkpoint, arrays, tmp_path):
     cut = {name: [arrays[name][0, :1, ..., :40, :56], arrays[name][1, :1]] for name in NAMES}
     write_ours(tmp_path / "set", cut, NAMES, ids=["a/b", "a%2Fb"])

@@ -3,6 +3,7 @@
 import csv
 import json
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from cromss.label_audit import (
 from cromss.label_places import label_places
 from cromss.layouts import check_out
 from cromss.settings.audit import AuditSettings
+from cromss.splits import place_of
 from cromss.tables import to_csv
 from cromss.training.audit_sheet import Worst, draw_sheet
 from cromss.training.common import device_of, tell_left_out
@@ -151,15 +153,23 @@ def _tile_row(
 
 
 def _worst(tiles: WholeTiles, ranked: np.ndarray, count: int) -> list[Worst]:
-    """The worst season of each of the worst locations."""
+    """The worst season of each of the worst locations; those of other places go before neighbours of one shown."""
     _, first = np.unique(ranked["index"], return_index=True)
-    worst = []
-    for tile in ranked[np.sort(first)[:count]]:
-        index, season, label = int(tile["index"]), int(tile["season"]), int(tile["label"])
-        name = f"{tiles.stacks.labels.location_id(index)}, season {season}\nmean suspicion {tile['mean']:.2f}"
-        doubted = f"\nmost doubted: {tiles.legend.classes[label]}" if label >= 0 else ""
-        worst.append(Worst(index, season, name + doubted))
-    return worst
+    worst = ranked[np.sort(first)]
+    ids = [tiles.stacks.labels.location_id(index) for index in worst["index"].tolist()]
+    shown, turns = Counter(), []
+    for place in map(place_of, ids):
+        turns.append(shown[place])
+        shown[place] += 1
+    return [_shown(tiles, ids[row], worst[row]) for row in np.argsort(turns, kind="stable")[:count]]
+
+
+def _shown(tiles: WholeTiles, location: str, tile: np.void) -> Worst:
+    label = tile["label"]
+    doubted = f"\nmost doubted: {tiles.legend.classes[label]}" if label >= 0 else ""
+    season = int(tile["season"])
+    name = f"{location}, season {season}\nmean suspicion {tile['mean']:.2f}{doubted}"
+    return Worst(int(tile["index"]), season, name)
 
 
 def _summary(
