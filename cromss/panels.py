@@ -88,7 +88,9 @@ def panel(
         ax.set_ylabel(name, fontsize=7)
     if scale:
         weights = next(image for ax in axes.flat for image in ax.images if image.get_array().ndim == 2)
-        figure.colorbar(weights, ax=axes, label=scale, location="bottom", shrink=0.6, aspect=50, pad=0.01)
+        bar = figure.colorbar(weights, ax=axes, location="bottom", shrink=0.6, aspect=50, pad=0.01)
+        bar.set_label(scale, fontsize=8)
+        bar.ax.tick_params(labelsize=7)
     figure.legend(handles=handles, loc="outside lower center", ncols=beside, fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=10)
     canvas.draw()
