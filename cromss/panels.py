@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 
 from cromss.legends import IGNORE_INDEX, Legend
 from cromss.sensors import canonical_band
@@ -67,32 +69,32 @@ def panel(
     Returns:
         `(H, W, 3)` uint8.
     """
-    columns, width = list(rows[0]), 2.2 * len(rows[0])
+    columns = list(rows[0])
+    left = _GAP + 0.15 * max((name.count("\n") + 1 for name in names), default=0)
+    top = 0.3 + (0.1 + 0.17 * (title.count("\n") + 1) if title else 0)
+    width = left + _CELL * len(columns)
     unknown = any(map(_has_ignored, (image for row in rows for image in row.values())))
     handles = _legend_patches(legend, masks, unknown)
     longest = max(len(handle.get_label()) for handle in handles)
     beside = min(5, len(handles), max(1, int(width / (0.5 + 0.07 * longest))))
-    below = max(1.1, 0.3 + 0.18 * -(-len(handles) // beside))
-    height = 2.2 * len(rows) + below + (0.6 if scale else 0)
-    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    below = max(0.6, 0.3 + 0.18 * -(-len(handles) // beside))
+    height = top + _CELL * len(rows) + below + (_BAR if scale else 0)
+    figure = Figure(figsize=(width, height), dpi=100)
     canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots(len(rows), len(columns), squeeze=False)
-    for row, row_axes in zip(rows, axes):
-        for column, ax in zip(columns, row_axes):
-            ax.imshow(row[column], vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set(color=_FRAME, linewidth=0.5)
-    for column, ax in zip(columns, axes[0]):
-        ax.set_title(column, fontsize=9)
-    for name, ax in zip(names, axes[:, 0]):
-        ax.set_ylabel(name, fontsize=7)
+    # inches from the top left
+    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+    ax.set_axis_off()
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            _draw(ax, row[column], left + _CELL * (j + 0.5) - _GAP / 2, top + _CELL * (i + 0.5) - _GAP / 2)
+    for j, column in enumerate(columns):
+        ax.text(left + _CELL * (j + 0.5) - _GAP / 2, top - 0.05, column, fontsize=9, ha="center", va="bottom")
+    for i, name in enumerate(names):
+        ax.text(left - 0.05, top + _CELL * (i + 0.5), name, fontsize=7, rotation=90, ha="right", va="center")
     if scale:
-        weights = next(image for ax in axes.flat for image in ax.images if image.get_array().ndim == 2)
-        bar = figure.colorbar(weights, ax=axes, location="bottom", shrink=0.6, aspect=50, pad=0.01)
-        bar.set_label(scale, fontsize=8)
-        bar.ax.tick_params(labelsize=7)
-    figure.legend(handles=handles, loc="outside lower center", ncols=beside, fontsize=8, frameon=False)
-    figure.suptitle(title, fontsize=10)
+        _add_bar(figure.add_axes((0.25, (below + 0.8 * _BAR) / height, 0.5, 0.1 / height)), scale)
+    figure.legend(handles=handles, loc="lower center", ncols=beside, fontsize=8, frameon=False)
+    figure.suptitle(title, fontsize=10, y=1 - 0.1 / height)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
@@ -101,6 +103,21 @@ def mask_panel(rows: Mapping[str, Mapping[str, np.ndarray]], legend: Legend) -> 
     """A `panel` of masks: name of a row -> title -> `(H, W)` uint8 class ids; the classes in them are explained."""
     maps = [{title: class_map(mask, legend) for title, mask in masks.items()} for masks in rows.values()]
     return panel(maps, legend, names=list(rows), masks=[mask for masks in rows.values() for mask in masks.values()])
+
+
+def _draw(ax: Axes, image: np.ndarray, x: float, y: float) -> None:
+    """Draw a picture or weights, as large as a cell allows, around `(x, y)`."""
+    height, width = (_CELL - _GAP) / max(image.shape[:2]) / 2 * np.array(image.shape[:2])
+    extent = (x - width, x + width, y + height, y - height)
+    ax.imshow(image, vmin=0, vmax=1, cmap=_WEIGHTS, interpolation="nearest", extent=extent, aspect="auto")
+    ax.add_patch(Rectangle((x - width, y - height), 2 * width, 2 * height, fill=False, edgecolor=_FRAME, linewidth=0.5))
+
+
+def _add_bar(ax: Axes, scale: str) -> None:
+    """Colour bar of weights, and what they are."""
+    bar = ax.figure.colorbar(ScalarMappable(cmap=_WEIGHTS), cax=ax, orientation="horizontal")
+    bar.set_label(scale, fontsize=8)
+    ax.tick_params(labelsize=7)
 
 
 def _legend_patches(legend: Legend, masks: Sequence[np.ndarray], unknown: bool) -> list[Patch]:
@@ -124,5 +141,9 @@ def _stretch(image: np.ndarray) -> np.ndarray:
     return np.clip((image - low) / np.maximum(high - low, 1e-6), 0, 1)
 
 
-_FRAME = "#909090"
+_CELL, _GAP = 2.2, 0.1
+"""Inches from picture to picture, and between them."""
+_BAR = 0.5
+"""Inches that a colour bar takes."""
+_FRAME, _WEIGHTS = "#909090", "viridis"
 _NATURAL = (("B4", "B3", "B2"), ("R", "G", "B"))

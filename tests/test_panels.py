@@ -40,8 +40,23 @@ def test_rows_and_columns_are_named(figures):
     assert (image.dtype, image.shape[2]) == (np.uint8, 3)
     (figure,) = figures
     assert figure.get_suptitle() == "DW, run"
-    assert [ax.get_ylabel() for ax in figure.axes] == ["tile a", "", "tile b", ""]
-    assert [ax.get_title() for ax in figure.axes] == ["image", "label", "", ""]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["image", "label", "tile a", "tile b"]
+    boxes = [box for text in figure.axes[0].texts for box in [text.get_window_extent()]]
+    pictures = boxes_of_pictures(figure)
+    assert not any(box.overlaps(picture) for box in boxes for picture in pictures)
+
+
+def boxes_of_pictures(figure):
+    """Places of the pictures, in pixels."""
+    return [image.get_window_extent(figure.canvas.get_renderer()) for image in figure.axes[0].images]
+
+
+def test_pictures_keep_their_shape(figures):
+    panel([{"wide": np.ones((20, 40, 3)), "high": np.ones((90, 30, 3)), "square": np.ones((2, 2))}], DW)
+    wide, high, square = boxes_of_pictures(figures[0])
+    assert wide.width == pytest.approx(2 * wide.height)
+    assert high.height == pytest.approx(3 * high.width)
+    assert square.width == pytest.approx(square.height) == pytest.approx(wide.width) == pytest.approx(high.height)
 
 
 def test_weights_have_a_bar_where_their_scale_is_told(figures):
@@ -84,5 +99,5 @@ def test_legends_stay_inside_the_picture(columns, figures):
     (figure,) = figures
     box = figure.legends[0].get_window_extent(figure.canvas.get_renderer())
     assert 0 <= box.x0 <= box.x1 <= figure.bbox.x1
-    assert 0 <= box.y0 <= box.y1 <= min(ax.get_window_extent().y0 for ax in figure.axes)
-    assert min(ax.get_window_extent().height for ax in figure.axes) > 120
+    assert 0 <= box.y0 <= box.y1 <= min(picture.y0 for picture in boxes_of_pictures(figure))
+    assert min(picture.height for picture in boxes_of_pictures(figure)) > 120

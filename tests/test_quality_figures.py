@@ -113,19 +113,20 @@ def test_masks_without_borders_or_of_few_pixels_are_drawn(exact):
 def test_wrong_pixels_are_black_and_unknown_ones_white(figures):
     exact, noisy = np.uint8([[0, 1, 255, 3]]), np.uint8([[0, 2, 1, 255]])
     worst_picture([Example("a", 0.5, noisy, exact)], NYC_LIDAR)
-    first, second, third = (axis.images[0].get_array() for axis in figures[0].axes)
+    (axis,) = figures[0].axes
+    first, second, third = (image.get_array() for image in axis.images)
     palette = NYC_LIDAR.palette()
     np.testing.assert_array_equal(first, palette[exact])
     np.testing.assert_array_equal(second, palette[noisy])
     assert third[0, :, 0].tolist() == [225, 0, 255, 255]
-    assert [axis.get_title() for axis in figures[0].axes] == ["exact", "noisy", "wrong (black)"]
+    assert [text.get_text() for text in axis.texts][:3] == ["exact", "noisy", "wrong (black)"]
 
 
 def test_long_names_are_shortened(figures):
     mask = np.zeros((4, 4), np.uint8)
     name = "0000012/20190704T054639_20190704T054831_T43RCP"
     worst_picture([Example(name, 0.123, mask, mask)], NYC_LIDAR)
-    label = figures[0].axes[0].get_ylabel()
+    label = figures[0].axes[0].texts[-1].get_text()
     assert label == "0000012\n20190704T05463...054831_T43RCP\nOA 12.3 %"
 
 
