@@ -172,6 +172,17 @@ def refuse_changed_offsets(out: Path, told_by_id: Mapping[str, int]) -> None:
             )
 
 
+def scene_names(folder: Path, modality: str) -> dict[tuple[str, int], str]:
+    """Place and season -> its scene of a modality, with its folder where the name has no date; as the ledger beside the
+    stores tells, nothing where there is none.
+
+    Raises:
+        ValueError: A damaged ledger.
+    """
+    rows = _read_rows(folder / SCENES_NAME, len(_SCENE_COLUMNS))
+    return {(place, int(season)): name for place, season, kind, name in rows if kind == modality and season.isdecimal()}
+
+
 def refuse_unknown(folder: Path, ids: Sequence[str]) -> None:
     """Refuse finished stores whose ledgers do not know some locations; those of earlier versions are believed.
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
@@ -51,6 +52,7 @@ def panel(
     title: str = "",
     names: Sequence[str] = (),
     masks: Sequence[np.ndarray] = (),
+    scale: str = "",
 ) -> np.ndarray:
     """Grid of pictures with column titles and the legend below.
 
@@ -62,6 +64,7 @@ def panel(
         names: Of the rows, to stand at their left.
         masks: Class ids of the maps; only the classes in them are explained, at most `MAX_SHOWN` and how many more
             there are. All classes are without.
+        scale: What the weights are, to stand at a colour bar of them; no bar without.
 
     Returns:
         `(H, W, 3)` uint8.
@@ -75,10 +78,11 @@ def panel(
     longest = max(len(handle.get_label()) for handle in handles)
     beside = min(5, len(handles), max(1, int(width / (0.5 + 0.07 * longest))))
     below = max(0.6, 0.3 + 0.18 * -(-len(handles) // beside))
-    height = top + _CELL * len(rows) + below
+    height = top + _CELL * len(rows) + below + (_BAR if scale else 0)
     figure = Figure(figsize=(width, height), dpi=100)
     canvas = FigureCanvasAgg(figure)
-    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), autoscale_on=False)  # inches, from the top
+    # inches from the top left
+    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), autoscale_on=False)
     ax.set_axis_off()
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
@@ -87,6 +91,8 @@ def panel(
         ax.text(left + _CELL * (j + 0.5) - _GAP / 2, top - 0.05, column, fontsize=9, ha="center", va="bottom")
     for i, name in enumerate(names):
         ax.text(left - 0.05, top + _CELL * (i + 0.5), name, fontsize=7, rotation=90, ha="right", va="center")
+    if scale:
+        _add_bar(figure.add_axes((0.25, (below + 0.8 * _BAR) / height, 0.5, 0.1 / height)), scale)
     figure.legend(handles=handles, loc="lower center", ncols=beside, fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=10, y=1 - 0.1 / height)
     canvas.draw()
@@ -103,8 +109,15 @@ def _draw(ax: Axes, image: np.ndarray, x: float, y: float) -> None:
     """Draw a picture or weights, as large as a cell allows, around `(x, y)`."""
     height, width = (_CELL - _GAP) / max(image.shape[:2]) / 2 * np.array(image.shape[:2])
     extent = (x - width, x + width, y + height, y - height)
-    ax.imshow(image, vmin=0, vmax=1, cmap="viridis", interpolation="nearest", extent=extent, aspect="auto")
+    ax.imshow(image, vmin=0, vmax=1, cmap=_WEIGHTS, interpolation="nearest", extent=extent, aspect="auto")
     ax.add_patch(Rectangle((x - width, y - height), 2 * width, 2 * height, fill=False, edgecolor=_FRAME, linewidth=0.5))
+
+
+def _add_bar(ax: Axes, scale: str) -> None:
+    """Colour bar of weights, and what they are."""
+    bar = ax.figure.colorbar(ScalarMappable(cmap=_WEIGHTS), cax=ax, orientation="horizontal")
+    bar.set_label(scale, fontsize=8)
+    ax.tick_params(labelsize=7)
 
 
 def _legend_patches(legend: Legend, masks: Sequence[np.ndarray], unknown: bool) -> list[Patch]:
@@ -130,5 +143,7 @@ def _stretch(image: np.ndarray) -> np.ndarray:
 
 _CELL, _GAP = 2.2, 0.1
 """Inches from picture to picture, and between them."""
-_FRAME = "#909090"
+_BAR = 0.5
+"""Inches that a colour bar takes."""
+_FRAME, _WEIGHTS = "#909090", "viridis"
 _NATURAL = (("B4", "B3", "B2"), ("R", "G", "B"))

@@ -16,7 +16,7 @@ ROOMS = (
     ),
     (
         *("objective", "models", "datasets", "batch_transforms", "synthetic", "optimisers"),
-        *("offset", "aligned_stores", "preparation", "tiles", "analysis", "doctor"),
+        *("offset", "aligned_stores", "preparation", "tiles", "analysis", "doctor", "label_places"),
     ),
     ("tasks", "callbacks", "datamodule"),
     ("config", "settings"),
@@ -28,7 +28,7 @@ NO_TORCH = {
     *("offset", "aligned_stores", "preparation", "tiles", "downstream_sets", "normalization", "oscd"),
     *("encoder_names", "input_checks", "scene_names", "splits", "tables", "yaml_files"),
     *("fields", "noise_rules", "rule_files", "legend_files", "mask_pairs", "downloads", "work_ahead", "doctor"),
-    *("archives", "scene_sources", "zarr_shards", "disk_space", "statistics"),
+    *("archives", "scene_sources", "zarr_shards", "disk_space", "statistics", "label_places"),
 }
 SOURCES = sorted(p for p in REPOSITORY.rglob("*.py") if not {".venv", "build"} & set(p.relative_to(REPOSITORY).parts))
 WRITING = {"layouts", "scenes", "scene_names", "oscd", "offset", "preparation", "aligned_stores", "tiles"}

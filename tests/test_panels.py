@@ -59,6 +59,17 @@ def test_pictures_keep_their_shape(figures):
     assert square.width == pytest.approx(square.height) == pytest.approx(wide.width) == pytest.approx(high.height)
 
 
+def test_weights_have_a_bar_where_their_scale_is_told(figures):
+    row = {"image": IMAGE, "label": class_map(IDS, DW), "trust": np.full((2, 2), 0.3)}
+    for scale in ("", "trust in the label"):
+        panel([row], DW, scale=scale)
+    without, with_bar = ([ax for ax in figure.axes if not ax.images] for figure in figures)
+    assert not without
+    (bar,) = with_bar
+    assert bar.get_xlabel() == "trust in the label"
+    assert bar.get_xlim() == (0, 1)
+
+
 def many_classes(num_classes, name="c{}"):
     """A legend of that many classes in greys."""
     names, greys = (tuple(form.format(i) for i in range(num_classes)) for form in (name, "{0:02x}{0:02x}{0:02x}"))

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,9 +13,12 @@ from checkpoints import save_checkpoint
 from conftest import REPOSITORY, load_script
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
+from rasters import write_tiff
 from sets import BANDS, COUNT, NAMES, SEASONS, SIZE, season_arrays, write_ours
 
+from cromss.aligned_stores import SCENES_NAME
 from cromss.legends import NOL
+from cromss.panels import panel
 from cromss.settings.audit import AuditSettings
 from cromss.store import LmdbWriter, StoreMeta
 from cromss.store.repair import exclude
@@ -76,7 +80,7 @@ def small(arrays, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
     """Pictures take long: that of `result` is drawn, for it comes first."""
-    monkeypatch.setattr("cromss.training.audit.panel", lambda *_, **__: np.zeros((1, 1, 3), np.uint8))
+    monkeypatch.setattr("cromss.training.audit_sheet.panel", lambda *_, **__: np.zeros((1, 1, 3), np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +197,79 @@ def test_twins_of_all_kinds(small, tmp_path, kind):
     assert audited(path).out == tmp_path / "audit"
 
 
+@pytest.mark.parametrize("modality", ["s1", "s2"])
+def test_a_run_of_one_modality_is_asked_alone(arrays, tmp_path, modality):
+    cut = {name: arrays[name][:2, :1] for name in NAMES | EXACT}
+    write_ours(tmp_path / "set", cut, NAMES | EXACT)
+    path = save_checkpoint(tmp_path / "x.ckpt", f"--input_type {modality}", 0, tmp_path / "set")
+    result = audited(path)
+    with torch.no_grad():
+        images = torch.tensor(cut[modality][:, 0]) / 255
+        probs = open_pretrained(str(path), "checkpoint").network()(**{modality: images})[modality].softmax(1)
+    doubt, labels = doubt_of(probs.double().numpy()[:, None], cut["labels"]), cut["labels"]
+    for row in table(result.out / "audit.csv"):
+        index = IDS.index(row["id"])
+        assert float(row["suspicion"]) == pytest.approx(doubt[index][labels[index] != 255].mean(), abs=1e-4)
+    assert list(result.summary["exact"]["scores"]) == [modality, "entropy"]
+    assert [line.split("  ")[0] for line in result.told[-2:]] == [f"{modality.upper()} alone", "entropy alone"]
+
+
+def test_maps_lie_on_the_raw_labels(checkpoint, arrays, score, tmp_path):
+    """Two tiles of a raw file, and a location that the ledger does not name."""
+    cut = {name: arrays[name][:3, :1] for name in NAMES}
+    write_ours(tmp_path / "set", cut, NAMES, ids=["a_r0_c0", "a_r0_c64", "b"])
+    (tmp_path / "set" / SCENES_NAME).write_text("id,season,modality,scene\na,0,labels,raw/a_1.tif\n")
+    write_tiff(tmp_path / "raw" / "a_1.tif", np.zeros((SIZE, 2 * SIZE), np.uint8), box=(10, 50, 11.28, 50.64))
+    places = {"data_path": str(tmp_path / "set"), "labels_path": str(tmp_path / "raw")}
+    result = audited(checkpoint, out=str(tmp_path / "out"), **places)
+    with rasterio.open(result.out / "maps" / "a_r0_c64_0.tif") as file:
+        assert file.crs.to_epsg() == 4326
+        assert file.bounds == pytest.approx((10.64, 50, 11.28, 50.64))
+        known = arrays["labels"][1, 0] != 255
+        assert np.abs(file.read(1) - 100 * score[1, 0])[known].max() <= 0.51
+    with rasterio.open(result.out / "maps" / "b_0.tif") as file:
+        assert file.crs is None
+    assert "maps: 1 of 3 are on the pixels of the stores, as b_0.tif: no raw label file with a CRS" in result.told[1]
+    refused("^--labels_path .*: no such folder", checkpoint, **places | {"labels_path": str(tmp_path / "none")})
+
+
+SHOWN = ["Sentinel-2", "Sentinel-1 (VV, VH, VV - VH)", "noisy label", "prediction", "suspicion"]
+
+
+@pytest.mark.parametrize(("exact", "titles"), [({}, SHOWN), (EXACT, [*SHOWN[:4], "exact label", SHOWN[4]])])
+def test_the_sheet_says_what_it_shows(checkpoint, arrays, tmp_path, monkeypatch, exact, titles):
+    monkeypatch.setattr("cromss.training.audit_sheet.panel", draw := Mock(wraps=panel))
+    write_ours(tmp_path / "set", {name: arrays[name][:2, :2] for name in NAMES | exact}, NAMES | exact)
+    result = audited(checkpoint, data_path=str(tmp_path / "set"), out=str(tmp_path / "out"), num_worst=2)
+    (rows, legend, title, names, masks, scale), _ = draw.call_args
+    assert [list(row) for row in rows] == [titles] * 2
+    first = table(result.out / "audit.csv")[0]
+    assert names[0].splitlines()[:2] == [
+        f"{first['id']}, season {first['season']}",
+        f"mean suspicion {float(first['suspicion']):.2f}",
+    ]
+    assert len({name.splitlines()[0].partition(",")[0] for name in names}) == 2
+    index, season = IDS.index(first["id"]), int(first["season"])
+    assert np.array_equal(masks[0], arrays["labels"][index, season])
+    with rasterio.open(result.out / first["map"]) as file:
+        shown = np.nan_to_num(100 * rows[0]["suspicion"], nan=255)
+        assert np.abs(shown - file.read(1)).max() <= 0.51
+    assert (legend, title) == (NOL, "Tiles with the most suspicious labels")
+    assert scale.startswith("suspicion: 0 ")
+
+
+def test_the_sheet_shows_other_places_before_neighbours(checkpoint, arrays, tmp_path, monkeypatch):
+    monkeypatch.setattr("cromss.training.audit.draw_sheet", draw := Mock(return_value=np.zeros((1, 1, 3), np.uint8)))
+    cut = {name: arrays[name][:5, :1] for name in NAMES}
+    write_ours(tmp_path / "set", cut, NAMES, ids=["a_r0_c0", "a_r0_c64", "a_r64_c0", "b_r0_c0", "b_r0_c64"])
+    result = audited(checkpoint, data_path=str(tmp_path / "set"), out=str(tmp_path / "out"), num_worst=4)
+    shown = [worst.name.partition(",")[0] for worst in draw.call_args[0][1]]
+    ranked = [row["id"] for row in table(result.out / "audit.csv")]
+    by_place = {place: [name for name in ranked if name.startswith(place)] for place in "ab"}
+    assert shown[:2] == sorted((by_place["a"][0], by_place["b"][0]), key=ranked.index)
+    assert shown[2:] == sorted((by_place["a"][1], by_place["b"][1]), key=ranked.index)
+
+
 def test_tiles_of_any_size_and_ids_with_slashes(checkpoint, arrays, tmp_path):
     cut = {name: [arrays[name][0, :1, ..., :40, :56], arrays[name][1, :1]] for name in NAMES}
     write_ours(tmp_path / "set", cut, NAMES, ids=["a/b", "a%2Fb"])
@@ -233,12 +310,6 @@ def refused(words, *arguments, **options):
     with pytest.raises(ValueError, match=words) as error:
         audited(*arguments, **options)
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("modality", ["s1", "s2"])
-def test_one_modality_is_no_twin(data, tmp_path, modality):
-    path = save_checkpoint(tmp_path / "x.ckpt", f"--input_type {modality}", 0, data)
-    refused(f"^--checkpoint {path}: was pretrained on {modality} alone; twins of s1 and s2", path)
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):

@@ -1,8 +1,11 @@
-"""Which noisy labels to doubt: the pixels whose label both modalities of a pretrained twin doubt.
+"""Which noisy labels to doubt: the pixels whose label all modalities of a pretraining run doubt.
+
+python train_scripts/audit_labels.py --checkpoint runs/my_pretraining --labels_path raw/labels
 
 Written are audit.csv (tiles, the most suspicious first), classes.csv and confusion.csv (the noisy product by class),
 audit.json, worst.png (picture sheet), and maps/<id>_<season>.tif: suspicion in percent, 255 where there is no label.
-Stores hold no coordinate reference system, so the maps have none; seasons are counted from 0.
+With --labels_path the maps lie on the pixels of the raw label files and have their CRS, where scenes.csv beside the
+stores names them; else they lie on the pixels of the stores. Seasons are counted from 0.
 """
 
 from cromss.config import run

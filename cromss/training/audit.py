@@ -1,15 +1,14 @@
-"""The label audit, from a pretrained twin and its stores to suspicion maps, tables and a picture sheet."""
+"""The label audit, from a pretrained network and its stores to suspicion maps, tables and a picture sheet."""
 
 import csv
 import json
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import rasterio
-import torch
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 from torch import Tensor
@@ -27,16 +26,24 @@ from cromss.label_audit import (
     score_counts,
     suspicion,
 )
+from cromss.label_places import label_places
 from cromss.layouts import check_out
-from cromss.legends import IGNORE_INDEX
-from cromss.panels import class_map, panel, picture
 from cromss.settings.audit import AuditSettings
+from cromss.splits import place_of
 from cromss.tables import to_csv
+from cromss.training.audit_sheet import Worst, draw_sheet
 from cromss.training.common import device_of, tell_left_out
 from cromss.training.pretrained import Pretrained, open_pretrained
-from cromss.training.twin import Seen, Twin, open_twin
+from cromss.training.suspicion_maps import SuspicionMaps, map_name
+from cromss.training.whole_tiles import Seen, WholeTiles, open_tiles
 
-_SCORES = {"both": "both modalities", "s1": "S1 alone", "s2": "S2 alone", "entropy": "entropy alone"}
+_SCORES = {
+    "both": "both modalities",
+    "s1": "S1 alone",
+    "s2": "S2 alone",
+    "ortho": "orthophotos alone",
+    "entropy": "entropy alone",
+}
 _TILE = np.dtype(
     {
         "names": ["index", "season", "pixels", "mean", "share", "label"],
@@ -64,29 +71,32 @@ def audit(settings: AuditSettings) -> Result:
     """Audit the noisy labels of a set and write maps, tables and the picture sheet.
 
     Raises:
-        ValueError: The checkpoint is no twin, or the stores do not fit it.
+        ValueError: No checkpoint of pretraining, or the stores do not fit it.
     """
     device = device_of(settings.accelerator)
     run = open_pretrained(settings.checkpoint, "checkpoint")
     out = Path(settings.out) if settings.out else _home(run) / "audit"
     check_out(out)
-    twin = open_twin(run, settings.data_path, device)
-    indices = twin.stacks.in_use()
-    tell_left_out(twin.stacks)
+    tiles = open_tiles(run, settings.data_path, device)
+    labels = tiles.stacks.labels
+    places = label_places(labels.path, labels.meta, Path(settings.labels_path)) if settings.labels_path else None
+    indices = tiles.stacks.in_use()
+    tell_left_out(tiles.stacks)
     out.mkdir(parents=True, exist_ok=True)
+    maps = SuspicionMaps(out / "maps", places)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        tiles, doubts, counts = _examine(twin, indices, settings.threshold, out / "maps")
-    ranked = np.sort(tiles[tiles["pixels"] > 0], order="mean", kind="stable")[::-1]
+        rows, doubts, counts = _examine(tiles, indices, settings.threshold, maps)
+    ranked = np.sort(rows[rows["pixels"] > 0], order="mean", kind="stable")[::-1]
     if not len(ranked):
-        raise ValueError(f"{twin.stacks.labels.path}: no pixel of the {len(indices)} locations has a noisy label")
+        raise ValueError(f"{labels.path}: no pixel of the {len(indices)} locations has a noisy label")
     summary = _summary(settings, run, doubts, counts, len(indices))
-    _write_tables(twin, ranked, doubts, out)
-    sheet = _sheet(twin, ranked, settings.num_worst)
+    _write_tables(tiles, ranked, doubts, out)
+    sheet = draw_sheet(tiles, _worst(tiles, ranked, settings.num_worst))
     with written(out / "worst.png") as partial_path:
         Image.fromarray(sheet).save(partial_path, format="PNG")
     replace_text(out / "audit.json", json.dumps(summary, indent=2) + "\n")
-    return Result(out, _told(summary, settings.threshold), summary)
+    return Result(out, _told(summary, settings.threshold, maps.told), summary)
 
 
 def _home(run: Pretrained) -> Path:
@@ -95,14 +105,14 @@ def _home(run: Pretrained) -> Path:
 
 
 def _examine(
-    twin: Twin, indices: Sequence[int], threshold: float, maps: Path
+    tiles: WholeTiles, indices: Sequence[int], threshold: float, maps: SuspicionMaps
 ) -> tuple[np.ndarray, Doubts, dict[str, np.ndarray]]:
     """Write the maps; rows `_TILE` of all tiles, sums over all pixels, and the counts of each score on exact labels."""
-    num_seasons, num_classes = twin.stacks.labels.num_seasons, twin.stacks.num_classes
-    tiles = np.zeros((len(indices), num_seasons), _TILE)
+    num_seasons, num_classes = tiles.stacks.labels.num_seasons, tiles.stacks.num_classes
+    rows = np.zeros((len(indices), num_seasons), _TILE)
     total, counts = None, {}
     for place, index in enumerate(tqdm(indices, "audit", unit="location", disable=None)):
-        seen = twin.look(index)
+        seen, location = tiles.look(index), tiles.stacks.labels.location_id(index)
         score = suspicion(seen.logits, seen.labels)
         for season in range(num_seasons):
             one = slice(season, season + 1)
@@ -110,78 +120,56 @@ def _examine(
             doubts = count_doubts(logits, seen.labels[one], score[one], threshold, num_classes)
             total = total + doubts if total else doubts
             row = index, season, doubts.pixels.sum(), doubts.mean, doubts.share, doubts.most_suspected
-            tiles[place, season] = row
-            _write_map(maps / _map_name(twin.stacks.labels.location_id(index), season), score[season])
+            rows[place, season] = row
+            maps.write(score[season].cpu().numpy(), location, season)
         for name, values in _scores(seen, score).items() if seen.exact is not None else ():
             counts[name] = counts.get(name, 0) + score_counts(values, seen.labels, seen.exact)
-    return tiles.ravel(), total, counts
+    return rows.ravel(), total, counts
 
 
 def _scores(seen: Seen, score: Tensor) -> dict[str, Tensor]:
     """The suspicion, and what it is measured against."""
     alone = {m: suspicion({m: x}, seen.labels) for m, x in seen.logits.items()}
-    return {"both": score} | alone | {"entropy": prediction_entropy(seen.logits, seen.labels)}
+    both = {"both": score} if len(alone) > 1 else {}
+    return both | alone | {"entropy": prediction_entropy(seen.logits, seen.labels)}
 
 
-def _map_name(location: str, season: int) -> str:
-    """File name of a map; ids may hold slashes."""
-    return f"{location.replace('%', '%25').replace('/', '%2F')}_{season}.tif"
-
-
-def _write_map(path: Path, score: Tensor) -> None:
-    """Suspicion `(H, W)` as a raster of uint8 percent, 255 where undefined; a store knows no place on Earth."""
-    percent = (100 * score).round().nan_to_num(IGNORE_INDEX).byte().cpu().numpy()
-    height, width = percent.shape
-    profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "nodata": IGNORE_INDEX, "compress": "deflate"}
-    profile |= {"height": height, "width": width}
-    with written(path) as partial_path, rasterio.open(partial_path, "w", **profile) as file:
-        file.write(percent, 1)
-
-
-def _write_tables(twin: Twin, ranked: np.ndarray, doubts: Doubts, out: Path) -> None:
-    classes = twin.legend.classes
+def _write_tables(tiles: WholeTiles, ranked: np.ndarray, doubts: Doubts, out: Path) -> None:
+    classes = tiles.legend.classes
     for name, rows in (("classes", class_rows(doubts, classes)), ("confusion", confusion_rows(doubts, classes))):
         replace_text(out / f"{name}.csv", to_csv(rows))
     with written(out / "audit.csv") as partial_path, partial_path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("id", "season", "suspicion", "suspected_percent", "pixels", "most_suspected", "map"))
-        rows.writerows(_tile_row(twin, *tile.item()) for tile in ranked)
+        rows.writerows(_tile_row(tiles, *tile.item()) for tile in ranked)
 
 
-def _tile_row(twin: Twin, index: int, season: int, pixels: int, mean: float, share: float, label: int) -> Sequence[Any]:
-    location = twin.stacks.labels.location_id(index)
-    name = twin.legend.classes[label] if label >= 0 else ""
-    return location, season, round(mean, 4), round(100 * share, 2), pixels, name, f"maps/{_map_name(location, season)}"
+def _tile_row(
+    tiles: WholeTiles, index: int, season: int, pixels: int, mean: float, share: float, label: int
+) -> Sequence[Any]:
+    location = tiles.stacks.labels.location_id(index)
+    name = tiles.legend.classes[label] if label >= 0 else ""
+    return location, season, round(mean, 4), round(100 * share, 2), pixels, name, f"maps/{map_name(location, season)}"
 
 
-def _sheet(twin: Twin, ranked: np.ndarray, count: int) -> np.ndarray:
-    """Picture of the worst season of each of the worst locations."""
+def _worst(tiles: WholeTiles, ranked: np.ndarray, count: int) -> list[Worst]:
+    """The worst season of each of the worst locations; those of other places go before neighbours of one shown."""
     _, first = np.unique(ranked["index"], return_index=True)
-    rows, names, masks = [], [], []
-    for tile in ranked[np.sort(first)[:count]]:
-        index, season = int(tile["index"]), int(tile["season"])
-        row, shown = _sheet_row(twin, twin.look(index), season)
-        rows.append(row)
-        masks += shown
-        name = twin.stacks.labels.location_id(index)
-        names.append(f"{name}, season {season}\nsuspicion {100 * tile['mean']:.0f} %")
-    return panel(rows, twin.legend, names=names, masks=masks)
+    worst = ranked[np.sort(first)]
+    ids = [tiles.stacks.labels.location_id(index) for index in worst["index"].tolist()]
+    shown, turns = Counter(), []
+    for place in map(place_of, ids):
+        turns.append(shown[place])
+        shown[place] += 1
+    return [_shown(tiles, ids[row], worst[row]) for row in np.argsort(turns, kind="stable")[:count]]
 
 
-def _sheet_row(twin: Twin, seen: Seen, season: int) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
-    """Title -> picture of one tile, and the masks among them."""
-    mean = torch.stack([x[season].float().softmax(0) for x in seen.logits.values()]).mean(0)
-    masks = {"noisy label": seen.labels[season], "prediction": mean.argmax(0)}
-    masks |= {} if seen.exact is None else {"exact label": seen.exact[season]}
-    masks = {title: ids.cpu().numpy().astype(np.uint8) for title, ids in masks.items()}
-    titles = {"s2": "Sentinel-2", "s1": "Sentinel-1"}
-    row = {
-        title: picture(seen.images[modality][season].cpu().numpy(), modality, twin.stacks.names[modality])
-        for modality, title in titles.items()
-    }
-    row |= {title: class_map(ids, twin.legend) for title, ids in masks.items()}
-    score = suspicion({m: x[season : season + 1] for m, x in seen.logits.items()}, seen.labels[season : season + 1])
-    return row | {"suspicion": score[0].cpu().numpy()}, list(masks.values())
+def _shown(tiles: WholeTiles, location: str, tile: np.void) -> Worst:
+    label = tile["label"]
+    doubted = f"\nmost doubted: {tiles.legend.classes[label]}" if label >= 0 else ""
+    season = int(tile["season"])
+    name = f"{location}, season {season}\nmean suspicion {tile['mean']:.2f}{doubted}"
+    return Worst(int(tile["index"]), season, name)
 
 
 def _summary(
@@ -196,16 +184,17 @@ def _summary(
     }
     if not counts:
         return summary
-    right, wrong = (int(count) for count in counts["both"].sum(1))
+    right, wrong = (int(count) for count in counts["entropy"].sum(1))
     scores = {name: ranking(counted) for name, counted in counts.items()}
     return summary | {"exact": {"compared_pixels": right + wrong, "wrong_pixels": wrong, "scores": scores}}
 
 
-def _told(summary: Mapping[str, Any], threshold: float) -> list[str]:
+def _told(summary: Mapping[str, Any], threshold: float, maps: str) -> list[str]:
     labelled, suspected = summary["labelled_pixels"], summary["suspected_pixels"]
     told = [
         f"{summary['locations']} locations: {suspected / labelled:.1%} of {labelled:,} labelled pixels "
-        f"have a suspicion of {threshold:g} or more"
+        f"have a suspicion of {threshold:g} or more",
+        maps,
     ]
     if "exact" not in summary:
         return [*told, "no exact labels: how well suspicion finds wrong labels is not known"]
@@ -214,7 +203,7 @@ def _told(summary: Mapping[str, Any], threshold: float) -> list[str]:
     lines = [
         f"{title:<16}" + "".join(f"{_percent(value):>{width}}" for value, width in zip(scores.values(), (8, 9, 9)))
         for name, title in _SCORES.items()
-        for scores in [summary["exact"]["scores"][name]]
+        if (scores := summary["exact"]["scores"].get(name))
     ]
     if not compared:
         return [*told, "no pixel has both a noisy and an exact label"]

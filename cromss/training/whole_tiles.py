@@ -1,4 +1,4 @@
-"""A pretrained twin before the stores of a set: whole tiles in, what both modalities say of them out."""
+"""A pretrained network before the stores of a set: whole tiles in, what every modality says of them out."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,11 +17,9 @@ from cromss.training.held_out import looking
 from cromss.training.pretrained import Pretrained
 from cromss.training.pretraining import legend_of, open_stacks
 
-TWINS = ("s1", "s2")
-
 
 class Seen(NamedTuple):
-    """All seasons `T` of a location, and what the twin says of them.
+    """All seasons `T` of a location, and what the network says of them.
 
     Attributes:
         images: Modality -> `(T, C, H, W)` in [0, 1].
@@ -37,8 +35,8 @@ class Seen(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Twin:
-    """A pretrained twin before the stores it looks at.
+class WholeTiles:
+    """A pretrained network before the stores it looks at.
 
     Attributes:
         stacks: Samples of any season.
@@ -65,25 +63,20 @@ class Twin:
         batch = {name: x.to(self.device) if isinstance(x, Tensor) else x for name, x in collate(samples).items()}
         ready = BatchTransform(self.stacks.num_classes, crop_size=None, augment=False)(batch)
         logits = self.network(**ready["images"])
-        return Seen(ready["images"], ready["labels"], ready.get("exact"), {m: logits[m] for m in TWINS})
+        return Seen(ready["images"], ready["labels"], ready.get("exact"), {m: logits[m] for m in self.stacks.images})
 
 
-def open_twin(run: Pretrained, data_path: str, device: torch.device) -> Twin:
-    """Put a pretrained twin before a set: its noisy labels, and the exact ones where they are.
+def open_tiles(run: Pretrained, data_path: str, device: torch.device) -> WholeTiles:
+    """Put a pretrained network before a set: its noisy labels, and the exact ones where they are.
 
     Args:
-        run: The run that left the twin.
+        run: The run that left the network.
         data_path: Folder of the LMDB environments; empty for that of the run.
         device: Where the network goes.
 
     Raises:
-        ValueError: No twin, or the stores do not fit it.
+        ValueError: The stores do not fit it.
     """
-    if run.settings.input_type != "s12":
-        raise ValueError(
-            f"{run.name}: was pretrained on {run.settings.input_type} alone; "
-            "twins of s1 and s2, such as train_pretrain_mm.py writes, are wanted"
-        )
     names = run.settings.data
     home = data_path or names.data_path
     exact = not home or (Path(home) / names.data_name_gt).exists()
@@ -95,4 +88,4 @@ def open_twin(run: Pretrained, data_path: str, device: torch.device) -> Twin:
             f"{run.name}: has the classes {', '.join(run.classes)}; "
             f"those of {stacks.labels.path} are {', '.join(legend.classes)}"
         )
-    return Twin(stacks, run.network().to(device), device)
+    return WholeTiles(stacks, run.network().to(device), device)

@@ -1,0 +1,60 @@
+"""Maps of suspicion: one GeoTIFF a tile, on Earth where the raw label files are told."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import rasterio
+
+from cromss.downloads.manifest import written
+from cromss.label_places import LabelPlaces
+from cromss.legends import IGNORE_INDEX
+
+
+@dataclass
+class SuspicionMaps:
+    """Maps of the tiles of a set, uint8 percent, 255 where undefined.
+
+    Attributes:
+        folder: Where they go.
+        places: Where the tiles lie; `None` where no raw label files are told.
+        nowhere: Names of the maps written on the pixels of the store, for want of a place.
+        num_written: Maps written.
+    """
+
+    folder: Path
+    places: LabelPlaces | None
+    nowhere: list[str] = field(default_factory=list)
+    num_written: int = 0
+
+    def write(self, score: np.ndarray, location: str, season: int) -> None:
+        """Write the suspicion `(H, W)` of a tile, in [0, 1] or NaN."""
+        percent = np.nan_to_num(np.rint(100 * score), nan=IGNORE_INDEX).astype(np.uint8)
+        placed = self.places and self.places.put(percent, location, season)
+        percent, grid = placed or (percent, None)
+        name = map_name(location, season)
+        if grid is None:
+            self.nowhere.append(name)
+        profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "nodata": IGNORE_INDEX, "compress": "deflate"}
+        profile |= {"height": percent.shape[0], "width": percent.shape[1]}
+        profile |= {"crs": grid.crs, "transform": grid.transform} if grid else {}
+        with written(self.folder / name) as partial_path, rasterio.open(partial_path, "w", **profile) as file:
+            file.write(percent, 1)
+        self.num_written += 1
+
+    @property
+    def told(self) -> str:
+        """Where the maps lie, in one line."""
+        if self.places is None:
+            return "maps: on the pixels of the stores; with --labels_path on those of the raw labels, with their CRS"
+        if not self.nowhere:
+            return "maps: on the pixels of the raw labels, with their CRS"
+        return (
+            f"maps: {len(self.nowhere)} of {self.num_written} are on the pixels of the stores, as {self.nowhere[0]}: "
+            f"no raw label file with a CRS is known in {self.places.folder}"
+        )
+
+
+def map_name(location: str, season: int) -> str:
+    """File name of a map; ids may hold slashes."""
+    return f"{location.replace('%', '%25').replace('/', '%2F')}_{season}.tif"
