@@ -96,19 +96,17 @@ def open_predictor(path: str, flag: str = "model") -> Predictor:
     Raises:
         ValueError: No such checkpoint, damaged, or of change detection or orthophotos, of which there are no maps.
     """
-    predictor = open_trained(path, flag)
-    if predictor.num_dates > 1:
-        raise ValueError(f"{predictor.name}: tells change between two dates, which is no land cover")
+    predictor = open_trained(path, flag, with_change=False)
     if others := [modality for modality in predictor.bands if modality not in MAPPED]:
         raise ValueError(f"{predictor.name}: trained on {others[0]}, but maps are made of {' and '.join(MAPPED)}")
     return predictor
 
 
-def open_trained(path: str, flag: str) -> Predictor:
-    """The same for every kind of network, change detection and orthophotos included.
+def open_trained(path: str, flag: str, with_change: bool = True) -> Predictor:
+    """The same for every kind of network: orthophotos and, unless refused, change detection included.
 
     Raises:
-        ValueError: No such checkpoint, or damaged.
+        ValueError: No such checkpoint, or damaged, or of change detection where that is refused.
     """
     file = newest_checkpoint(Path(path), flag)
     name = f"--{flag} {file}"
@@ -119,7 +117,7 @@ def open_trained(path: str, flag: str) -> Predictor:
             raise ValueError("not a checkpoint of train_pretrain_mm.py, train_pretrain.py or finetune.py")
     except ValueError as error:
         raise ValueError(f"{name}: {str(error).removeprefix(f'{file}: ')}") from None
-    predictor = _pretrained(file, flag, card) if "fusion" in card else _finetuned(content, card, name)
+    predictor = _pretrained(file, flag, card) if "fusion" in card else _finetuned(content, card, name, with_change)
     try:
         told = told_statistics(content)
         sensors = {m: with_statistics(MODALITIES[m], told.get(m, {}), f"card of {file}") for m in predictor.bands}
@@ -134,7 +132,7 @@ def _pretrained(file: Path, flag: str, card: Mapping[str, Any]) -> Predictor:
     return Predictor(run.name, run.network(), bands, {}, dict.fromkeys(bands, "common"), legend)
 
 
-def _finetuned(content: Mapping[str, Any], card: Mapping[str, Any], name: str) -> Predictor:
+def _finetuned(content: Mapping[str, Any], card: Mapping[str, Any], name: str, with_change: bool) -> Predictor:
     try:
         settings, tensors = (
             read(FinetuneSettings, words_of({**card["settings"], **_ELSEWHERE})),
@@ -143,6 +141,8 @@ def _finetuned(content: Mapping[str, Any], card: Mapping[str, Any], name: str) -
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     legend, bands, is_change = _legend(card, 0), downstream_bands(settings.data), settings.data.task.is_change
+    if is_change and not with_change:
+        raise ValueError(f"{name}: tells change between two dates, which is no land cover")
     network = restored(partial(segmenter, settings, legend.num_classes, is_change), tensors, name)
     dates = 2 if is_change else 1
     return Predictor(name, network, bands, {}, dict.fromkeys(bands, "common"), legend, dates)
