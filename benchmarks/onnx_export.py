@@ -39,7 +39,7 @@ def main() -> None:
         for name, build, bands in networks():
             torch.manual_seed(0)
             network = AnySize(build().eval()).eval()
-            size = SIZE if network.pools_to_grid else 0
+            size = SIZE if network.one_size else 0
             start = time.monotonic()
             try:
                 said = f"{write_onnx(network, bands, size, {}, Path(folder) / 'network.onnx'):.1e}"

@@ -72,7 +72,9 @@ def test_a_transfer_says_the_same_in_onnx_at_any_size(tmp_path, capsys):
 
 def test_pspnet_has_one_size(tmp_path):
     network = save_transfer(tmp_path / "p.ckpt", "--model_framework pspnet --input_type s12 --fusion_type twin")
-    with pytest.raises(ValueError, match=r"--size 0: must be one size, such as 256: the head \(PSPNet, UPerNet\)"):
+    with pytest.raises(
+        ValueError, match=r"--size 0: must be one size, such as 256: ONNX has this head \(pspnet, upernet"
+    ):
         export(ExportSettings(str(tmp_path / "p.ckpt"), tmp_path / "p.onnx"))
     result = export(ExportSettings(str(tmp_path / "p.ckpt"), tmp_path / "p.onnx", size=50))
     assert result.difference < 1e-4
@@ -93,7 +95,7 @@ def test_what_is_exported_is_the_network(architecture, side):
     x = images_of(2, 2, max(side, wrapped.least), max(side + 7, wrapped.least))
     with torch.no_grad():
         torch.testing.assert_close(wrapped(x), network(x))
-    assert wrapped.pools_to_grid == (architecture in ("pspnet", "upernet"))
+    assert wrapped.one_size == (architecture in ("pspnet", "upernet"))
 
 
 def test_a_branch_of_a_twin_is_the_branch(tmp_path, monkeypatch):

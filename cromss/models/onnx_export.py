@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from cromss.models.fusion import Pretrainer
+from cromss.models.mask_transformer import MaskTransformer
 from cromss.models.segmenter import Segmenter
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -42,10 +43,11 @@ class AnySize(nn.Module):
         self.least = self.stride * (1 if branch else network.smallest)
 
     @property
-    def pools_to_grid(self) -> bool:
-        """Whether a part pools to a grid of several cells, as in PSPNet and UPerNet: ONNX has it for one size only."""
+    def one_size(self) -> bool:
+        """Whether a part can be exported for one size only: pools to several cells (PSPNet, UPerNet), mask transformer."""
         pools = (module for module in self.modules() if isinstance(module, nn.AdaptiveAvgPool2d))
-        return any(pool.output_size not in (1, (1, 1)) for pool in pools)
+        to_grid = any(pool.output_size not in (1, (1, 1)) for pool in pools)
+        return to_grid or any(isinstance(module, MaskTransformer) for module in self.modules())
 
     def plain(self, images: torch.Tensor) -> torch.Tensor:
         """What the network itself makes of images."""

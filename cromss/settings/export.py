@@ -18,7 +18,7 @@ class ExportSettings:
     out: Path
     """The file, OUT.onnx."""
     size: int = 0
-    """Side of the images in pixels; 0 for any height and width. PSPNet and UPerNet want one."""
+    """Side of the images in pixels; 0 for any height and width. pspnet, upernet and segmenter want one."""
     modality: Literal["", "s1", "s2", "ortho"] = ""
     """Pretrained twins: whose branch."""
 

@@ -85,6 +85,6 @@ def _branch(predictor: Predictor, asked: str) -> str:
 
 
 def _check_size(size: int, network: AnySize) -> None:
-    wanted = "one size, such as 256: the head (PSPNet, UPerNet) pools to a grid, which ONNX fixes"
-    require(bool(size) or not network.pools_to_grid, "size", size, wanted)
+    wanted = "one size, such as 256: ONNX has this head (pspnet, upernet, segmenter) for one only"
+    require(bool(size) or not network.one_size, "size", size, wanted)
     require(not size or size >= network.least, "size", size, f"at least {network.least}")
