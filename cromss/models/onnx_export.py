@@ -44,7 +44,7 @@ class AnySize(nn.Module):
 
     @property
     def one_size(self) -> bool:
-        """Whether a part can be exported for one size only: pools to several cells (PSPNet, UPerNet), mask transformer."""
+        """Whether a part can be exported for one size only: pooling to a grid (PSPNet, UPerNet), mask transformer."""
         pools = (module for module in self.modules() if isinstance(module, nn.AdaptiveAvgPool2d))
         to_grid = any(pool.output_size not in (1, (1, 1)) for pool in pools)
         return to_grid or any(isinstance(module, MaskTransformer) for module in self.modules())
