@@ -144,6 +144,8 @@ def test_a_converted_release_is_verified(tmp_path, monkeypatch):
     assert "timm loads every tensor of s2" in verify(tmp_path / "release")[0]
     assert run == [line.code for line in loading_lines(read_encoder(tmp_path / "release" / "s2"))]
     assert '"tu-resnet18", in_channels=9' in run[-1]
+    told = found_encoders(tmp_path / "release" / "s2" / "model.safetensors")[0]
+    assert (told.expected.normalization, told.expected.bands) == ("satlas", S2_SUBSETS[92])
     card = (tmp_path / "release" / "README.md").read_text()
     assert "Licence: that of the weights converted." in card
     assert "satlas (arXiv 2211.15660)" in card

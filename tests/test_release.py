@@ -16,9 +16,11 @@ from safetensors.torch import load_file
 from cromss.config import read
 from cromss.models import build_segmenter
 from cromss.models.release import check_release, write_sums
+from cromss.models.weight_files import open_checkpoint, told_statistics
 from cromss.models.weights import WeightsError, load_encoder
 from cromss.sensors import S1, S2
 from cromss.settings.release import ReleaseSettings, WeightsSettings
+from cromss.statistics import with_statistics
 from cromss.training.pretrained import open_pretrained
 from cromss.training.release import loading_lines, pretrainer_in, release, released_encoder, to_published_file
 
@@ -153,6 +155,8 @@ def test_published_checkpoints_become_releases_and_come_back(tmp_path, reference
     assert all(torch.equal(back[name], state[name]) for name in state)
     config = json.loads((tmp_path / "release" / "s2" / "config.json").read_text())
     assert (config["architecture"], len(config["cromss"]["bands"])) == ("resnet18", bands)
+    card = told_statistics(open_checkpoint(tmp_path / "release" / "s2" / "model.safetensors"))["s2"]
+    assert with_statistics(S2, card, "card") == S2
 
 
 def test_a_vit_is_released_with_its_grid(tmp_path, monkeypatch, capsys):

@@ -71,7 +71,11 @@ class ReleasedEncoder:
     @property
     def card(self) -> dict[str, Any]:
         """What our own loader is told beside the tensors."""
-        statistics = {"bands": list(self.bands), **self.statistics}
+        sensor, statistics = MODALITIES[self.modality], {"source": self.statistics["source"]}
+        for name in ("mean", "std"):  # of all bands, as sensors have them
+            fed = dict(zip(self.bands, self.statistics[name]))
+            statistics[name] = [fed.get(band, own) for band, own in zip(sensor.bands, getattr(sensor, name))]
+        statistics["bands"] = list(sensor.bands)
         return {
             "bands": {self.modality: list(self.bands)},
             "normalization": {self.modality: self.normalization},
