@@ -21,6 +21,7 @@ from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSet
 from cromss.settings.analysis import AnalysisSettings
 from cromss.settings.audit import AuditSettings
 from cromss.settings.bench import BenchSettings, list_cells
+from cromss.settings.export import ExportSettings
 from cromss.settings.mapping import MapSettings
 from cromss.settings.release import ReleaseSettings, WeightsSettings
 from cromss.tables import read_published
@@ -34,6 +35,7 @@ TRAINING = {
     "analyse_layers.py": AnalysisSettings,
     "release.py": ReleaseSettings,
     "weights.py": WeightsSettings,
+    "export_onnx.py": ExportSettings,
     "audit_labels.py": AuditSettings,
     "predict_map.py": MapSettings,
 }
@@ -305,7 +307,7 @@ DATA_SCRIPTS = (
 )
 TRAIN_SCRIPTS = (
     *("train_pretrain_mm", "train_pretrain", "finetune", "bench", "analyse_layers"),
-    *("release", "weights", "audit_labels", "predict_map"),
+    *("release", "weights", "audit_labels", "predict_map", "export_onnx"),
 )
 PYTHON_SCRIPTS = [
     *(f"train_scripts/{name}.py" for name in TRAIN_SCRIPTS),

@@ -10,7 +10,7 @@ ROOMS = (
     (
         *("noisy_labels", "losses", "metrics", "layouts", "scenes", "panels"),
         *("downstream_sets", "encoder_names", "input_checks", "normalization", "oscd", "scene_names"),
-        *("splits", "tables", "fields", "noise_rules", "rule_files", "legend_files"),
+        *("splits", "tables", "fields", "noise_rules", "rule_files", "legend_files", "expected_input"),
         *("label_audit", "label_quality", "mask_pairs", "quality_figures", "quality_report", "downloads", "statistics"),
         *("archives", "scene_sources", "zarr_shards"),
     ),
@@ -26,7 +26,7 @@ LAYERS = {room: layer for layer, rooms in enumerate(ROOMS) for room in rooms}
 NO_TORCH = {
     *("sensors", "legends", "store", "layouts", "scenes", "synthetic", "panels", "config", "settings"),
     *("offset", "aligned_stores", "preparation", "tiles", "downstream_sets", "normalization", "oscd"),
-    *("encoder_names", "input_checks", "scene_names", "splits", "tables", "yaml_files"),
+    *("encoder_names", "expected_input", "input_checks", "scene_names", "splits", "tables", "yaml_files"),
     *("fields", "noise_rules", "rule_files", "legend_files", "mask_pairs", "downloads", "work_ahead", "doctor"),
     *("archives", "scene_sources", "zarr_shards", "disk_space", "statistics", "label_places"),
 }

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import runpy
 import shutil
 
@@ -13,12 +14,13 @@ from conftest import REPOSITORY, load_script
 from safetensors.torch import load_file
 
 from cromss.config import read
-from cromss.models import build_pretrainer, build_segmenter
-from cromss.models.published_names import to_published
+from cromss.models import build_segmenter
 from cromss.models.release import check_release, write_sums
+from cromss.models.weight_files import open_checkpoint, told_statistics
 from cromss.models.weights import WeightsError, load_encoder
 from cromss.sensors import S1, S2
 from cromss.settings.release import ReleaseSettings, WeightsSettings
+from cromss.statistics import with_statistics
 from cromss.training.pretrained import open_pretrained
 from cromss.training.release import loading_lines, pretrainer_in, release, released_encoder, to_published_file
 
@@ -128,11 +130,21 @@ def test_the_whole_network_of_a_release_is_that_of_the_checkpoint(checkpoint, re
     assert ours.settings == theirs.settings
 
 
+def published_state(reference, fusion, bands):
+    """Names and shapes of the published code, with numbers that differ from each other and from place to place."""
+    shapes = json.loads((reference / "checkpoint_keys.json").read_text())[f"{fusion}2_resnet18_13b"]["keys"]
+    state, start = {}, 0
+    for name, shape in shapes.items():
+        size = [bands if side == 13 else side for side in shape]
+        values = (torch.arange(start, start + math.prod(size)) % 2**24).reshape(size)
+        state[name] = values if name.endswith("num_batches_tracked") else values.float()
+        start += math.prod(size)
+    return state
+
+
 @pytest.mark.parametrize(("fusion", "bands"), [("late", 13), ("mid", 9)])
-def test_published_checkpoints_become_releases_and_come_back(tmp_path, fusion, bands):
-    torch.manual_seed(1)
-    network = build_pretrainer(fusion, "resnet18", {"s1": 2, "s2": bands}, num_classes=9)
-    state = to_published(network.state_dict(), fusion)
+def test_published_checkpoints_become_releases_and_come_back(tmp_path, reference, fusion, bands):
+    state = published_state(reference, fusion, bands)
     settings = argparse.Namespace(n_channels=bands)
     torch.save({"state_dict": state, "hyper_parameters": {"args": settings}}, tmp_path / "published.ckpt")
     release(ReleaseSettings(tmp_path / "published.ckpt", tmp_path / "release"))
@@ -143,6 +155,8 @@ def test_published_checkpoints_become_releases_and_come_back(tmp_path, fusion, b
     assert all(torch.equal(back[name], state[name]) for name in state)
     config = json.loads((tmp_path / "release" / "s2" / "config.json").read_text())
     assert (config["architecture"], len(config["cromss"]["bands"])) == ("resnet18", bands)
+    card = told_statistics(open_checkpoint(tmp_path / "release" / "s2" / "model.safetensors"))["s2"]
+    assert with_statistics(S2, card, "card") == S2
 
 
 def test_a_vit_is_released_with_its_grid(tmp_path, monkeypatch, capsys):

@@ -1,6 +1,7 @@
-"""Look into weights of anyone's, convert ours to the published layout, verify a release.
+"""Look into weights of anyone's, convert them to a release or ours to the published layout, verify a release.
 
 python train_scripts/weights.py inspect FILE
+python train_scripts/weights.py convert FILE --out release
 python train_scripts/weights.py convert release/pretrainer.safetensors --out cromss-mid.ckpt
 python train_scripts/weights.py verify release
 """
@@ -11,11 +12,15 @@ from cromss.settings.release import WeightsSettings
 
 def main(settings: WeightsSettings) -> None:
     """Do what is asked for, and say what was found."""
+    from cromss.models.found_encoders import found_encoders
     from cromss.models.weights import inspect
-    from cromss.training.release import to_published_file, verify
+    from cromss.training.release import to_published_file, to_release, verify
 
     if settings.action == "inspect":
-        print(inspect(settings.path))
+        found = found_encoders(settings.path, settings.modality or None, settings.source, settings.normalization)
+        print(inspect(settings.path), *found, sep="\n  ")
+    elif settings.action == "convert" and not settings.to_published:
+        print(*to_release(settings), sep="\n")
     elif settings.action == "convert":
         print(f"{settings.out}: {to_published_file(settings.path, settings.out)} tensors")
     else:

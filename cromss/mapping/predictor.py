@@ -43,6 +43,7 @@ class Predictor:
         sensors: Modality -> its sensor, with the statistics that the network was trained with.
         normalizations: Modality -> name in `cromss.normalization.NORMALIZATIONS`.
         legend: Its classes and their colours.
+        num_dates: Dates that are stacked; 2 for change detection, whose single logit is positive where it is seen.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Predictor:
     sensors: Mapping[str, Modality]
     normalizations: Mapping[str, str]
     legend: Legend
+    num_dates: int = 1
 
     @property
     def stride(self) -> int:
@@ -94,6 +96,18 @@ def open_predictor(path: str, flag: str = "model") -> Predictor:
     Raises:
         ValueError: No such checkpoint, damaged, or of change detection or orthophotos, of which there are no maps.
     """
+    predictor = open_trained(path, flag, with_change=False)
+    if others := [modality for modality in predictor.bands if modality not in MAPPED]:
+        raise ValueError(f"{predictor.name}: trained on {others[0]}, but maps are made of {' and '.join(MAPPED)}")
+    return predictor
+
+
+def open_trained(path: str, flag: str, with_change: bool = True) -> Predictor:
+    """The same for every kind of network: orthophotos and, unless refused, change detection included.
+
+    Raises:
+        ValueError: No such checkpoint, or damaged, or of change detection where that is refused.
+    """
     file = newest_checkpoint(Path(path), flag)
     name = f"--{flag} {file}"
     try:
@@ -103,9 +117,7 @@ def open_predictor(path: str, flag: str = "model") -> Predictor:
             raise ValueError("not a checkpoint of train_pretrain_mm.py, train_pretrain.py or finetune.py")
     except ValueError as error:
         raise ValueError(f"{name}: {str(error).removeprefix(f'{file}: ')}") from None
-    predictor = _pretrained(file, flag, card) if "fusion" in card else _finetuned(content, card, name)
-    if others := [modality for modality in predictor.bands if modality not in MAPPED]:
-        raise ValueError(f"{name}: trained on {others[0]}, but maps are made of {' and '.join(MAPPED)}")
+    predictor = _pretrained(file, flag, card) if "fusion" in card else _finetuned(content, card, name, with_change)
     try:
         told = told_statistics(content)
         sensors = {m: with_statistics(MODALITIES[m], told.get(m, {}), f"card of {file}") for m in predictor.bands}
@@ -120,7 +132,7 @@ def _pretrained(file: Path, flag: str, card: Mapping[str, Any]) -> Predictor:
     return Predictor(run.name, run.network(), bands, {}, dict.fromkeys(bands, "common"), legend)
 
 
-def _finetuned(content: Mapping[str, Any], card: Mapping[str, Any], name: str) -> Predictor:
+def _finetuned(content: Mapping[str, Any], card: Mapping[str, Any], name: str, with_change: bool) -> Predictor:
     try:
         settings, tensors = (
             read(FinetuneSettings, words_of({**card["settings"], **_ELSEWHERE})),
@@ -128,11 +140,12 @@ def _finetuned(content: Mapping[str, Any], card: Mapping[str, Any], name: str) -
         )
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
-    if settings.data.dataset == "OSCD":
+    legend, bands, is_change = _legend(card, 0), downstream_bands(settings.data), settings.data.task.is_change
+    if is_change and not with_change:
         raise ValueError(f"{name}: tells change between two dates, which is no land cover")
-    legend, bands = _legend(card, 0), downstream_bands(settings.data)
-    network = restored(partial(segmenter, settings, legend.num_classes), tensors, name)
-    return Predictor(name, network, bands, {}, dict.fromkeys(bands, "common"), legend)
+    network = restored(partial(segmenter, settings, legend.num_classes, is_change), tensors, name)
+    dates = 2 if is_change else 1
+    return Predictor(name, network, bands, {}, dict.fromkeys(bands, "common"), legend, dates)
 
 
 def _legend(card: Mapping[str, Any], num_classes: int) -> Legend:

@@ -7,7 +7,7 @@ null, or older versions of timm would start the first layer anew for other than 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cromss.encoder_names import OWN_FAMILIES, family, is_vit
+from cromss.expected_input import ExpectedInput, expected_input
+from cromss.models.found_encoders import FoundEncoder
+from cromss.models.sources import SOURCES
 from cromss.models.stems import Stem
 from cromss.models.weight_files import CARD_KEY, WeightsError, open_checkpoint
 from cromss.models.weights import inspect, load_encoder
+from cromss.normalization import WITH_STATISTICS
 from cromss.sensors import MODALITIES, S2_SUBSETS
 
 CONFIG_NAME, TENSORS_NAME, SUMS_NAME = "config.json", "model.safetensors", "SHA256SUMS"
@@ -41,6 +45,8 @@ class ReleasedEncoder:
         statistics: `mean` and `std` by band, and their `source`.
         model: The encoder as timm has it, without classifier, in evaluation mode.
         sha256: First digits of the checkpoint's SHA-256.
+        normalization: What it was trained with, a name in `cromss.normalization.NORMALIZATIONS`.
+        origin: Whose weights they are, in words.
     """
 
     modality: str
@@ -50,17 +56,36 @@ class ReleasedEncoder:
     statistics: Mapping[str, Any]
     model: nn.Module
     sha256: str
+    normalization: str = "common"
+    origin: str = ""
+
+    @property
+    def expected(self) -> ExpectedInput:
+        """What it expects of its input."""
+        sensor = MODALITIES[self.modality]
+        if self.normalization not in WITH_STATISTICS:
+            return expected_input(self.normalization, sensor, self.bands)
+        own = {name: tuple(self.statistics[name]) for name in ("mean", "std")}
+        return replace(expected_input(self.normalization, sensor, self.bands), **own)
 
     @property
     def card(self) -> dict[str, Any]:
         """What our own loader is told beside the tensors."""
-        statistics = {"bands": list(self.bands), **self.statistics}
-        return {"bands": {self.modality: list(self.bands)}, "statistics": {self.modality: statistics}}
+        sensor, statistics = MODALITIES[self.modality], {"source": self.statistics["source"]}
+        for name in ("mean", "std"):  # of all bands, as sensors have them
+            fed = dict(zip(self.bands, self.statistics[name]))
+            statistics[name] = [fed.get(band, own) for band, own in zip(sensor.bands, getattr(sensor, name))]
+        statistics["bands"] = list(sensor.bands)
+        return {
+            "bands": {self.modality: list(self.bands)},
+            "normalization": {self.modality: self.normalization},
+            "statistics": {self.modality: statistics},
+        }
 
     @property
     def config(self) -> dict[str, Any]:
         """Contents of `config.json`: timm's, and under `cromss` what the input must be."""
-        sensor, side = MODALITIES[self.modality], self.model_args.get("img_size", 224)
+        expected, side = self.expected, self.model_args.get("img_size", 224)
         count = len(self.bands)
         return {
             "architecture": self.architecture,
@@ -80,11 +105,12 @@ class ReleasedEncoder:
             "cromss": {
                 "modality": self.modality,
                 "bands": list(self.bands),
-                "unit": sensor.unit,
-                "normalization": "common: clip to mean +- 2 std, then scale to 0..1",
-                "mean": list(self.statistics["mean"]),
-                "std": list(self.statistics["std"]),
+                "unit": expected.unit,
+                "normalization": f"{expected.normalization}: {expected.steps}",
+                "mean": list(expected.mean),
+                "std": list(expected.std),
                 "statistics": self.statistics["source"],
+                "origin": self.origin,
                 "checkpoint_sha256": self.sha256,
             },
         }
@@ -123,6 +149,60 @@ def released_encoder(checkpoint: str | Path, modality: str) -> ReleasedEncoder:
             modality, architecture, model_args, bands, _statistics(report, modality, bands), model.eval(), report.sha256
         )
     raise WeightsError(problems[0])
+
+
+def foreign_encoder(path: Path, found: FoundEncoder, source: str) -> ReleasedEncoder:
+    """An encoder that was found in a file of anyone's, as timm has it.
+
+    Raises:
+        WeightsError: timm has no such network, it is not known what the encoder expects, or it does not load.
+    """
+    name = f"{path}: {found.stem.prefix or '(no prefix)'}"
+    if not found.architecture:
+        raise WeightsError(f"{name}: no ResNet or plain ViT that timm has; such encoders cannot be converted")
+    if found.expected is None:
+        raise WeightsError(f"{name}: {found.problem}")
+    model = timm.create_model(found.architecture, pretrained=False, **found.model_args)
+    report = load_encoder(model, path, found.modality, source)
+    expected, sensor, reference = found.expected, found.sensor, SOURCES[found.source].reference
+    told = expected if expected.normalization in WITH_STATISTICS else expected_input("common", sensor, expected.bands)
+    statistics = {"mean": list(told.mean), "std": list(told.std), "source": sensor.source}
+    return ReleasedEncoder(
+        found.modality,
+        found.architecture,
+        found.model_args,
+        expected.bands,
+        statistics,
+        model.eval(),
+        report.sha256,
+        expected.normalization,
+        f"{found.source} ({reference})",
+    )
+
+
+def read_encoder(folder: Path) -> ReleasedEncoder:
+    """The encoder in a folder of a release; its tensors are loaded by timm.
+
+    Raises:
+        WeightsError: Its `config.json` is not one of ours.
+    """
+    try:
+        config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+        told = config["cromss"]
+        statistics = {"mean": told["mean"], "std": told["std"], "source": told["statistics"]}
+        return ReleasedEncoder(
+            told["modality"],
+            config["architecture"],
+            config["model_args"],
+            tuple(told["bands"]),
+            statistics,
+            timm.create_model(f"local-dir:{folder}", pretrained=True).eval(),
+            told["checkpoint_sha256"],
+            told["normalization"].split(":")[0],
+            told.get("origin", ""),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{folder / CONFIG_NAME}: not of a release ({error}); get it anew") from None
 
 
 def write_encoder(encoder: ReleasedEncoder, folder: Path, card: str) -> None:

@@ -38,6 +38,11 @@ class Segmenter(nn.Module):
         return self.network.encoder
 
     @property
+    def smallest(self) -> int:
+        """Cells of the coarsest feature map on each side that the head needs at least."""
+        return _SMALLEST.get(self.architecture, 1)
+
+    @property
     def encoders(self) -> dict[str, nn.Module]:
         """What weights are loaded into and freezing freezes: one encoder as `"images"`, twins by modality."""
         stacked = isinstance(self.encoder, TwinEncoder | SiameseEncoder)
@@ -54,7 +59,7 @@ class Segmenter(nn.Module):
         """
         check_images(images, self.in_channels, "images")
         height, width = images.shape[-2:]
-        padded = pad_to_multiple(images, self.encoder.output_stride, _SMALLEST.get(self.architecture, 1))
+        padded = pad_to_multiple(images, self.encoder.output_stride, self.smallest)
         return self.network(padded)[..., :height, :width]
 
     def stages(self) -> list[list[nn.Parameter]]:

@@ -50,6 +50,7 @@ VIT_STEMS = {
 }
 """Kind of a ViT -> the tensor it is found by: SatMAE embeds groups of bands, DOFA makes its convolution."""
 
+_PREFERRED = re.compile("encoder_q|base_encoder|teacher")
 _RESNET = ("conv1.weight", (7, 7))
 _MODALITY_BY_BANDS = {len(S1.bands): "s1"} | {len(bands): "s2" for bands in S2_SUBSETS.values() if len(bands) > 3}
 
@@ -85,6 +86,11 @@ class Stem:
         bands = "+".join(map(str, self.groups)) or bands or "any"
         shape = ", ".join(map(str, (out, bands, *kernel)))
         return f"{self.prefix or '(no prefix)'} ({shape})" + (f" [{self.modality}]" if self.modality else "")
+
+    @property
+    def preferred(self) -> bool:
+        """Whether its name says that it is the one to use, where a file holds several of a kind."""
+        return bool(_PREFERRED.search(self.prefix))
 
     def misfits(self, encoder: "Stem") -> list[str]:
         """What keeps this ViT of a file from an encoder of its kind, with the flag that mends it."""

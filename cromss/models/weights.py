@@ -39,7 +39,6 @@ LOAD_TAGS = ("encoder", "de1", "de2", "de3", "de4", "wocls", "all")
 """What `load_segmenter` loads: the encoder, with the first decoder blocks, the whole decoder, or also the head."""
 
 _ENCODER_IN_PREFIX = re.compile(r"((encoder\.)?encoders\.\w+|encoder\w*)\.(model\.)?$")
-_PREFERRED = re.compile("encoder_q|base_encoder|teacher")
 _TRUE_COLOUR = dict(zip(ORTHO.bands[1:], S2_SUBSETS[3]))
 
 _FINAL_NORM = ("norm.weight", "norm.bias")
@@ -194,7 +193,7 @@ def _choose(path: str | Path, stems: tuple[Stem, ...], wanted: Stem, modality: s
     if stems and wanted.kind not in {stem.kind for stem in stems}:
         raise WeightsError(f"{path}: no {wanted.kind} encoder in it; {_ADVICE['encoder']}; found {listed(stems)}")
     fitting = [stem for stem in stems if _fits(stem, wanted, modality, source)]
-    fitting = [stem for stem in fitting if _PREFERRED.search(stem.prefix)] or fitting
+    fitting = [stem for stem in fitting if stem.preferred] or fitting
     if len(fitting) != 1:
         asked = f"{wanted.shape[1] or 'any'} bands" + (f" of {modality}" if modality else "")
         asked += f" in {source}" if source != "auto" else ""

@@ -32,16 +32,30 @@ class ReleaseSettings:
 
 @dataclass(frozen=True)
 class WeightsSettings:
-    """Look into a weights file, rename its tensors, or check a release."""
+    """Look into a weights file, convert it, or check a release."""
 
     action: tyro.conf.Positional[Literal["inspect", "convert", "verify"]]
-    """inspect a file of anyone's; convert a pretraining checkpoint, or the pretrainer.safetensors of a release, to the
-    published layout; verify a release: sums, loading by timm, and the loading lines of its card."""
+    """inspect a file of anyone's; convert it to a release, or a pretraining checkpoint (the pretrainer.safetensors of a
+    release) to the published layout; verify a release: sums, loading by timm, and the loading lines of its card."""
     path: tyro.conf.Positional[Path]
     """The file, or the folder of the release."""
     out: Path | None = None
-    """convert: file to write."""
+    """convert: folder of the release, or for the published layout a file that ends with .ckpt, .pt or .pth."""
+    modality: Literal["", "s1", "s2", "ortho"] = ""
+    """Sensor of the encoder, where the file does not tell."""
+    source: str = "auto"
+    """Whose weights they are, where the file does not tell: moco, dino, decur, satlas, softcon, mae, imagenet."""
+    normalization: Literal["", "common", "zscore", "reflectance", "standard", "satlas", "imagenet"] = ""
+    """What they were trained with, where neither file nor source tells."""
 
     def __post_init__(self) -> None:
         told = (self.action == "convert") == (self.out is not None)
         require(told, "out", self.out, "given with convert, and only there")
+        for flag in ("modality", "normalization"):
+            value = getattr(self, flag)
+            require(not value or self.action != "verify", flag, value, "left out with verify")
+
+    @property
+    def to_published(self) -> bool:
+        """Whether the published layout is asked for."""
+        return self.out is not None and self.out.suffix in (".ckpt", ".pt", ".pth")

@@ -4,8 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,22 +16,29 @@ from huggingface_hub import ModelCardData
 
 from cromss.config import to_flat
 from cromss.encoder_names import is_vit
+from cromss.models.found_encoders import found_encoders
 from cromss.models.published_names import from_published, to_published
 from cromss.models.release import (
     ReleasedEncoder,
     check_release,
+    foreign_encoder,
+    read_encoder,
     released_encoder,
     save_tensors,
     write_encoder,
     write_sums,
 )
+from cromss.models.stems import listed
 from cromss.models.weight_files import CARD_KEY, WeightsError, open_checkpoint, tensors_in
 from cromss.models.weights import inspect
 from cromss.sensors import MODALITIES
-from cromss.settings.release import ReleaseSettings
+from cromss.settings.release import ReleaseSettings, WeightsSettings
 from cromss.training.pretrained import settings_from
 
 PRETRAINER_NAME = "pretrainer.safetensors"
+
+_OWN_LAYOUTS = {"cromss-mid", "cromss-late", "single", "pretrainer-mid", "pretrainer-late"}
+"""Layouts of whole pretrained networks."""
 
 _MODEL = "model."
 """What stands before the network's names in our checkpoints."""
@@ -57,23 +65,60 @@ def release(settings: ReleaseSettings) -> list[str]:
             does not stand its check.
     """
     path, out = settings.checkpoint, settings.out
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"--out {out}: is there already; choose an empty folder")
+    _refuse_full(out)
     scores = "" if settings.scores is None else settings.scores.read_text(encoding="utf-8")
     tensors, card = pretrainer_in(path)
     encoders = [released_encoder(path, modality) for modality in card["bands"]]
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "torchgeo").mkdir(parents=True)
-    for encoder in encoders:
-        write_encoder(encoder, partial / encoder.modality, card_text(settings, card, [encoder], scores, place="."))
-        torch.save(encoder.model.state_dict(), partial / "torchgeo" / f"{encoder.modality}.pth")
-    save_tensors(tensors, card, partial / PRETRAINER_NAME)
-    (partial / "README.md").write_text(card_text(settings, card, encoders, scores), encoding="utf-8")
-    write_sums(partial)
-    partial.replace(out)
-    told = [f"released: {out / encoder.modality} ({encoder.architecture})" for encoder in encoders]
+    told = _write(out, encoders, lambda some, place="": card_text(settings, card, some, scores, place), (tensors, card))
     return told + (verify(out) if settings.verify else [])
+
+
+def to_release(settings: WeightsSettings) -> list[str]:
+    """Write the encoders in a file of anyone's as a release; says what was written.
+
+    Raises:
+        ValueError: No encoder that timm has, it is not known what one expects of its input, or `out` is not empty.
+    """
+    path, out = settings.path, settings.out
+    _refuse_full(out)
+    found = found_encoders(path, settings.modality or None, settings.source, settings.normalization)
+    whole = settings.source == "auto" and not settings.normalization
+    if whole and any(encoder.stem.layout in _OWN_LAYOUTS for encoder in found):
+        return release(ReleaseSettings(path, out))
+    if not found:
+        raise WeightsError(f"{path}: no ResNet or ViT in it")
+    wanted = [encoder for encoder in found if encoder.stem.preferred] or found
+    told = [encoder.modality for encoder in wanted]
+    if len(set(told)) < len(told):
+        raise WeightsError(f"{path}: more than one encoder of {told[0]} in it: {listed(tuple(e.stem for e in wanted))}")
+    encoders = [foreign_encoder(path, encoder, settings.source) for encoder in wanted]
+    return _write(out, encoders, partial(_foreign_card, path))
+
+
+def _refuse_full(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"--out {out}: is there already; choose an empty folder")
+
+
+def _write(
+    out: Path,
+    encoders: Sequence[ReleasedEncoder],
+    text: Callable[..., str],
+    network: tuple[Mapping[str, torch.Tensor], Mapping[str, Any]] | None = None,
+) -> list[str]:
+    """Write a release whole; `text` makes the card of some of the encoders, `network` is the whole one and its card."""
+    unfinished = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    (unfinished / "torchgeo").mkdir(parents=True)
+    for encoder in encoders:
+        write_encoder(encoder, unfinished / encoder.modality, text([encoder], place="."))
+        torch.save(encoder.model.state_dict(), unfinished / "torchgeo" / f"{encoder.modality}.pth")
+    if network:
+        save_tensors(*network, unfinished / PRETRAINER_NAME)
+    (unfinished / "README.md").write_text(text(encoders), encoding="utf-8")
+    write_sums(unfinished)
+    unfinished.replace(out)
+    return [f"released: {out / encoder.modality} ({encoder.architecture})" for encoder in encoders]
 
 
 def verify(folder: Path) -> list[str]:
@@ -85,7 +130,7 @@ def verify(folder: Path) -> list[str]:
     folders = check_release(folder)
     told = [f"{folder}: every sum holds; timm loads every tensor of {', '.join(path.name for path in folders)}"]
     for path in folders:
-        encoder = released_encoder(folder / PRETRAINER_NAME, path.name)
+        encoder = read_encoder(path)
         for line in loading_lines(encoder):
             told.append(f"{path.name}, {line.package}: {_run(line, folder)}")
     return told
@@ -224,6 +269,15 @@ def card_text(
     return "\n".join(lines) + "\n"
 
 
+def _foreign_card(path: Path, encoders: Sequence[ReleasedEncoder], place: str = "") -> str:
+    """Model card of encoders of anyone's."""
+    lines = [f"# {encoders[0].origin}", "", f"Converted from {path.name}, SHA-256 {encoders[0].sha256}...", ""]
+    lines += ["Licence: that of the weights converted.", ""]
+    for encoder in encoders:
+        lines += [*_encoder_lines(encoder, place), ""]
+    return "\n".join(lines)
+
+
 def _encoder_lines(encoder: ReleasedEncoder, place: str) -> list[str]:
     config = encoder.config["cromss"]
     lines = [
@@ -234,8 +288,11 @@ def _encoder_lines(encoder: ReleasedEncoder, place: str) -> list[str]:
         "| band | mean | std |",
         "|---|---|---|",
     ]
-    rows = zip(encoder.bands, config["mean"], config["std"], strict=True)
-    lines += [f"| {band} | {mean:g} | {std:g} |" for band, mean, std in rows]
+    means, deviations = (
+        [f"{value:g}" for value in config[name]] or [""] * len(encoder.bands) for name in ("mean", "std")
+    )
+    rows = zip(encoder.bands, means, deviations, strict=True)
+    lines += [f"| {band} | {mean} | {std} |" for band, mean, std in rows]
     for line in loading_lines(encoder, place):
         lines += ["", f"```python\n{line.code}\n```"]
     return lines
