@@ -8,7 +8,7 @@ demo: .venv/ready        ## pretrain and transfer on synthetic data, with a tabl
 	$(BIN)/python train_scripts/demo.py
 
 test: .venv/ready        ## the whole test suite, a process of one thread for each core
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/ready        ## style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -22,6 +22,15 @@ def load_script(name: str, folder: Path = REPOSITORY / "data_prepare") -> Module
     return module
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, so that no process is left with one at the end."""
+    places = {f"test_{name}.py": i for i, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
+
+
+LONG = ("real", "finetuning", "segmenter", "training", "bench", "release", "vit", "data_prepare", "ft_scripts", "mapping")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with reference numbers and real tiles, beside the project."""
