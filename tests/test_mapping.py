@@ -92,8 +92,22 @@ def test_tiles_cover_a_side_and_weigh_one_together(length, size, overlap, multip
         assert end - start >= overlap
     for (start, end), weight in zip(side.spans, side.weights):
         assert (weight[count[start:end] == 1] == 1).all()
-        assert (weight > 0).all()
+        assert (weight >= 0).all()
     assert side.spans[-1][1] == length
+
+
+def test_edges_that_have_neighbours_do_not_count():
+    """Of tiles at 0, 64 and 128: 16 pixels of the overlap of 64 at either end, half each in its middle."""
+    side = Side(256, 128, 64, 32)
+    assert side.spans == [(0, 128), (64, 192), (128, 256)]
+    first, middle, last = side.weights
+    assert (first[:80] == 1).all()
+    assert (np.diff(first[79:112]) < 0).all()
+    assert not first[112:].any()
+    assert not middle[:16].any()
+    assert not middle[112:].any()
+    assert np.allclose([first[95] + first[96], middle[31] + middle[32]], 1)
+    assert (last[48:] == 1).all()
 
 
 def test_blending_equals_a_naive_sum_over_tiles():
@@ -112,13 +126,11 @@ def test_blending_equals_a_naive_sum_over_tiles():
                 w = float(rows.weights[i][y]) * float(columns.weights[j][x])
                 naive[:, top + y, left + x] += w * tile[:, y, x]
                 weight[top + y, left + x] += w
-    canvas, done = Canvas(num_classes, width), []
-    for i, (top, end) in enumerate(rows.spans):
-        strip = np.zeros((num_classes, end - top, width), np.float32)
-        for j, (left, right) in enumerate(columns.spans):
-            strip[..., left:right] += tiles[i, j] * columns.weights[j]
-        canvas.add(top, strip, rows.weights[i])
-        done.append(canvas.take(rows.final_before(i)))
+    canvas, done = Canvas(num_classes, 64, width), []
+    for i, (top, _) in enumerate(rows.spans):
+        for j, (left, _) in enumerate(columns.spans):
+            canvas.add(top, left, tiles[i, j], rows.weights[i][:, None] * columns.weights[j])
+        done.append(canvas.take(rows.final_before(i)).copy())
     assert np.allclose(np.concatenate(done, 1), naive / weight, atol=1e-5)
 
 
@@ -188,6 +200,22 @@ def test_a_killed_map_goes_on_and_ends_in_the_same_bytes(tmp_path, monkeypatch, 
     assert "128 of 200 rows are done" in capsys.readouterr().out
 
 
+def test_the_number_of_workers_does_not_change_a_byte(tmp_path):
+    """Both sensors, the radar warped; with probabilities, and a part without data."""
+    dn = optical(200, 230)
+    dn[:, 90:, 30:] = 0
+    field, corner = ramp_in_degrees(220, 360)
+    rasters = {"s2": write_scene(tmp_path / "s2.tif", dn)}
+    rasters["s1"] = write_scene(tmp_path / "s1.tif", field, 1e-4, "EPSG:4326", corner)
+    predictor, written = predictor_of(Pixelwise(15), {"s1": S1.bands, "s2": S2.bands}), []
+    for workers in (1, 2, 5):
+        out = {name: tmp_path / f"{name}_{workers}.tif" for name in ("map", "probabilities")}
+        options = {"tile_size": 64, "overlap": 32, "probabilities": out["probabilities"], "workers": workers, **CPU}
+        predict_map(predictor, rasters, out["map"], **options)
+        written.append([path.read_bytes() for path in out.values()])
+    assert written[0] == written[1] == written[2]
+
+
 def test_a_map_that_was_killed_while_written_needs_the_network_no_more(tmp_path, monkeypatch):
     scene, network, out = write_scene(tmp_path / "s2.tif", optical(64, 64)), Pixelwise(), tmp_path / "map.tif"
     with monkeypatch.context() as patch:
@@ -206,7 +234,7 @@ def test_other_settings_begin_anew(tmp_path, capsys):
     partial.open({"tile_size": 32}, [32, 64])
     partial.append(np.full((64, 1, 64), 7, np.uint8))
     network = Pixelwise()
-    predict_map(predictor_of(network), {"s2": scene}, tmp_path / "map.tif", tile_size=128, **CPU)
+    predict_map(predictor_of(network), {"s2": scene}, tmp_path / "map.tif", tile_size=256, **CPU)
     assert "made with other settings, weights or rasters; beginning anew" in capsys.readouterr().out
     assert network.calls == 1
 

@@ -30,20 +30,23 @@ class Feed:
     predictor: Predictor
     offset: int
 
-    def strip(self, rows: tuple[int, int], columns: Sequence[tuple[int, int]]) -> tuple[list[dict], np.ndarray]:
-        """A row of tiles: by modality `(C, h, w)` each, uint8 or float32, and where all modalities have data `(h, W)`.
+    def tiles(self, rows: tuple[int, int], columns: Sequence[tuple[int, int]]) -> tuple[list[dict], np.ndarray]:
+        """Neighbours in a row: by modality `(C, h, w)` each, uint8 or float32, and where all modalities have data.
 
-        A tile without any data is empty. Pixels without data hold the mean of their band.
+        A tile without any data is empty. Pixels without data hold the mean of their band. Where there are data is told
+        of all pixels from the first column to the last, `(h, w)` bool. Threads may call this at the same time.
         """
-        tiles: list[dict[str, np.ndarray]] = [{} for _ in columns]
+        (first, _), (_, last) = columns[0], columns[-1]
         raw, there = {}, np.True_
         for name, image in self.scene.images.items():
-            values, valid = image.read(slice(*rows), slice(0, self.scene.grid.shape[1]))
+            values, valid = image.read(slice(*rows), slice(first, last))
             raw[name] = self._filled(name, values, valid)
             there = there & valid
+        tiles: list[dict[str, np.ndarray]] = [{} for _ in columns]
         for tile, (left, right) in zip(tiles, columns):
-            if there[:, left:right].any():
-                tile |= {name: self._normalised(name, values[..., left:right]) for name, values in raw.items()}
+            part = slice(left - first, right - first)
+            if there[:, part].any():
+                tile |= {name: self._normalised(name, values[..., part]) for name, values in raw.items()}
         return tiles, there
 
     def _filled(self, name: str, values: np.ndarray, valid: np.ndarray) -> np.ndarray:

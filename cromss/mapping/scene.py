@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from rasterio.enums import Resampling
@@ -28,18 +29,20 @@ class Image:
 
     def __init__(self, name: str, bands: Sequence[str], source: Source, parts: Sequence[Bands]) -> None:
         self.name, self.bands, self.source, self._parts = name, tuple(bands), source, parts
+        self._lock = Lock()
         self._nodata = [part.dataset.nodata for part in parts for _ in part.numbers]
 
     def read(self, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
         """Raw values `(C, h, w)` of a window, and where there are data, `(h, w)` bool.
 
         There are none where a band is not finite or has the file's nodata value, or where all bands are 0; a nodata
-        value of 0 is a dark pixel where other bands are not.
+        value of 0 is a dark pixel where other bands are not. Threads that call this wait for each other.
 
         Raises:
             ValueError: The file cannot be read, in one line.
         """
-        parts = [self._pixels(part, rows, columns) for part in self._parts]
+        with self._lock:
+            parts = [self._pixels(part, rows, columns) for part in self._parts]
         values = parts[0] if len(parts) == 1 else np.concatenate(parts)
         valid, seen = np.ones(values.shape[1:], bool), np.zeros(values.shape[1:], bool)
         for band, nodata in zip(values, self._nodata):
