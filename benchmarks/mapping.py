@@ -261,10 +261,10 @@ def seam_lines(side: Side) -> list[int]:
 
 
 def crossings(classes: np.ndarray, lines: list[int]) -> tuple[float, float]:
-    """Share of neighbours in a row of `(H, W)` that differ, across the lines and elsewhere."""
-    borders = (classes[:, 1:] != classes[:, :-1]).mean(0)
-    at = np.isin(np.arange(1, classes.shape[1]), lines)
-    return borders[at].mean(), borders[~at].mean()
+    """Share of neighbours in a row of `(H, W)` that differ, across the lines and elsewhere, but for edges of places."""
+    borders, pixels = (classes[:, 1:] != classes[:, :-1]).mean(0), np.arange(1, classes.shape[1])
+    at, within = np.isin(pixels, lines), pixels % BLOCK != 0
+    return borders[at & within].mean(), borders[~at & within].mean()
 
 
 if __name__ == "__main__":

@@ -14,12 +14,12 @@ UTM = CRS.from_epsg(32632)
 WEST, NORTH = 500000.0, 5300000.0
 
 
-def write_scene(path, pixels, step=10.0, crs=UTM, corner=(WEST, NORTH), names=(), nodata=None, **tags):
+def write_scene(path, pixels, step=10.0, crs=UTM, corner=(WEST, NORTH), names=(), nodata=None, compress=None, **tags):
     """`(C, H, W)` -> GeoTIFF with pixels of `step` units, from its upper left `corner` on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = pixels.shape
     profile = {"driver": "GTiff", "count": count, "height": height, "width": width, "dtype": pixels.dtype}
-    profile |= {"crs": crs, "transform": from_origin(*corner, step, step), "nodata": nodata}
+    profile |= {"crs": crs, "transform": from_origin(*corner, step, step), "nodata": nodata, "compress": compress}
     with rasterio.open(path, "w", **profile) as dataset:
         dataset.write(pixels)
         dataset.update_tags(**tags)

@@ -434,6 +434,21 @@ def test_scenes_that_cannot_be_mapped_are_refused_in_a_line(tmp_path, case):
     assert not (tmp_path / "map.tif").exists()
 
 
+def test_damage_that_no_sample_meets_stops_the_map_in_a_line(tmp_path):
+    """Some rows from 335 on, between two windows that are looked at; what was mapped before is no map yet."""
+    scene = write_scene(tmp_path / "s2.tif", optical(400, 40), compress="deflate")
+    with rasterio.open(scene) as dataset:
+        assert dataset.block_shapes[0][0] <= 11
+        where = int(dataset.get_tag_item(f"BLOCK_OFFSET_0_{335 // dataset.block_shapes[0][0]}", "TIFF", bidx=1))
+    with scene.open("r+b") as file:
+        file.seek(where)
+        file.write(b"\xff" * 40)
+    with pytest.raises(ValueError, match=r"^--s2 .*s2.tif: rows \d+ to 3\d\d cannot be read, damaged") as error:
+        predict_map(predictor_of(Pixelwise()), {"s2": scene}, tmp_path / "map.tif", tile_size=96, overlap=32, **CPU)
+    assert "\n" not in str(error.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".map.tif.partial", ".map.tif.partial.json", "s2.tif"]
+
+
 def test_radar_elsewhere_or_in_linear_units_is_refused(twin, tmp_path):
     s2 = write_scene(tmp_path / "s2.tif", optical(40, 40))
     away = write_scene(tmp_path / "away.tif", radar(40, 40), corner=(WEST + 1e5, NORTH))
