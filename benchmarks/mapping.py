@@ -35,7 +35,7 @@ from cromss import synthetic
 from cromss.batch_transforms import as_unit
 from cromss.config import read, replace_text, run
 from cromss.mapping import Predictor, open_predictor, predict_map
-from cromss.mapping.blending import Side
+from cromss.mapping.blending import Side, unused_edge
 from cromss.mapping.feeding import open_feed
 from cromss.mapping.partial import PartialMap
 from cromss.mapping.scene import Scene
@@ -57,7 +57,7 @@ class Mapping:
     """Side of the scene, in pixels."""
     part: int = 1_920
     """Side of the part for rate and seams, in pixels."""
-    other_tile_size: int = 320
+    other_tile_size: int = 448
     """Tile size against which the default one is compared."""
     rounds: int = 3
     """Times that map and network are timed."""
@@ -256,8 +256,8 @@ def several(side: Side) -> np.ndarray:
 
 def seam_lines(side: Side) -> list[int]:
     """Pixels before which tiles begin to count, weigh the same, and cease to count."""
-    quarter = DEFAULTS.overlap // 4
-    return [start + part * quarter for start, _ in side.spans[1:] for part in (1, 2, 3)]
+    overlap, edge = DEFAULTS.overlap, unused_edge(DEFAULTS.overlap)
+    return [start + shift for start, _ in side.spans[1:] for shift in (edge, overlap // 2, overlap - edge)]
 
 
 def crossings(classes: np.ndarray, lines: list[int]) -> tuple[float, float]:

@@ -97,17 +97,17 @@ def test_tiles_cover_a_side_and_weigh_one_together(length, size, overlap, multip
 
 
 def test_edges_that_have_neighbours_do_not_count():
-    """Of tiles at 0, 64 and 128: 16 pixels of the overlap of 64 at either end, half each in its middle."""
+    """Of tiles at 0, 64 and 128: 24 pixels of the overlap of 64 at either end, half each in its middle."""
     side = Side(256, 128, 64, 32)
     assert side.spans == [(0, 128), (64, 192), (128, 256)]
     first, middle, last = side.weights
-    assert (first[:80] == 1).all()
-    assert (np.diff(first[79:112]) < 0).all()
-    assert not first[112:].any()
-    assert not middle[:16].any()
-    assert not middle[112:].any()
+    assert (first[:88] == 1).all()
+    assert (np.diff(first[87:104]) < 0).all()
+    assert not first[104:].any()
+    assert not middle[:24].any()
+    assert not middle[104:].any()
     assert np.allclose([first[95] + first[96], middle[31] + middle[32]], 1)
-    assert (last[48:] == 1).all()
+    assert (last[40:] == 1).all()
 
 
 def test_blending_equals_a_naive_sum_over_tiles():
@@ -234,7 +234,7 @@ def test_other_settings_begin_anew(tmp_path, capsys):
     partial.open({"tile_size": 32}, [32, 64])
     partial.append(np.full((64, 1, 64), 7, np.uint8))
     network = Pixelwise()
-    predict_map(predictor_of(network), {"s2": scene}, tmp_path / "map.tif", tile_size=256, **CPU)
+    predict_map(predictor_of(network), {"s2": scene}, tmp_path / "map.tif", tile_size=384, **CPU)
     assert "made with other settings, weights or rasters; beginning anew" in capsys.readouterr().out
     assert network.calls == 1
 

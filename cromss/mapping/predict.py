@@ -25,7 +25,7 @@ from cromss.mapping.tile_run import TileRun
 from cromss.settings.common import require
 from cromss.training.common import device_of
 
-RASTER_CACHE = 400_000_000
+RASTER_CACHE = 200_000_000
 """Bytes of decoded rasters that are kept; by default it would be a share of the machine's memory."""
 
 
@@ -57,9 +57,9 @@ def predict_map(
     *,
     confidence: str | Path = "",
     probabilities: str | Path = "",
-    tile_size: int = 512,
-    overlap: int = 128,
-    batch_size: int = 2,
+    tile_size: int = 640,
+    overlap: int = 192,
+    batch_size: int = 1,
     workers: int = 2,
     s2_offset: int | None = None,
     accelerator: str = "auto",

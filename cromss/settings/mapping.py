@@ -24,11 +24,11 @@ class MapSettings:
     """GeoTIFF of the probabilities of all classes in percent; empty for none."""
     s2_offset: Literal["auto", "0", "1000"] = "auto"
     """DN offset of Sentinel-2 (1000 since baseline 04.00); auto goes by metadata and pixels."""
-    tile_size: int = 512
+    tile_size: int = 640
     """Side of the tiles that the network sees, in pixels."""
-    overlap: int = 128
-    """Pixels that neighbouring tiles have in common; the outer quarter is left out, the rest is blended."""
-    batch_size: int = 2
+    overlap: int = 192
+    """Pixels that neighbouring tiles have in common; the outer three eighths do not count, the rest is blended."""
+    batch_size: int = 1
     """Tiles a step."""
     workers: int = 2
     """Threads that read and prepare tiles ahead of the network; the map is the same for any number."""
