@@ -7,7 +7,7 @@ python benchmarks/mapping.py
 - rate: a part of the scene mapped, and the same prepared tiles through the network alone, in turn.
 - seams: the part mapped with two tile sizes and the default overlap. Differences of probabilities and classes between
   them, at places that several tiles of the first see and at others; and how often neighbouring pixels differ in class
-  where tiles begin to count, cross and end, against everywhere else.
+  where tiles begin to count, cross and end: in that map, in the other one, whose seams are elsewhere, and elsewhere.
 
 The network is a U-Net from a short transfer to the synthetic DFC2020-like set. Results go to benchmarks/mapping.csv.
 """
@@ -228,14 +228,18 @@ def seams(home: Path, predictor: Predictor, scene: Path, other: int) -> dict[str
     differs = usual != maps[other][0]
     rows, columns = sides(predictor, shape, DEFAULTS.tile_size)
     shared = several(rows)[:, None] | several(columns)
-    lines = [(crossings(usual, seam_lines(columns))), (crossings(usual.T, seam_lines(rows)))]
-    at, elsewhere = np.mean(lines, axis=0)
+    borders = {
+        size: np.mean([crossings(m[0], seam_lines(columns)), crossings(m[0].T, seam_lines(rows))], axis=0)
+        for size, m in maps.items()
+    }
+    (along, elsewhere), (without_seam, _) = borders[DEFAULTS.tile_size], borders[other]
     return {
         "other_tile_size": other,
         "probability_difference": float(f"{np.abs(np.diff(list(percent.values()), axis=0)).mean() / 100:.2e}"),
         "class_difference_in_overlaps": float(f"{differs[shared].mean():.2e}"),
         "class_difference_elsewhere": float(f"{differs[~shared].mean():.2e}"),
-        "class_borders_along_seams": round(float(at), 4),
+        "class_borders_along_seams": round(float(along), 4),
+        "class_borders_there_with_other_tiles": round(float(without_seam), 4),
         "class_borders_elsewhere": round(float(elsewhere), 4),
     }
 
