@@ -81,7 +81,15 @@ def metadata_offset(source: Scene) -> int | None:
     folder, file = (source, min(source.glob("*.tif"), key=str)) if source.is_dir() else (source.parent, source)
     with open_raster(file) as dataset:
         entries = dataset.tags() | _json_entries(folder / "metadata.json")
-    entries = {key.upper(): value for key, value in entries.items()}
+    return declared_offset({key.upper(): value for key, value in entries.items()}, str(source))
+
+
+def declared_offset(entries: Mapping[str, object], where: str) -> int | None:
+    """DN offset that metadata declare, 0, 1000 or `None`, by their names in capitals; see `metadata_offset`.
+
+    Raises:
+        ValueError: An offset or baseline is not a number; the line begins with `where`.
+    """
     if "HARMONIZED" in str(entries.get("ID", "")).upper():
         return 0
     try:
@@ -91,7 +99,7 @@ def metadata_offset(source: Scene) -> int | None:
         baseline = entries.get("PROCESSING_BASELINE")
         return None if baseline is None else S2_OFFSET * (float(baseline) >= OFFSET_BASELINE)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{source}: offset or baseline in the metadata is not a number ({error})") from error
+        raise ValueError(f"{where}: offset or baseline in the metadata is not a number ({error})") from error
 
 
 def offsets_by_id(pairs: Sequence[str], ids: Collection[str]) -> dict[str, int]:

@@ -9,9 +9,11 @@ from conftest import REPOSITORY, load_script
 from map_scenes import (
     NORTH,
     WEST,
+    band_step,
     centres_in_degrees,
     linear_field,
     optical,
+    plane,
     radar,
     ramp_in_degrees,
     read,
@@ -90,8 +92,22 @@ def test_tiles_cover_a_side_and_weigh_one_together(length, size, overlap, multip
         assert end - start >= overlap
     for (start, end), weight in zip(side.spans, side.weights):
         assert (weight[count[start:end] == 1] == 1).all()
-        assert (weight > 0).all()
+        assert (weight >= 0).all()
     assert side.spans[-1][1] == length
+
+
+def test_edges_that_have_neighbours_do_not_count():
+    """Of tiles at 0, 64 and 128: 24 pixels of the overlap of 64 at either end, half each in its middle."""
+    side = Side(256, 128, 64, 32)
+    assert side.spans == [(0, 128), (64, 192), (128, 256)]
+    first, middle, last = side.weights
+    assert (first[:88] == 1).all()
+    assert (np.diff(first[87:104]) < 0).all()
+    assert not first[104:].any()
+    assert not middle[:24].any()
+    assert not middle[104:].any()
+    assert np.allclose([first[95] + first[96], middle[31] + middle[32]], 1)
+    assert (last[40:] == 1).all()
 
 
 def test_blending_equals_a_naive_sum_over_tiles():
@@ -110,13 +126,11 @@ def test_blending_equals_a_naive_sum_over_tiles():
                 w = float(rows.weights[i][y]) * float(columns.weights[j][x])
                 naive[:, top + y, left + x] += w * tile[:, y, x]
                 weight[top + y, left + x] += w
-    canvas, done = Canvas(num_classes, width), []
-    for i, (top, end) in enumerate(rows.spans):
-        strip = np.zeros((num_classes, end - top, width), np.float32)
-        for j, (left, right) in enumerate(columns.spans):
-            strip[..., left:right] += tiles[i, j] * columns.weights[j]
-        canvas.add(top, strip, rows.weights[i])
-        done.append(canvas.take(rows.final_before(i)))
+    canvas, done = Canvas(num_classes, 64, width), []
+    for i, (top, _) in enumerate(rows.spans):
+        for j, (left, _) in enumerate(columns.spans):
+            canvas.add(top, left, tiles[i, j], rows.weights[i][:, None] * columns.weights[j])
+        done.append(canvas.take(rows.final_before(i)).copy())
     assert np.allclose(np.concatenate(done, 1), naive / weight, atol=1e-5)
 
 
@@ -186,6 +200,22 @@ def test_a_killed_map_goes_on_and_ends_in_the_same_bytes(tmp_path, monkeypatch, 
     assert "128 of 200 rows are done" in capsys.readouterr().out
 
 
+def test_the_number_of_workers_does_not_change_a_byte(tmp_path):
+    """Both sensors, the radar warped; with probabilities, and a part without data."""
+    dn = optical(200, 230)
+    dn[:, 90:, 30:] = 0
+    field, corner = ramp_in_degrees(220, 360)
+    rasters = {"s2": write_scene(tmp_path / "s2.tif", dn)}
+    rasters["s1"] = write_scene(tmp_path / "s1.tif", field, 1e-4, "EPSG:4326", corner)
+    predictor, written = predictor_of(Pixelwise(15), {"s1": S1.bands, "s2": S2.bands}), []
+    for workers in (1, 2, 5):
+        out = {name: tmp_path / f"{name}_{workers}.tif" for name in ("map", "probabilities")}
+        options = {"tile_size": 64, "overlap": 32, "probabilities": out["probabilities"], "workers": workers, **CPU}
+        predict_map(predictor, rasters, out["map"], **options)
+        written.append([path.read_bytes() for path in out.values()])
+    assert written[0] == written[1] == written[2]
+
+
 def test_a_map_that_was_killed_while_written_needs_the_network_no_more(tmp_path, monkeypatch):
     scene, network, out = write_scene(tmp_path / "s2.tif", optical(64, 64)), Pixelwise(), tmp_path / "map.tif"
     with monkeypatch.context() as patch:
@@ -204,7 +234,7 @@ def test_other_settings_begin_anew(tmp_path, capsys):
     partial.open({"tile_size": 32}, [32, 64])
     partial.append(np.full((64, 1, 64), 7, np.uint8))
     network = Pixelwise()
-    predict_map(predictor_of(network), {"s2": scene}, tmp_path / "map.tif", tile_size=128, **CPU)
+    predict_map(predictor_of(network), {"s2": scene}, tmp_path / "map.tif", tile_size=384, **CPU)
     assert "made with other settings, weights or rasters; beginning anew" in capsys.readouterr().out
     assert network.calls == 1
 
@@ -332,18 +362,14 @@ def test_radar_that_ends_within_the_scene_leaves_the_rest_without_data(twin, tmp
 
 def test_a_folder_of_bands_of_10_20_and_60_m_is_read_on_the_finest_grid(tmp_path):
     """A plane stays one: bands of any pixel size agree away from the edges."""
-    for place, band in enumerate(S2.bands):
-        step = {"B2": 10, "B3": 10, "B4": 10, "B8": 10, "B1": 60, "B9": 60, "B10": 60}.get(band, 20)
-        x, y = np.meshgrid(*[step * (np.arange(1200 // step) + 0.5)] * 2)
-        plane = (1000 + x + 2 * y + 10 * place)[None].astype(np.float32)
-        write_scene(
-            tmp_path / "scene" / f"T32_20200101_{band.replace('B', 'B0') if len(band) == 2 else band}.tif", plane, step
-        )
+    for band in S2.bands:
+        name = band.replace("B", "B0") if len(band) == 2 else band
+        step = band_step(band)
+        write_scene(tmp_path / "scene" / f"T32_20200101_{name}.tif", plane(band, step).astype(np.float32), step)
     with Scene({"s2": tmp_path / "scene"}, {"s2": S2.bands}, SENSORS) as scene:
         assert (scene.grid.shape, scene.grid.transform.a) == ((120, 120), 10)
         values, valid = scene.images["s2"].read(slice(20, 90), slice(30, 100))
-    x, y = np.meshgrid(10 * (np.arange(30, 100) + 0.5), 10 * (np.arange(20, 90) + 0.5))
-    expected = 1000 + x + 2 * y + 10 * np.arange(13)[:, None, None]
+    expected = np.concatenate([plane(band, 10) for band in S2.bands])[:, 20:90, 30:100]
     assert valid.all()
     assert np.abs(values - expected).max() < 1
 
@@ -406,6 +432,21 @@ def test_scenes_that_cannot_be_mapped_are_refused_in_a_line(tmp_path, case):
     assert words in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "map.tif").exists()
+
+
+def test_damage_that_no_sample_meets_stops_the_map_in_a_line(tmp_path):
+    """Some rows from 335 on, between two windows that are looked at; what was mapped before is no map yet."""
+    scene = write_scene(tmp_path / "s2.tif", optical(400, 40), compress="deflate")
+    with rasterio.open(scene) as dataset:
+        assert dataset.block_shapes[0][0] <= 11
+        where = int(dataset.get_tag_item(f"BLOCK_OFFSET_0_{335 // dataset.block_shapes[0][0]}", "TIFF", bidx=1))
+    with scene.open("r+b") as file:
+        file.seek(where)
+        file.write(b"\xff" * 40)
+    with pytest.raises(ValueError, match=r"^--s2 .*s2.tif: rows \d+ to 3\d\d cannot be read, damaged") as error:
+        predict_map(predictor_of(Pixelwise()), {"s2": scene}, tmp_path / "map.tif", tile_size=96, overlap=32, **CPU)
+    assert "\n" not in str(error.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".map.tif.partial", ".map.tif.partial.json", "s2.tif"]
 
 
 def test_radar_elsewhere_or_in_linear_units_is_refused(twin, tmp_path):

@@ -17,6 +17,7 @@ def main(settings: MapSettings) -> None:
         tile_size=settings.tile_size,
         overlap=settings.overlap,
         batch_size=settings.batch_size,
+        workers=settings.workers,
         s2_offset=None if settings.s2_offset == "auto" else int(settings.s2_offset),
         accelerator=settings.accelerator,
     )

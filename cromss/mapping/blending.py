@@ -6,9 +6,9 @@ import numpy as np
 class Side:
     """The tiles along one side of a scene.
 
-    They begin at multiples of what the network divides, so that it sees a place alike in every tile. The weight of a
-    tile is 1 in its middle and falls to 0 as a squared sine over the overlap with its neighbours; weights are divided
-    by their sum.
+    They begin at multiples of what the network divides, so that it sees a place alike in every tile. Networks see the
+    least at the edge of a tile: on the sides with neighbours the `unused_edge` has no weight, which rises to 1 as a
+    squared sine over the middle of the overlap. Weights are divided by their sum.
 
     Attributes:
         spans: First pixel of each tile, and the one after its last.
@@ -44,34 +44,46 @@ class Canvas:
         first: First of these rows in the scene.
     """
 
-    def __init__(self, num_classes: int, width: int) -> None:
-        self.num_classes, self.first = num_classes, 0
-        self._rows = np.zeros((num_classes, 0, width), np.float32)
+    def __init__(self, num_classes: int, height: int, width: int, first: int = 0) -> None:
+        self.num_classes, self.first, self._num_taken = num_classes, first, 0
+        self._rows = np.zeros((num_classes, height, width), np.float32)
 
-    def add(self, top: int, strip: np.ndarray, weights: np.ndarray) -> None:
-        """Add the weighted probabilities `(K, h, W)` of a row of tiles whose first row is `top`."""
-        if not self._rows.shape[1]:
-            self.first = top
-        grown = top + strip.shape[1] - self.first - self._rows.shape[1]
-        if grown > 0:
-            self._rows = np.pad(self._rows, ((0, 0), (0, grown), (0, 0)))
+    def add(self, top: int, left: int, probabilities: np.ndarray, weights: np.ndarray) -> None:
+        """Add the probabilities `(K, h, w)` of a tile, by the weights `(h, w)` of its pixels."""
+        self._drop_taken()
+        height, width = weights.shape
         start = top - self.first
-        for rows, probabilities in zip(self._rows, strip):
-            rows[start : start + len(weights)] += probabilities * weights[:, None]
+        for rows, values in zip(self._rows, probabilities):
+            rows[start : start + height, left : left + width] += values * weights
 
     def take(self, end: int) -> np.ndarray:
-        """Rows up to `end`, which leave the canvas."""
-        count = end - self.first
-        taken, self._rows, self.first = self._rows[:, :count], self._rows[:, count:], end
-        return taken
+        """Rows up to `end`, which leave the canvas; they are there until more is added."""
+        self._drop_taken()
+        self._num_taken = end - self.first
+        return self._rows[:, : self._num_taken]
+
+    def _drop_taken(self) -> None:
+        count, self._num_taken = self._num_taken, 0
+        if count:
+            self.first += count
+            for rows in self._rows:
+                rows[:-count] = rows[count:]
+                rows[-count:] = 0
+
+
+def unused_edge(overlap: int) -> int:
+    """Pixels of a tile at the side of a neighbour that do not count: three eighths of what they share."""
+    return 3 * overlap // 8
 
 
 def _window(length: int, overlap: int, left: bool, right: bool) -> np.ndarray:
-    """Weights along a tile: 1, falling over the overlap on the sides where it has neighbours."""
-    ramp = np.sin(np.pi / 2 * (np.arange(min(overlap, length)) + 0.5) / max(overlap, 1)) ** 2
+    """Weights along a tile, falling over the overlap on the sides where it has neighbours."""
+    margin = unused_edge(overlap)
+    ramp = np.clip((np.arange(overlap) + 0.5 - margin) / max(overlap - 2 * margin, 1), 0, 1)
+    rise = np.sin(np.pi / 2 * ramp) ** 2
     window = np.ones(length)
     if left:
-        window[: len(ramp)] *= ramp
+        window[:overlap] *= rise
     if right:
-        window[length - len(ramp) :] *= ramp[::-1]
+        window[length - overlap :] *= rise[::-1]
     return window

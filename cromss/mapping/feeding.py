@@ -9,7 +9,7 @@ from cromss.input_checks import UndecidableOffset, check_values, detect_offset
 from cromss.mapping.predictor import Predictor
 from cromss.mapping.scene import Image, Scene
 from cromss.normalization import NORMALIZATIONS
-from cromss.offset import metadata_offset, remove_offset
+from cromss.offset import remove_offset
 from cromss.sensors import S2
 
 _WINDOW, _WINDOWS_A_SIDE = 48, 6
@@ -30,20 +30,23 @@ class Feed:
     predictor: Predictor
     offset: int
 
-    def strip(self, rows: tuple[int, int], columns: Sequence[tuple[int, int]]) -> tuple[list[dict], np.ndarray]:
-        """A row of tiles: by modality `(C, h, w)` each, uint8 or float32, and where all modalities have data `(h, W)`.
+    def tiles(self, rows: tuple[int, int], columns: Sequence[tuple[int, int]]) -> tuple[list[dict], np.ndarray]:
+        """Neighbours in a row: by modality `(C, h, w)` each, uint8 or float32, and where all modalities have data.
 
-        A tile without any data is empty. Pixels without data hold the mean of their band.
+        A tile without any data is empty. Pixels without data hold the mean of their band. Where there are data is told
+        of all pixels from the first column to the last, `(h, w)` bool. Threads may call this at the same time.
         """
-        tiles: list[dict[str, np.ndarray]] = [{} for _ in columns]
+        (first, _), (_, last) = columns[0], columns[-1]
         raw, there = {}, np.True_
         for name, image in self.scene.images.items():
-            values, valid = image.read(slice(*rows), slice(0, self.scene.grid.shape[1]))
+            values, valid = image.read(slice(*rows), slice(first, last))
             raw[name] = self._filled(name, values, valid)
             there = there & valid
+        tiles: list[dict[str, np.ndarray]] = [{} for _ in columns]
         for tile, (left, right) in zip(tiles, columns):
-            if there[:, left:right].any():
-                tile |= {name: self._normalised(name, values[..., left:right]) for name, values in raw.items()}
+            part = slice(left - first, right - first)
+            if there[:, part].any():
+                tile |= {name: self._normalised(name, values[..., part]) for name, values in raw.items()}
         return tiles, there
 
     def _filled(self, name: str, values: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -78,28 +81,30 @@ def open_feed(scene: Scene, predictor: Predictor, told_offset: int | None) -> Fe
         if name == S2.name:
             offset, why = decide_offset(sample, image, told_offset)
             decision += f", offset of {offset} DN ({why})"
-        print("; ".join(filter(None, (f"{image.name}: {decision}", image.note))))
+        print("; ".join(filter(None, (f"{image.name}: {decision}", image.source.note))))
     return Feed(scene, predictor, offset)
 
 
 def decide_offset(sample: np.ndarray, image: Image, told: int | None) -> tuple[int, str]:
     """DN offset of a scene and what decided it: the user, its metadata, or its pixels `(C, h, w)`.
 
+    Pixels may contradict metadata, but not those of a product as it was handed out.
+
     Raises:
         ValueError: Nothing decides it, metadata and pixels differ, or 1000 is told and dark pixels show that it is not.
     """
+    declared = image.source.offset
     try:
         seen, undecidable = detect_offset(sample, image.bands, image.name), None
     except UndecidableOffset as error:
         seen, undecidable = None, error
     if told is not None:
-        if told and seen == 0:
+        if told and seen == 0 and declared != told:
             raise ValueError(f"--s2_offset {told}: the pixels of {image.name} show no DN offset; say auto or 0")
         return told, "told"
-    declared = metadata_offset(image.path)
     if declared is None and seen is None:
         raise undecidable
-    if None not in (declared, seen) and declared != seen:
+    if not image.source.is_product and None not in (declared, seen) and declared != seen:
         raise ValueError(
             f"{image.name}: the metadata declare a DN offset of {declared}, the pixels show {seen}; "
             "say --s2_offset 0 or --s2_offset 1000"

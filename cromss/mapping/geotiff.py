@@ -73,6 +73,7 @@ def write_product(product: Product, grid: Grid, blocks: Iterable[tuple[int, np.n
             blocksize=_BLOCK,
             overview_resampling="MODE" if product.legend else "AVERAGE",
             bigtiff="IF_SAFER",
+            num_threads=1,  # bytes do not depend on --workers
         )
         optimised.replace(path)
     except RasterioError as error:

@@ -57,9 +57,10 @@ def predict_map(
     *,
     confidence: str | Path = "",
     probabilities: str | Path = "",
-    tile_size: int = 256,
-    overlap: int = 64,
-    batch_size: int = 8,
+    tile_size: int = 640,
+    overlap: int = 192,
+    batch_size: int = 1,
+    workers: int = 2,
     s2_offset: int | None = None,
     accelerator: str = "auto",
 ) -> MapReport:
@@ -72,13 +73,14 @@ def predict_map(
     Args:
         model: Run folder or checkpoint of pretraining or transfer, or one opened by `open_predictor`.
         rasters: Modality (`"s1"`, `"s2"`) -> a multi-band raster with named bands or all in the sensor's order, or a
-            folder of a file for each band. Of a pretrained twin, one or both.
+            folder of a file for each band, or a `.SAFE` folder or zip of Sentinel-2. Of a pretrained twin, one or both.
         out: The map, a cloud-optimised GeoTIFF of class ids with colours; `<out>.aux.xml` holds the class names.
         confidence: GeoTIFF of the probability of the mapped class in percent; empty for none.
         probabilities: GeoTIFF of the probabilities of all classes in percent; empty for none.
         tile_size: Side of the tiles in pixels.
-        overlap: Pixels that neighbouring tiles have in common, at least.
+        overlap: Pixels that neighbouring tiles have in common, at least; see `Side` for how they are blended.
         batch_size: Tiles a step.
+        workers: Threads that read and prepare tiles ahead of the network; the map is the same for any number.
         s2_offset: DN offset of Sentinel-2, 0 or 1000; `None` to go by metadata and pixels.
         accelerator: `auto`, `cpu` or `gpu`.
 
@@ -94,7 +96,10 @@ def predict_map(
     products = _products(predictor, Path(out), str(confidence), str(probabilities))
     for product in products:
         product.check_target()
-    with rasterio.Env(GDAL_CACHEMAX=RASTER_CACHE), Scene(given, predictor.bands, predictor.sensors) as scene:
+    with (
+        rasterio.Env(GDAL_CACHEMAX=RASTER_CACHE, GDAL_NUM_THREADS=workers),
+        Scene(given, predictor.bands, predictor.sensors) as scene,
+    ):
         _refuse_overwriting(products, scene.files)
         height, width = scene.grid.shape
         rows, columns = (Side(side, tile_size, overlap, predictor.stride) for side in (height, width))
@@ -108,7 +113,7 @@ def predict_map(
         done = partial.open(_made_of(predictor, scene, settings), ends)
         if done:
             print(f"{partial.path}: {done} of {height} rows are done")
-        run = TileRun(feed, rows, columns, batch_size, device)
+        run = TileRun(feed, rows, columns, batch_size, workers, device)
         start = time.monotonic()
         for canvas_rows, valid in run.finished_rows(done):
             partial.append(_encoded(canvas_rows, valid, products))
@@ -168,8 +173,8 @@ def _encoded(probabilities: np.ndarray, valid: np.ndarray, products: Sequence[Pr
             bands.append(probabilities.argmax(0)[None])
         else:
             shown = probabilities if product.flag == "probabilities" else probabilities.max(0)[None]
-            bands.append(np.rint(100 * shown))
-    stacked = np.concatenate([band.astype(np.uint8) for band in bands])
+            bands += [np.rint(100 * band).astype(np.uint8)[None] for band in shown]
+    stacked = np.concatenate([band.astype(np.uint8, copy=False) for band in bands])
     return np.where(valid, stacked, np.uint8(IGNORE_INDEX)).swapaxes(0, 1)
 
 

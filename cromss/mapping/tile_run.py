@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from itertools import groupby
+from itertools import groupby, islice
 
 import numpy as np
 import torch
@@ -16,55 +16,63 @@ from cromss.work_ahead import work_ahead
 
 
 class TileRun:
-    """Rows of tiles, one after the other; the next ones are read while the network works.
+    """Rows of tiles, one after the other; the next tiles are read and prepared while the network works.
 
     Attributes:
         network_seconds: Time that the network has taken, transfers included.
     """
 
-    def __init__(self, feed: Feed, rows: Side, columns: Side, batch_size: int, device: torch.device) -> None:
+    def __init__(
+        self, feed: Feed, rows: Side, columns: Side, batch_size: int, workers: int, device: torch.device
+    ) -> None:
         self._feed, self._rows, self._columns = feed, rows, columns
-        self._batch_size, self._device = batch_size, device
+        self._batch_size, self._workers, self._device = batch_size, workers, device
         self.network_seconds = 0.0
         feed.predictor.network.to(device)
 
     def finished_rows(self, done: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Probabilities `(K, rows, W)` and pixels with data `(rows, W)`, as rows become final.
+        """Probabilities `(K, rows, W)` and pixels with data `(rows, W)`, as rows become final; use them at once.
 
         Args:
             done: Rows that are not wanted any more, one of the ends of `Side.final_before`. Tiles that reach beyond
                 them are computed again, so that the rows that follow are the same as in a single run.
         """
-        spans, width = self._rows.spans, self._feed.scene.grid.shape[1]
+        spans, columns, width = self._rows.spans, self._columns.spans, self._feed.scene.grid.shape[1]
         if done == spans[-1][1]:
             return
-        canvas, first = Canvas(self._feed.predictor.legend.num_classes, width), self._rows.first_reaching(done)
-        columns = self._columns.spans
-        strips = work_ahead(lambda index: self._feed.strip(spans[index], columns), range(first, len(spans)), workers=1)
+        first, num_classes = self._rows.first_reaching(done), self._feed.predictor.legend.num_classes
+        canvas = Canvas(num_classes, max(end - start for start, end in spans), width, spans[first][0])
+        steps = [(row, batch) for row in range(first, len(spans)) for batch in self._batches()]
+        prepared = work_ahead(
+            lambda step: self._feed.tiles(spans[step[0]], [columns[column] for column in step[1]]), steps, self._workers
+        )
         bar = tqdm(total=len(spans) * len(columns), initial=first * len(columns), unit="tile", disable=None)
-        with bar, closing(strips):
-            for index, strip in strips:
-                tiles, valid = strip.result()
-                blended = np.zeros((canvas.num_classes, *valid.shape), np.float32)
-                for column, probabilities in self._predicted(tiles, bar):
-                    left, right = columns[column]
-                    blended[..., left:right] += probabilities * self._columns.weights[column]
-                canvas.add(spans[index][0], blended, self._rows.weights[index])
-                end = self._rows.final_before(index)
+        with bar, closing(prepared):
+            for row, batches in groupby(prepared, key=lambda entry: entry[0][0]):
+                valid = np.zeros((spans[row][1] - spans[row][0], width), bool)
+                for (_, batch), future in batches:
+                    tiles, there = future.result()
+                    valid[:, columns[batch[0]][0] : columns[batch[-1]][1]] = there
+                    self._add(canvas, row, batch, tiles)
+                    bar.update(len(batch))
+                end = self._rows.final_before(row)
                 final = canvas.take(end)
                 if end > done:
                     yield final, valid[: final.shape[1]]
 
-    def _predicted(self, tiles: Sequence[Mapping[str, np.ndarray]], bar: tqdm) -> Iterator[tuple[int, np.ndarray]]:
-        """Position and probabilities `(K, h, w)` of the tiles that hold any data, in batches of one size."""
-        bar.update(sum(not tile for tile in tiles))
-        some = [(column, tile) for column, tile in enumerate(tiles) if tile]
-        for _, alike in groupby(some, lambda entry: next(iter(entry[1].values())).shape):
-            group = list(alike)
-            for start in range(0, len(group), self._batch_size):
-                batch = group[start : start + self._batch_size]
-                yield from zip([column for column, _ in batch], self._network([tile for _, tile in batch]))
-                bar.update(len(batch))
+    def _batches(self) -> Iterator[list[int]]:
+        """Neighbouring columns of one width."""
+        spans = self._columns.spans
+        for _, alike in groupby(range(len(spans)), key=lambda column: spans[column][1] - spans[column][0]):
+            while batch := list(islice(alike, self._batch_size)):
+                yield batch
+
+    def _add(self, canvas: Canvas, row: int, batch: Sequence[int], tiles: Sequence[Mapping[str, np.ndarray]]) -> None:
+        """Put the tiles that hold any data on the canvas."""
+        some = [(column, tile) for column, tile in zip(batch, tiles) if tile]
+        for (column, _), probabilities in zip(some, self._network([tile for _, tile in some]) if some else ()):
+            weights = self._rows.weights[row][:, None] * self._columns.weights[column]
+            canvas.add(self._rows.spans[row][0], self._columns.spans[column][0], probabilities, weights)
 
     def _network(self, tiles: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
         start = time.monotonic()

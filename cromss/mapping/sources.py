@@ -1,0 +1,143 @@
+"""What a scene is given as: a multi-band raster, a folder of a file for each band, a `.SAFE` folder or its zip."""
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import rasterio
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
+from rasterio.vrt import WarpedVRT
+
+from cromss.mapping.safe import GEOCODE, is_safe, read_safe
+from cromss.offset import metadata_offset
+from cromss.sensors import S1, S2, Modality, canonical_band
+
+_SUFFIXES = frozenset((".tif", ".tiff", ".jp2", ".vrt", ".img"))
+_BAND_IN_NAME = re.compile(r"(?:.*_)?(B\d{1,2}A?|VV|VH)(?:_\d\dm)?", re.IGNORECASE)
+
+
+class Bands(NamedTuple):
+    """Some bands of one file.
+
+    Attributes:
+        dataset: The file, warped to the grid of the scene where it has another one.
+        numbers: Bands in it, counted from 1.
+    """
+
+    dataset: DatasetReader | WarpedVRT
+    numbers: list[int]
+
+
+class Source(NamedTuple):
+    """The bands of one modality, open.
+
+    Attributes:
+        parts: Files with the bands wanted of each, in the order in which they are wanted.
+        files: Files on the disk that are read.
+        note: What is known or was assumed of the bands, if anything.
+        offset: DN offset of Sentinel-2 that metadata declare; `None` if they are silent.
+        is_product: The metadata are those of a product as it was handed out.
+    """
+
+    parts: list[Bands]
+    files: list[Path]
+    note: str = ""
+    offset: int | None = None
+    is_product: bool = False
+
+
+def open_source(stack: ExitStack, where: str, path: Path, sensor: Modality, bands: Sequence[str]) -> Source:
+    """Open the files of a modality until the stack is closed.
+
+    Args:
+        stack: What closes them.
+        where: Their path behind its flag, to begin the line of an error.
+        path: File or folder.
+        sensor: The modality.
+        bands: Names of the bands wanted.
+
+    Raises:
+        ValueError: A file is missing or unreadable, has no CRS, or not the bands.
+    """
+    if is_safe(path):
+        safe = read_safe(where, path)
+        parts = _single_bands(stack, where, sensor, bands, safe.files)
+        files = [path] if path.is_file() else [Path(part.dataset.name) for part in parts]
+        return Source(parts, files, safe.note, safe.offset, is_product=True)
+    if path.is_dir():
+        parts, note = _single_bands(stack, where, sensor, bands, _band_files(where, path, bands)), ""
+    elif not path.exists():
+        raise ValueError(f"{where}: no such file")
+    else:
+        dataset = _open(stack, where, path)
+        numbers, note = _band_numbers(dataset, where, sensor, bands)
+        parts = [Bands(dataset, numbers)]
+    files = [Path(part.dataset.name) for part in parts]
+    return Source(parts, files, note, metadata_offset(files[0]) if sensor.name == S2.name else None)
+
+
+def _single_bands(
+    stack: ExitStack, where: str, sensor: Modality, bands: Sequence[str], files: Mapping[str, Path | str]
+) -> list[Bands]:
+    _refuse_missing(where, sensor, bands, list(files), "no file for")
+    return [Bands(_open(stack, where, files[band]), [1]) for band in bands]
+
+
+def _open(stack: AbstractContextManager, where: str, path: Path | str) -> DatasetReader:
+    try:
+        dataset = stack.enter_context(rasterio.open(path))
+    except RasterioError as error:
+        raise ValueError(f"{where}: cannot be read, truncated or no raster ({reason(error)})") from None
+    if dataset.crs is None:
+        file = where if where.endswith(str(path)) else f"{where}: {Path(path).name}"
+        lacking = (
+            GEOCODE if dataset.gcps[0] else "no CRS; assign it (gdal_edit.py -a_srs EPSG:...), or warp it (gdalwarp)"
+        )
+        raise ValueError(f"{file}: {lacking}")
+    if "complex" in dataset.dtypes[0]:
+        raise ValueError(f"{where}: complex values; detect and calibrate the product first")
+    return dataset
+
+
+def _band_files(where: str, folder: Path, bands: Sequence[str]) -> dict[str, Path]:
+    """Band -> its file in a folder, named `<band>`, `<anything>_<band>` or `<anything>_<band>_10m`."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        match = _BAND_IN_NAME.fullmatch(path.stem) if path.suffix.lower() in _SUFFIXES else None
+        if match and found.setdefault(band := canonical_band(match[1]), path) != path and band in bands:
+            raise ValueError(f"{where}: {found[band].name} and {path.name} are both band {band}; keep one")
+    return found
+
+
+def _band_numbers(dataset: DatasetReader, where: str, sensor: Modality, bands: Sequence[str]) -> tuple[list[int], str]:
+    """Number of each band in a file, by the names in it; without names in the sensor's order."""
+    named = [canonical_band(text or "") for text in dataset.descriptions]
+    if any(name in sensor.bands for name in named):
+        _refuse_missing(where, sensor, bands, named, "among its named bands there is no")
+        if double := [band for band in bands if named.count(band) > 1]:
+            raise ValueError(f"{where}: {named.count(double[0])} of its bands are named {double[0]}; keep one")
+        return [named.index(band) + 1 for band in bands], ""
+    if foreign := [name for name in named if name in (*S1.bands, *S2.bands)]:
+        raise ValueError(f"{where}: its bands are {' '.join(foreign)}, wanted is {sensor.title}: {' '.join(bands)}")
+    for order in (sensor.bands, tuple(bands)):
+        if dataset.count == len(order):
+            return [order.index(band) + 1 for band in bands], f"its bands have no names, taken as {' '.join(order)}"
+    raise ValueError(
+        f"{where}: {dataset.count} bands without names; name them (gdal_edit.py, band descriptions), or give "
+        f"{len(sensor.bands)} bands in the order {' '.join(sensor.bands)}"
+    )
+
+
+def _refuse_missing(where: str, sensor: Modality, bands: Sequence[str], found: Sequence[str], words: str) -> None:
+    if missing := [band for band in bands if band not in found]:
+        level = " (level 2A has none: level 1C is wanted, or a model of --n_channels 12)" if missing == ["B10"] else ""
+        seen = " ".join(band for band in found if band) or "none"
+        raise ValueError(f"{where}: {words} {' '.join(missing)} of {sensor.title}{level}; found {seen}")
+
+
+def reason(error: Exception) -> str:
+    """The innermost words of an error of the raster library, in one line."""
+    return " ".join(str(error.__cause__ or error).split())
