@@ -28,7 +28,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
 
 
-LONG = ("real", "finetuning", "segmenter", "training", "bench", "release", "vit", "data_prepare", "ft_scripts", "mapping")
+LONG = (
+    "real",
+    "finetuning",
+    "segmenter",
+    "training",
+    "bench",
+    "release",
+    "vit",
+    "data_prepare",
+    "ft_scripts",
+    "mapping",
+)
 
 
 @pytest.fixture(scope="session")

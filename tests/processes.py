@@ -9,8 +9,9 @@ from pathlib import Path
 
 from conftest import REPOSITORY
 
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["cromss.training.finetuning", "cromss.training.pretraining"])
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["cromss.training.finetuning", "cromss.training.pretraining"])
+"""Processes that begin with the packages imported, and nothing else of the tests."""
 
 
 class Script:
@@ -23,7 +24,7 @@ class Script:
 
     def __init__(self, log: Path, script: str, *arguments: object, **environment: str) -> None:
         self.log = log
-        self.process = _FORKS.Process(target=_run, args=(log, script, [*map(str, arguments)], environment))
+        self.process = FORKS.Process(target=_run, args=(log, script, [*map(str, arguments)], environment))
         self.process.start()
 
     def wait(self, timeout: float = 150) -> str:

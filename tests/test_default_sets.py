@@ -1,11 +1,9 @@
 """The synthetic defaults: made once, readable, exact beside noisy, equal to what the raw files hold."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import rasterio
+from processes import FORKS
 
 from cromss import default_sets, synthetic
 from cromss.default_sets import downstream_set, pretraining_set
@@ -138,12 +136,11 @@ def test_other_numbers_and_sizes_are_other_folders(homes, monkeypatch):
 
 
 def test_two_runs_that_begin_together_make_one_set(tmp_path):
-    call = (
-        "from pathlib import Path; from cromss.default_sets import downstream_set;"
-        "from cromss.downstream_sets import DOWNSTREAM_SETS;"
-        f"downstream_set(Path({str(tmp_path)!r}), DOWNSTREAM_SETS['NYC'], 6, 2, 64)"
-    )
-    runs = [subprocess.Popen([sys.executable, "-c", call], stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [run.communicate(timeout=100)[1].count("Error") for run in runs] == [0, 0]
-    assert [run.returncode for run in runs] == [0, 0]
+    made = (tmp_path, DOWNSTREAM_SETS["NYC"], 6, 2, 64)
+    runs = [FORKS.Process(target=downstream_set, args=made) for _ in range(2)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join(100)
+    assert [run.exitcode for run in runs] == [0, 0]
     assert len(open_part(next(tmp_path.glob("nyc_*")) / "lmdb" / "train", "labels")) == 6

@@ -7,6 +7,7 @@ import pytest
 import rasterio
 import yaml
 from foreign import bare, save
+from test_finetuning import RESNET18
 from test_own import DAYS, TINY, downstream, write_world, writer
 
 from cromss.config import read
@@ -46,7 +47,9 @@ def darker(tmp_path_factory):
 
 def settings_of(data, weights, inputs="s2", flags=""):
     words = ["--dataset", "OWN", "--data_path", str(data), "--weight_path", str(weights), "--input_type", inputs]
-    return read(FinetuneSettings, [*words, "--model_framework", "unet", *TINY.split(), *flags.split()])
+    return read(
+        FinetuneSettings, [*words, "--model_framework", "unet", *TINY.split(), *RESNET18.split(), *flags.split()]
+    )
 
 
 def built_in(raw, sensor, shift=0):

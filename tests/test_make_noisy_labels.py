@@ -136,7 +136,7 @@ def test_the_picture_shows_sources_where_they_differ(maps, monkeypatch, rules, r
     monkeypatch.setattr(script, "draw_masks", draw_masks)
     with rasterio.open(make(maps, rules=rules) / "masks.png") as picture:
         assert picture.count >= 3
-        assert picture.shape == (int(100 * (2.2 * rows + 1.1)), 660)
+        assert picture.shape == (int(100 * (2.2 * rows + 0.9)), 685)
 
 
 # chance

@@ -70,21 +70,21 @@ def test_stores_hold_the_quantised_pixels(tiles, real):
         np.testing.assert_array_equal(reader.read(index, 0), expected)
 
 
-@pytest.mark.parametrize(("fusion", "steps", "share"), [("mid", 24, 0.85), ("late", 10, 0.95)])
-def test_pretraining_on_real_tiles(tiles, tmp_path, fusion, steps, share):
-    """Some steps on tiles of 224 and 256 pixels: finite, falling loss."""
+@pytest.mark.parametrize("fusion", ["mid", "late"])
+def test_pretraining_on_real_tiles(tiles, tmp_path, fusion):
+    """30 steps on tiles of 224 and 256 pixels: finite, falling loss."""
     arguments = f"""
-        --data_path {tiles[0]} --save_dir {tmp_path} --name a --fusion_type {fusion} --model_type resnet18
-        --crop_size 96 --batch_size 3 --epochs 30 --max_steps {steps} --learning_rate 0.001
+        --data_path {tiles[0]} --save_dir {tmp_path} --name a --fusion_type {fusion} --model_type tu-test_resnet
+        --crop_size 64 --batch_size 3 --epochs 30 --max_steps 30 --learning_rate 0.003
         --label_smoothing --sample_selection --sample_selection_rmdown_epoch 20 --accelerator cpu --display_interval 30
         --validation 0.25 --save_interval 100
     """
     pretrain(parse(MultiModalSettings, arguments.split()))
     with (tmp_path / "a" / "metrics.csv").open() as file:
         losses = [float(row["train/loss"]) for row in csv.DictReader(file)]
-    assert len(losses) == steps
+    assert len(losses) == 30
     assert np.isfinite(losses).all()
-    assert np.mean(losses[-4:]) < share * np.mean(losses[:4])
+    assert np.mean(losses[-4:]) < 0.85 * np.mean(losses[:4])
 
 
 def test_ssl4eo_scenes_are_read_in_their_own_layout(real, tmp_path):
@@ -111,8 +111,8 @@ def cities(real, tmp_path_factory):
 def test_change_detection_on_real_cities(cities, tmp_path):
     """A few steps; the loss falls, and every pixel of both test cities is scored once."""
     arguments = f"""
-        --dataset OSCD --data_path {cities} --save_dir {tmp_path} --name a --model_framework unet --model_type resnet18
-        --encoder_finetune_tag etr --crop_size 96 --batch_size 4 --epochs 8 --limit_batches 3 --learning_rate 1e-3
+        --dataset OSCD --data_path {cities} --save_dir {tmp_path} --name a --model_framework unet
+        --model_type tu-test_resnet --encoder_finetune_tag etr --crop_size 96 --batch_size 4 --epochs 8 --limit_batches 3 --learning_rate 1e-3
         --scheduler_type none --test_batch_size 1 --accelerator cpu --save_maps -1
     """
     metrics = finetune(parse(FinetuneSettings, arguments.split()))

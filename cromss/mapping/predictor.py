@@ -140,7 +140,7 @@ def _finetuned(content: Mapping[str, Any], card: Mapping[str, Any], name: str, w
         )
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
-    legend, bands, is_change = _legend(card, 0), downstream_bands(settings.data), settings.data.task.is_change
+    legend, bands, is_change = _legend(card, 0), downstream_bands(settings.data), settings.data.dataset == "OSCD"
     if is_change and not with_change:
         raise ValueError(f"{name}: tells change between two dates, which is no land cover")
     network = restored(partial(segmenter, settings, legend.num_classes, is_change), tensors, name)
