@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -112,7 +113,8 @@ def _encoder_folders(folder: Path, there: set[str]) -> list[Path]:
     """Folders of the encoders that a release must have, if its files are those of a release."""
     words = {word for name in there for word in (Path(name).parts[0], Path(name).stem)}
     if PRETRAINER_NAME in there:
-        words |= set(_card_of(folder / PRETRAINER_NAME).get("bands", ()))
+        bands = _card_of(folder / PRETRAINER_NAME).get("bands")
+        words |= bands.keys() if isinstance(bands, dict) else set()
     modalities = sorted(words & MODALITIES.keys())
     if not modalities:
         raise WeightsError(f"{folder}: no encoder in it; a folder that release.py wrote is wanted")
@@ -187,8 +189,9 @@ def _files(folder: Path) -> set[str]:
 
 def _refuse_links(folder: Path) -> None:
     """Refuse links to what lies outside."""
+    inside = os.path.realpath(folder)
     for path in sorted(folder.rglob("*")):
-        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(inside):
             raise WeightsError(f"{path}: a link that leads out of the release; put the file itself there")
 
 
