@@ -1,4 +1,4 @@
-"""What happens beside training: the epoch table, the checkpoint's card, pictures, safe checkpoint files."""
+"""What happens beside training: the epoch table, pictures, safe checkpoint files."""
 
 import csv
 import os
@@ -146,17 +146,6 @@ class SameBuffers(L.Callback):
                 torch.distributed.broadcast(buffer, src=0)
 
     on_test_start = on_validation_start
-
-
-class CheckpointCard(L.Callback):
-    """Binds to every checkpoint what its weights are and expect: plain values under `"cromss"`."""
-
-    def __init__(self, card: Mapping[str, Any]) -> None:
-        self.card = dict(card)
-
-    def on_save_checkpoint(self, trainer: L.Trainer, task: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the card."""
-        checkpoint["cromss"] = self.card
 
 
 class PanelWriter(L.Callback):

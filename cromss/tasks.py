@@ -54,7 +54,23 @@ class Scoreboard(nn.Module):
         return results
 
 
-class PretrainTask(L.LightningModule):
+class CardedTask(L.LightningModule):
+    """A task whose checkpoints, weights-only ones too, tell under `"cromss"` what their weights are and expect.
+
+    Attributes:
+        card: Plain values; empty for none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.card: Mapping[str, Any] = {}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.card:
+            checkpoint["cromss"] = dict(self.card)
+
+
+class PretrainTask(CardedTask):
     """Noisy-label pretraining of one modality or of twins, scored against exact labels where the batches hold any.
 
     Args:
@@ -133,7 +149,7 @@ class PretrainTask(L.LightningModule):
                     self.log(f"{stage}_iou_{branch}/{class_name.replace(' ', '_')}", float(iou))
 
 
-class FinetuneTask(L.LightningModule):
+class FinetuneTask(CardedTask):
     """Transfer: a segmenter trained and scored on exact labels.
 
     Args:

@@ -14,12 +14,13 @@ from cromss.config import read
 from cromss.expected_input import STEPS, expected_input
 from cromss.models import build_segmenter
 from cromss.models.found_encoders import found_encoders
-from cromss.models.release import check_release
+from cromss.models.release_check import check_release, read_encoder
 from cromss.models.weights import WeightsError, load_encoder
 from cromss.normalization import NORMALIZATIONS, STANDARD
 from cromss.sensors import MODALITIES, ORTHO, S1, S2, S2_SUBSETS
 from cromss.settings.release import WeightsSettings
-from cromss.training.release import loading_lines, read_encoder, to_release, verify
+from cromss.training.model_card import loading_lines
+from cromss.training.release import to_release, verify
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -150,7 +150,8 @@ def test_a_file_that_says_something_else_is_not_kept(tmp_path, monkeypatch, diff
 
 def test_a_network_that_cannot_be_exported_is_refused_in_one_line(tmp_path, monkeypatch):
     def fails(*given, **words):
-        raise RuntimeError("no such operator\nand much more")
+        cause = ValueError("\x1b[31mno such\x1b[0m operator\nand much more")
+        raise RuntimeError("\x1b[96mThis is step 1/3\x1b[0m of the export") from cause
 
     monkeypatch.setattr(torch.onnx, "export", fails)
     network = AnySize(build_segmenter("unet", "tu-test_resnet", 2, 3).eval())

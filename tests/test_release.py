@@ -7,22 +7,24 @@ import runpy
 import shutil
 
 import pytest
-import timm
 import torch
 from checkpoints import save_checkpoint, settings_of
 from conftest import REPOSITORY, load_script
-from safetensors.torch import load_file
 
 from cromss.config import read
+from cromss.legends import DW
 from cromss.models import build_segmenter
-from cromss.models.release import check_release, write_sums
+from cromss.models.release import released_encoder
+from cromss.models.release_check import check_release, write_sums
 from cromss.models.weight_files import open_checkpoint, told_statistics
 from cromss.models.weights import WeightsError, load_encoder
 from cromss.sensors import S1, S2
 from cromss.settings.release import ReleaseSettings, WeightsSettings
 from cromss.statistics import with_statistics
+from cromss.training.model_card import loading_lines
 from cromss.training.pretrained import open_pretrained
-from cromss.training.release import loading_lines, pretrainer_in, release, released_encoder, to_published_file
+from cromss.training.pretrainer_files import pretrainer_in, to_published_file
+from cromss.training.release import release
 
 TWIN = "--input_type s12 --fusion_type mid --model_type resnet18"
 STATISTICS = {
@@ -35,7 +37,7 @@ BANDS = {"s1": list(S1.bands), "s2": list(S2.bands)}
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "last.ckpt"
-    told = {"encoder_name": "resnet18", "bands": BANDS, "statistics": STATISTICS, "classes": ["water", "trees"]}
+    told = {"encoder_name": "resnet18", "bands": BANDS, "statistics": STATISTICS, "classes": list(DW.classes)}
     return save_checkpoint(path, TWIN, seed=3, **told)
 
 
@@ -89,14 +91,7 @@ def test_every_package_gets_the_features_of_the_checkpoint(checkpoint, released,
         with torch.no_grad():
             found = model.eval()(x) if line.package != "timm" else [model.eval().forward_features(x)]
         torch.testing.assert_close(found[-1], expected[-1], rtol=0, atol=1e-6)
-    assert seen == ["timm", "segmentation_models_pytorch", "torchgeo", "cromss"]
-
-
-def test_the_bare_file_loads_by_its_path(released):
-    path = released / "torchgeo" / "s2.pth"
-    model = timm.create_model("resnet18", in_chans=13, num_classes=0, checkpoint_path=str(path))
-    tensors = load_file(released / "s2" / "model.safetensors")
-    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in tensors.items())
+    assert seen == ["timm", "timm", "segmentation_models_pytorch", "torchgeo", "cromss"]
 
 
 def test_the_input_is_bound_to_the_weights(released):
@@ -167,14 +162,15 @@ def test_a_vit_is_released_with_its_grid(tmp_path, monkeypatch, capsys):
     names = {}
     for line in loading_lines(released_encoder(path, "s1")):
         (tmp_path / "line.py").write_text(line.code)
-        names[line.package] = runpy.run_path(str(tmp_path / "line.py"))
-    assert names.keys() == {"timm", "cromss"}
+        names[line.package, "checkpoint_path" in line.code] = runpy.run_path(str(tmp_path / "line.py"))
+    assert names.keys() == {("timm", False), ("timm", True), ("cromss", False)}
     assert "interpolated" not in capsys.readouterr().out
-    model = names["timm"]["encoder"].eval()
+    models = [names["timm", bare]["encoder"].eval() for bare in (False, True)]
     own = open_pretrained(str(path), "x").network().encoders["s1"].vit.eval()
     x = images(2, settings_of(arguments).data.crop_size)
     with torch.no_grad():
-        torch.testing.assert_close(model.forward_features(x), own.forward_features(x), rtol=0, atol=1e-6)
+        for model in models:
+            torch.testing.assert_close(model.forward_features(x), own.forward_features(x), rtol=0, atol=1e-6)
 
 
 def flip(folder):
@@ -253,7 +249,7 @@ def test_the_tool_inspects_converts_and_verifies(released, tmp_path, capsys, mon
     tool.main(WeightsSettings("verify", released))
     said = capsys.readouterr().out
     assert "every sum holds; timm loads every tensor of s1, s2" in said
-    assert run == ["timm", "segmentation_models_pytorch", "torchgeo", "cromss"] * 2
+    assert run == ["timm", "timm", "segmentation_models_pytorch", "torchgeo", "cromss"] * 2
 
 
 def test_the_card_of_a_checkpoint_says_what_is_in_it(checkpoint):

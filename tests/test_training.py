@@ -19,6 +19,7 @@ from cromss.config import parse, run
 from cromss.sensors import S1, S2
 from cromss.settings import MultiModalSettings, SingleModalSettings
 from cromss.training import pretrain
+from cromss.training.pretrained import open_pretrained, settings_from
 from cromss.training.pretraining import pretraining_network
 
 
@@ -153,6 +154,11 @@ def test_checkpoint_holds_plain_values_and_what_its_weights_expect(twins):
     assert "2 std" in card["normalization"]
     assert card["settings"]["fusion_type"] == "mid"
     assert yaml.safe_load(yaml.safe_dump(card)) == card
+    best = twins[0] / "a" / "checkpoints" / "best.ckpt"
+    assert "optimizer_states" not in torch.load(best, weights_only=True)
+    opened = open_pretrained(str(best), "noisy")
+    assert (opened.settings, opened.classes) == (settings_from(card["settings"]), tuple(card["classes"]))
+    assert opened.network().encoders.keys() == {"s1", "s2"}
 
 
 def test_steps_may_end_inside_an_epoch(sets, tmp_path):

@@ -14,7 +14,8 @@ def main(settings: WeightsSettings) -> None:
     """Do what is asked for, and say what was found."""
     from cromss.models.found_encoders import found_encoders
     from cromss.models.weights import inspect
-    from cromss.training.release import to_published_file, to_release, verify
+    from cromss.training.pretrainer_files import to_published_file
+    from cromss.training.release import to_release, verify
 
     if settings.action == "inspect":
         found = found_encoders(settings.path, settings.modality or None, settings.source, settings.normalization)

@@ -1,5 +1,6 @@
 """Networks as ONNX files: written, run beside the network itself, and kept only if both say the same."""
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -19,6 +20,7 @@ TOLERANCE = 1e-4
 OPSET = 18
 """The first one with the antialiased resizing that ViTs do."""
 
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _AXES = {0: "batch", 2: "height", 3: "width"}
 
 
@@ -108,7 +110,7 @@ def write_onnx(network: AnySize, channels: int, size: int, told: Mapping[str, st
         raise
     except Exception as error:  # exporter and runtime have many kinds
         remedy = "" if size else "; try one size, --size 256"
-        raise ValueError(f"--out {out}: not written, {_first_line(error)}{remedy}") from error
+        raise ValueError(f"--out {out}: not written, {_cause(error)}{remedy}") from error
     finally:
         partial.unlink(missing_ok=True)
     return difference
@@ -168,6 +170,9 @@ def _difference(network: AnySize, path: Path, shapes: Sequence[tuple[int, ...]])
     return float(torch.stack(differences).max())
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+def _cause(error: BaseException) -> str:
+    """First line of what an error came from, without colours: exporters wrap it in advice."""
+    while error.__cause__:
+        error = error.__cause__
+    lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[0][:200]

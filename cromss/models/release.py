@@ -4,7 +4,6 @@ A folder holds `config.json`, `model.safetensors` and `README.md`, as the `local
 null, or older versions of timm would start the first layer anew for other than three bands.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,6 @@ from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -26,8 +24,14 @@ from cromss.models.weight_files import CARD_KEY, WeightsError, open_checkpoint
 from cromss.models.weights import inspect, load_encoder
 from cromss.normalization import WITH_STATISTICS
 from cromss.sensors import MODALITIES, S2_SUBSETS
+from cromss.statistics import with_statistics
 
-CONFIG_NAME, TENSORS_NAME, SUMS_NAME = "config.json", "model.safetensors", "SHA256SUMS"
+CONFIG_NAME, TENSORS_NAME, CARD_NAME = "config.json", "model.safetensors", "README.md"
+PRETRAINER_NAME, BARE_FOLDER = "pretrainer.safetensors", "torchgeo"
+"""The whole network, and the folder of the encoders' bare tensors."""
+
+RELEASABLE = "ResNets with a 7 x 7 first layer, such as resnet50 or tu-resnet50d of timm, and plain ViTs of timm"
+"""Encoders that other packages have by the same names."""
 
 _RESNETS = ("resnet50", "resnet18", "resnet34", "resnet101", "resnet152")
 """Tried where a checkpoint does not tell its encoder, as the published ones."""
@@ -131,10 +135,12 @@ def released_encoder(checkpoint: str | Path, modality: str) -> ReleasedEncoder:
     """
     path = Path(checkpoint)
     card = _card(path)
+    told = card.get("encoder_name") or card.get("settings", {}).get("model_type")
     stems = [stem for stem in inspect(path).stems if stem.modality == modality]
+    if told and not stems:
+        raise WeightsError(f"{path}: {told} cannot be released, only {RELEASABLE}")
     if len(stems) != 1:
         raise WeightsError(f"{path}: {len(stems)} encoders of {modality} in it, one is wanted")
-    told = card.get("encoder_name") or card.get("settings", {}).get("model_type")
     problems = []
     for name in (told,) if told else _RESNETS:
         architecture, model_args = _in_timm(path, str(name), stems[0], card)
@@ -180,31 +186,6 @@ def foreign_encoder(path: Path, found: FoundEncoder, source: str) -> ReleasedEnc
     )
 
 
-def read_encoder(folder: Path) -> ReleasedEncoder:
-    """The encoder in a folder of a release; its tensors are loaded by timm.
-
-    Raises:
-        WeightsError: Its `config.json` is not one of ours.
-    """
-    try:
-        config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-        told = config["cromss"]
-        statistics = {"mean": told["mean"], "std": told["std"], "source": told["statistics"]}
-        return ReleasedEncoder(
-            told["modality"],
-            config["architecture"],
-            config["model_args"],
-            tuple(told["bands"]),
-            statistics,
-            timm.create_model(f"local-dir:{folder}", pretrained=True).eval(),
-            told["checkpoint_sha256"],
-            told["normalization"].split(":")[0],
-            told.get("origin", ""),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{folder / CONFIG_NAME}: not of a release ({error}); get it anew") from None
-
-
 def write_encoder(encoder: ReleasedEncoder, folder: Path, card: str) -> None:
     """Write a folder; its files are replaced whole.
 
@@ -217,70 +198,7 @@ def write_encoder(encoder: ReleasedEncoder, folder: Path, card: str) -> None:
     config = encoder.config
     save_tensors(encoder.model.state_dict(), encoder.card, folder / TENSORS_NAME)
     (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(card, encoding="utf-8")
-
-
-def write_sums(folder: Path) -> None:
-    """Write the SHA-256 of every file in a release, as `sha256sum -c` reads them."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS_NAME)
-    lines = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
-    (folder / SUMS_NAME).write_text("".join(lines), encoding="utf-8")
-
-
-def check_release(folder: Path) -> list[Path]:
-    """Compare the files of a release with their sums, and their tensors with what timm makes of them.
-
-    Returns:
-        The folders of encoders in it.
-
-    Raises:
-        WeightsError: A file is missing, changed or not listed; timm does not build or fill the network.
-    """
-    told = _sums(folder / SUMS_NAME)
-    there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {SUMS_NAME}
-    if missing := sorted(told.keys() - there):
-        raise WeightsError(f"{folder / missing[0]}: missing; get the release anew")
-    if unknown := sorted(there - told.keys()):
-        raise WeightsError(f"{folder / unknown[0]}: not in {SUMS_NAME}; remove it")
-    for name, digest in told.items():
-        if _sha256(folder / name) != digest:
-            raise WeightsError(f"{folder / name}: changed since the release was made; get it anew")
-    encoders = sorted(path.parent for path in folder.rglob(CONFIG_NAME))
-    for path in encoders:
-        _check_timm(path)
-    return encoders
-
-
-def _check_timm(folder: Path) -> None:
-    """Refuse a folder that timm does not fill with every tensor of its file."""
-    try:
-        model = timm.create_model(f"local-dir:{folder}", pretrained=True)
-        with safe_open(folder / TENSORS_NAME, "pt") as file:
-            wanted = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise WeightsError(f"{folder}: timm {timm.__version__} cannot load it ({reason[:160]})") from error
-    found = model.state_dict()
-    if differing := [n for n in wanted.keys() | found.keys() if not _same(wanted.get(n), found.get(n))]:
-        raise WeightsError(
-            f"{folder}: timm {timm.__version__} loads another {sorted(differing)[0]} than is in the file"
-        )
-
-
-def _same(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:
-    return a is not None and b is not None and torch.equal(a, b)
-
-
-def _sums(path: Path) -> dict[str, str]:
-    """Name -> SHA-256."""
-    try:
-        rows = [line.split("  ", 1) for line in path.read_text(encoding="utf-8").splitlines()]
-        sums = {name: digest for digest, name in rows}
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path}: cannot be read ({error}); a folder that release.py wrote is wanted") from None
-    if outside := [name for name in sums if name.startswith("/") or ".." in Path(name).parts]:
-        raise WeightsError(f"{path}: {outside[0]} lies outside of the release")
-    return sums
+    (folder / CARD_NAME).write_text(card, encoding="utf-8")
 
 
 def _card(path: Path) -> Mapping[str, Any]:
@@ -293,9 +211,7 @@ def _in_timm(path: Path, name: str, stem: Stem, card: Mapping[str, Any]) -> tupl
     """Name and arguments with which timm builds an encoder."""
     architecture = name.removeprefix("tu-")
     if family(name) in OWN_FAMILIES or not timm.is_model(architecture):
-        raise WeightsError(
-            f"{path}: timm has no {name} of these names; ResNets, tu-<model of timm> and plain ViTs have"
-        )
+        raise WeightsError(f"{path}: {name} cannot be released, only {RELEASABLE}")
     model_args: dict[str, Any] = {"in_chans": stem.shape[1], "num_classes": 0}
     if is_vit(name):
         settings = card.get("settings", {})
@@ -316,13 +232,7 @@ def _bands(path: Path, modality: str, count: int) -> tuple[str, ...]:
 
 def _statistics(report: Any, modality: str, bands: Sequence[str]) -> dict[str, Any]:
     """Mean and standard deviation of the bands fed: those of the checkpoint's card, else the built-in ones."""
-    sensor = MODALITIES[modality]
-    told = report.statistics.get(modality, {"bands": sensor.bands, "mean": sensor.mean, "std": sensor.std})
-    places = [list(told.get("bands", sensor.bands)).index(band) for band in bands]
-    source = str(told.get("source") or sensor.source)
-    return {"mean": [told["mean"][i] for i in places], "std": [told["std"][i] for i in places], "source": source}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    told = report.statistics.get(modality, {})
+    sensor = with_statistics(MODALITIES[modality], told, str(told.get("source") or "the set it was trained on"))
+    places = sensor.indices(tuple(bands))
+    return {name: [getattr(sensor, name)[i] for i in places] for name in ("mean", "std")} | {"source": sensor.source}

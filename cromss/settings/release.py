@@ -27,7 +27,8 @@ class ReleaseSettings:
     scores: Path | None = None
     """Markdown to put under "Scores" on the card, such as the tables.md of bench.py."""
     verify: bool = False
-    """Afterwards check all files, and run every loading line of the card (those of packages that are installed)."""
+    """Check all files and run every loading line of the card (those of packages that are installed); what fails is not
+    kept."""
 
 
 @dataclass(frozen=True)

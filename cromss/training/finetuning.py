@@ -10,7 +10,7 @@ from typing import Any
 
 from cromss import __version__
 from cromss.batch_transforms import BatchTransform
-from cromss.callbacks import CheckpointCard, MapWriter, PredictionPanel
+from cromss.callbacks import MapWriter, PredictionPanel
 from cromss.config import replace_text, to_flat
 from cromss.metrics import change_scores, scores
 from cromss.models import build_change_segmenter, build_segmenter, build_twin_segmenter
@@ -161,7 +161,7 @@ def _finetune(settings: FinetuneSettings, folder: RunFolder) -> dict[str, Any]:
     data = downstream_data(settings, inputs, trained_sensors(settings, origins))
     checkpoint = folder.open(settings)
     bands, weights = downstream_bands(settings.data), {name: str(origin) for name, origin in origins.items()}
-    card = {
+    task.card = {
         "version": __version__,
         "architecture": settings.model.model_framework,
         "encoder_name": settings.model.model_type,
@@ -174,7 +174,6 @@ def _finetune(settings: FinetuneSettings, folder: RunFolder) -> dict[str, Any]:
         "settings": to_flat(settings),
     }
     callbacks = [
-        CheckpointCard(card),
         MapWriter(folder.path / "maps", settings.save_maps),
         PredictionPanel(folder.path / "test_tiles.png", bands),
     ]

@@ -10,7 +10,7 @@ from torch import nn
 
 from cromss import __version__, default_sets
 from cromss.batch_transforms import BatchTransform
-from cromss.callbacks import CheckpointCard, PanelWriter, Plateau
+from cromss.callbacks import PanelWriter, Plateau
 from cromss.config import to_flat
 from cromss.datamodule import StacksData, hold_out
 from cromss.datasets import SeasonStacks
@@ -220,10 +220,8 @@ def _pretrain(settings: PretrainSettings, folder: RunFolder) -> dict[str, Any]:
     task = pretraining_task(settings, network, legend)
     checkpoint = folder.open(settings)
     optimisation = settings.optimisation
-    callbacks = [
-        CheckpointCard(_pretrain_card(settings, legend, locations_checksum(data.train.labels), data.train.sensors)),
-        PanelWriter(folder.path / "panels", settings.runtime.display_interval),
-    ]
+    task.card = _pretrain_card(settings, legend, locations_checksum(data.train.labels), data.train.sensors)
+    callbacks = [PanelWriter(folder.path / "panels", settings.runtime.display_interval)]
     if optimisation.lr_adjust_type == "rop":
         callbacks.append(Plateau("val/loss", patience=int(optimisation.lr_adjust)))
     trainer = build_trainer(settings.runtime, optimisation.epochs, folder, callbacks, best="val/loss")
@@ -249,14 +247,21 @@ def locations_checksum(labels: LmdbReader | PublishedReader) -> str:
     return ids_checksum([labels.location_id(index) for index in range(len(labels))])
 
 
+def network_facts(settings: PretrainSettings) -> dict[str, Any]:
+    """What the card of a checkpoint says of its network: encoder, fusion, and bands by modality."""
+    return {
+        "encoder_name": settings.model.model_type,
+        "fusion": settings.cross.fusion_type if settings.input_type == "s12" else "single",
+        "bands": {modality: list(names) for modality, names in pretraining_bands(settings).items()},
+    }
+
+
 def _pretrain_card(
     settings: PretrainSettings, legend: Legend, locations: str, sensors: Mapping[str, Modality]
 ) -> dict[str, Any]:
     return {
         "version": __version__,
-        "encoder_name": settings.model.model_type,
-        "fusion": settings.cross.fusion_type if settings.input_type == "s12" else "single",
-        "bands": {modality: list(names) for modality, names in pretraining_bands(settings).items()},
+        **network_facts(settings),
         "normalization": f"{QUANTISED}, / 255",
         "statistics": {modality: as_plain(sensor) for modality, sensor in sensors.items()},
         "classes": list(legend.classes),
@@ -267,5 +272,5 @@ def _pretrain_card(
 
 
 def _pretrain_name(settings: PretrainSettings) -> str:
-    kind = settings.cross.fusion_type if settings.input_type == "s12" else "single"
+    kind = network_facts(settings)["fusion"]
     return f"{kind}_{settings.input_type}_{settings.model.model_type}_seed{settings.runtime.seed}"
