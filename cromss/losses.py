@@ -8,18 +8,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cromss.noisy_labels.prediction import Prediction, as_prediction
 from cromss.noisy_labels.smoothing import one_hot
 
 CONSISTENCY_KINDS = ("ce", "kl", "mse", "none")
 LOSS_LETTERS = {"c": "cross-entropy", "d": "Dice", "f": "focal"}
 
 
-def segmentation_loss(loss_type: str, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+def segmentation_loss(
+    loss_type: str, logits: Tensor | Prediction, targets: Tensor, weights: Tensor | None = None
+) -> Tensor:
     """Sum of the losses named by the letters of `loss_type`: c cross-entropy, d Dice, f focal."""
     if not loss_type or not set(loss_type) <= set(LOSS_LETTERS):
         raise ValueError(f"--loss_type {loss_type!r}: use the letters c (cross-entropy), d (Dice), f (focal)")
-    functions = {"c": weighted_cross_entropy, "d": soft_dice, "f": focal}
-    return torch.stack([functions[letter](logits, targets, weights) for letter in loss_type]).sum()
+    functions = {"c": _cross_entropy, "d": _dice, "f": _focal}
+    prepared = _prepared(logits, targets, weights)
+    return torch.stack([functions[letter](*prepared) for letter in loss_type]).sum()
 
 
 def as_two_classes(logits: Tensor) -> Tensor:
@@ -31,35 +35,27 @@ def as_two_classes(logits: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(logits), logits], 1)
 
 
-def weighted_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+def weighted_cross_entropy(logits: Tensor | Prediction, targets: Tensor, weights: Tensor | None = None) -> Tensor:
     """Cross-entropy, `sum(w ce) / sum(w)` over the pixels that have a target."""
-    targets, weights = _soft_and_weighted(logits, targets, weights)
-    return _weighted_mean(-(targets * logits.float().log_softmax(1)).sum(1), weights)
+    return _cross_entropy(*_prepared(logits, targets, weights))
 
 
-def soft_dice(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+def soft_dice(logits: Tensor | Prediction, targets: Tensor, weights: Tensor | None = None) -> Tensor:
     """One minus Dice, `2 sum(w p t) / sum(w p + w t)` per class over the whole batch, mean over classes.
 
     A class without target mass in the batch adds nothing, yet counts in the mean, as published.
     """
-    targets, weights = _soft_and_weighted(logits, targets, weights)
-    probs, pixel = logits.float().softmax(1), weights.unsqueeze(1)
-    overlap = (pixel * probs * targets).sum((0, 2, 3))
-    mass = (pixel * (probs + targets)).sum((0, 2, 3))
-    present = targets.sum((0, 2, 3)) > 0
-    return ((1 - 2 * overlap / mass.clamp_min(1e-7)) * present).mean()
+    return _dice(*_prepared(logits, targets, weights))
 
 
-def focal(logits: Tensor, targets: Tensor, weights: Tensor | None = None, gamma: float = 2.0) -> Tensor:
+def focal(logits: Tensor | Prediction, targets: Tensor, weights: Tensor | None = None, gamma: float = 2.0) -> Tensor:
     """Sigmoid focal loss, summed over the one-against-rest problems of all classes (arXiv 1708.02002)."""
-    targets, weights = _soft_and_weighted(logits, targets, weights)
-    logits = logits.float()
-    cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    miss = (logits.sigmoid() - targets).abs()
-    return _weighted_mean((miss**gamma * cross_entropy).sum(1), weights)
+    return _focal(*_prepared(logits, targets, weights), gamma)
 
 
-def consistency(kind: str, logits: Tensor, target_logits: Tensor, weights: Tensor | None = None) -> Tensor:
+def consistency(
+    kind: str, logits: Tensor | Prediction, target_logits: Tensor | Prediction, weights: Tensor | None = None
+) -> Tensor:
     """Pull one prediction towards another, which is held fixed.
 
     Args:
@@ -71,23 +67,48 @@ def consistency(kind: str, logits: Tensor, target_logits: Tensor, weights: Tenso
     """
     if kind not in CONSISTENCY_KINDS or kind == "none":
         raise ValueError(f"consistency {kind!r}: choose one of {', '.join(CONSISTENCY_KINDS)}")
-    target_log = target_logits.detach().float().log_softmax(1)
-    target = target_log.exp()
-    log_probs = logits.float().log_softmax(1)
+    prediction, target = as_prediction(logits), as_prediction(target_logits)
+    log_probs, target_log, target_probs = prediction.log_probs, target.log_probs.detach(), target.probs.detach()
     if kind == "ce":
-        distance = -(target * log_probs).sum(1)
+        distance = -(target_probs * log_probs).sum(1)
     elif kind == "kl":
-        distance = (target * (target_log - log_probs)).sum(1)
+        distance = (target_probs * (target_log - log_probs)).sum(1)
     else:
-        distance = (log_probs.exp() - target).square().sum(1)
+        distance = (prediction.probs - target_probs).square().sum(1)
     return _weighted_mean(distance, torch.ones_like(distance) if weights is None else weights)
 
 
-def _soft_and_weighted(logits: Tensor, targets: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+def _cross_entropy(prediction: Prediction, targets: Tensor, weights: Tensor) -> Tensor:
+    return _weighted_mean(-(targets * prediction.log_probs).sum(1), weights)
+
+
+def _dice(prediction: Prediction, targets: Tensor, weights: Tensor) -> Tensor:
+    overlap = _class_sums(prediction.probs * targets, weights)
+    mass = _class_sums(prediction.probs, weights) + _class_sums(targets, weights)
+    present = targets.sum((0, 2, 3)) > 0
+    return ((1 - 2 * overlap / mass.clamp_min(1e-7)) * present).mean()
+
+
+def _focal(prediction: Prediction, targets: Tensor, weights: Tensor, gamma: float = 2.0) -> Tensor:
+    cross_entropy = F.binary_cross_entropy_with_logits(prediction.logits, targets, reduction="none")
+    miss = (prediction.logits.sigmoid() - targets).abs()
+    return _weighted_mean((miss**gamma * cross_entropy).sum(1), weights)
+
+
+def _prepared(
+    logits: Tensor | Prediction, targets: Tensor, weights: Tensor | None
+) -> tuple[Prediction, Tensor, Tensor]:
+    """Prediction, soft targets, and weights that are 0 where there is no target."""
+    prediction = as_prediction(logits)
     if targets.ndim == 3:
-        targets = one_hot(targets, logits.shape[1])
+        targets = one_hot(targets, prediction.num_classes)
     known = (targets.sum(1) > 0).float()
-    return targets.float(), known if weights is None else known * weights
+    return prediction, targets.float(), known if weights is None else known * weights
+
+
+def _class_sums(values: Tensor, weights: Tensor) -> Tensor:
+    """`sum(w v)` of each class: `(B, K, H, W)`, `(B, H, W)` -> `(K,)`, without a product of that size."""
+    return torch.bmm(values.flatten(2), weights.flatten(1).unsqueeze(2)).sum((0, 2))
 
 
 def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:

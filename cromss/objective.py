@@ -1,6 +1,8 @@
 """The method on one page: noisy-label pretraining with cross-modal sample selection (arXiv 2405.01217)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,8 +10,9 @@ from torch import Tensor
 from cromss.legends import IGNORE_INDEX
 from cromss.losses import CONSISTENCY_KINDS, consistency, segmentation_loss
 from cromss.noisy_labels.confidence import entangle, label_confidence, prediction_confidence
+from cromss.noisy_labels.prediction import Prediction, as_prediction
 from cromss.noisy_labels.selection import label_weights, prediction_weights, ramp_up, selected_share
-from cromss.noisy_labels.smoothing import smooth_targets
+from cromss.noisy_labels.smoothing import one_hot, smooth_targets
 
 
 @dataclass(frozen=True)
@@ -81,28 +84,29 @@ class CrossModalObjective:
             `"consistency"`; with selection also `"selected_<modality>"` (share of the labelled
             pixels with weight 1) and `"confidence_<modality>"` (mean), both without gradient.
         """
-        trust = self.select(logits, labels, epoch)
+        predictions = {branch: as_prediction(x) for branch, x in logits.items()}
+        trust = self.select(predictions, labels, epoch)
         targets = (
             smooth_targets(labels, self.num_classes, self.smoothing_factors, prior)
             if self.smoothing_factors
-            else labels
+            else one_hot(labels, self.num_classes)
         )
         terms = {
-            f"seg_{branch}": segmentation_loss(self.loss_type, branch_logits, targets, trust.label.get(branch))
-            for branch, branch_logits in logits.items()
+            f"seg_{branch}": segmentation_loss(self.loss_type, prediction, targets, trust.label.get(branch))
+            for branch, prediction in predictions.items()
         }
         loss = torch.stack(list(terms.values())).sum()
-        if self.consistency != "none" and len(_twins(logits)) == 2:
-            terms["consistency"] = self._mutual_consistency(_twins(logits), labels, trust)
+        if self.consistency != "none" and len(_twins(predictions)) == 2:
+            terms["consistency"] = self._mutual_consistency(_twins(predictions), labels, trust)
             loss = loss + self.consistency_weight * terms["consistency"]
         return {"loss": loss, **terms, **_report(trust, labels)}
 
     @torch.no_grad()
-    def select(self, logits: dict[str, Tensor], labels: Tensor, epoch: float) -> Selection:
+    def select(self, logits: Mapping[str, Tensor | Prediction], labels: Tensor, epoch: float) -> Selection:
         """Weights of labels and predictions from each modality's confidence, mixed with the other's."""
         if not self.selection:
             return Selection({}, {}, {})
-        twins = _twins(logits)
+        twins = {modality: as_prediction(x) for modality, x in _twins(logits).items()}
         in_labels = _entangled({m: label_confidence(x, labels) for m, x in twins.items()})
         in_predictions = _entangled({m: prediction_confidence(x, self.confidence_kind) for m, x in twins.items()})
         ramp = ramp_up(epoch, self.ramp_epochs, self.ramp)
@@ -112,16 +116,16 @@ class CrossModalObjective:
             of_labels["common"] = torch.stack(list(of_labels.values())).mean(0)
         return Selection(of_labels, {m: prediction_weights(c, ramp) for m, c in in_predictions.items()}, in_labels)
 
-    def _mutual_consistency(self, twins: dict[str, Tensor], labels: Tensor, trust: Selection) -> Tensor:
-        (a, logits_a), (b, logits_b) = twins.items()
+    def _mutual_consistency(self, twins: Mapping[str, Prediction], labels: Tensor, trust: Selection) -> Tensor:
+        (a, prediction_a), (b, prediction_b) = twins.items()
         known = (labels != IGNORE_INDEX).float()
         of_a, of_b = (trust.prediction.get(modality, 1) * known for modality in (a, b))
-        return consistency(self.consistency, logits_a, logits_b, of_b) + consistency(
-            self.consistency, logits_b, logits_a, of_a
+        return consistency(self.consistency, prediction_a, prediction_b, of_b) + consistency(
+            self.consistency, prediction_b, prediction_a, of_a
         )
 
 
-def _twins(logits: dict[str, Tensor]) -> dict[str, Tensor]:
+def _twins(logits: Mapping[str, Any]) -> dict[str, Any]:
     return {branch: x for branch, x in logits.items() if branch != "common"}
 
 

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from cromss.legends import IGNORE_INDEX
+from cromss.noisy_labels.prediction import Prediction, as_prediction
 
 CONFIDENCE_KINDS = ("entropy", "gini")
 
 
 @torch.no_grad()
-def prediction_confidence(logits: Tensor, kind: str = "entropy") -> Tensor:
+def prediction_confidence(logits: Tensor | Prediction, kind: str = "entropy") -> Tensor:
     """Confidence in the predicted distribution `p`, whatever the label says.
 
     Args:
@@ -21,16 +22,17 @@ def prediction_confidence(logits: Tensor, kind: str = "entropy") -> Tensor:
     Returns:
         `(B, H, W)` in [0, 1], 1 where certain.
     """
-    probs = logits.float().softmax(1)
+    prediction = as_prediction(logits)
+    probs = prediction.probs
     if kind == "entropy":
-        return 1 - torch.special.entr(probs).sum(1) / math.log(logits.shape[1])
+        return 1 + (probs * prediction.log_probs.clamp_min(-_NOTHING)).sum(1) / math.log(prediction.num_classes)
     if kind == "gini":
         return probs.square().sum(1)
     raise ValueError(f"confidence {kind!r}: choose one of {', '.join(CONFIDENCE_KINDS)}")
 
 
 @torch.no_grad()
-def label_confidence(logits: Tensor, labels: Tensor) -> Tensor:
+def label_confidence(logits: Tensor | Prediction, labels: Tensor) -> Tensor:
     """Probability that the model gives to the noisy label.
 
     Args:
@@ -42,10 +44,14 @@ def label_confidence(logits: Tensor, labels: Tensor) -> Tensor:
     """
     known = labels != IGNORE_INDEX
     index = torch.where(known, labels, 0).long().unsqueeze(1)
-    return logits.float().softmax(1).gather(1, index).squeeze(1) * known
+    return as_prediction(logits).probs.gather(1, index).squeeze(1) * known
 
 
 def entangle(confidence_a: Tensor, confidence_b: Tensor) -> tuple[Tensor, Tensor]:
     """Mix each modality's confidence with the other's: `(a + a b) / 2` and `(b + a b) / 2`."""
     both = confidence_a * confidence_b
     return (confidence_a + both) / 2, (confidence_b + both) / 2
+
+
+_NOTHING = 200.0
+"""A log-probability below minus this belongs to a probability that is 0 in float32, even where it is infinite."""

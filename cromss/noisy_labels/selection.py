@@ -50,17 +50,47 @@ def label_weights(
     """
     values = confidence.float().flatten()
     groups = torch.where(labels == ignore_index, num_classes, labels).flatten().long()
-    counts = torch.zeros(num_classes + 1, dtype=torch.long, device=groups.device)
-    counts.scatter_add_(0, groups, torch.ones_like(groups))
+    counts = _histogram(groups, num_classes + 1)
     kept = (counts.float() * torch.tensor(share, dtype=torch.float32, device=groups.device)).long()
-    descending = values.argsort(descending=True)
-    by_class = values[descending[groups[descending].argsort(stable=True)]]
-    last_kept = counts.cumsum(0) - counts + kept - 1
-    threshold = by_class[last_kept.clamp(0, max(values.numel() - 1, 0))]
-    threshold = torch.where(kept > 0, threshold, torch.inf)
+    threshold = torch.where(kept > 0, kth_largest(values, groups, kept), torch.inf)
     limit = threshold[groups]
     weights = torch.where(limit > 0, (values / limit).clamp(max=1), 1.0)
     return torch.where(groups < num_classes, weights, 0.0).view_as(confidence)
+
+
+def kth_largest(values: Tensor, groups: Tensor, k: Tensor) -> Tensor:
+    """The `k`-th largest value of each group, exactly, without sorting.
+
+    The bits of floats that are not negative order as the floats do. They are counted by group and upper half, then,
+    where that of the wanted one is found, by lower half.
+
+    Args:
+        values: `(N,)` float32, none negative.
+        groups: `(N,)` int64 in `0..G-1`.
+        k: `(G,)` int64, counted from 1; where 0, the answer means nothing.
+
+    Returns:
+        `(G,)` float32.
+    """
+    bits = (values + 0.0).view(torch.int32)  # no negative zeros
+    upper, rank = _bin_of_rank(bits >> 16, groups, k, 2**15)
+    inside = (bits >> 16) == upper[groups]
+    lower, _ = _bin_of_rank(bits & 0xFFFF, torch.where(inside, groups, len(k)), rank, 2**16)
+    return (upper << 16 | lower).int().view(torch.float32)
+
+
+def _bin_of_rank(bins: Tensor, groups: Tensor, k: Tensor, num_bins: int) -> tuple[Tensor, Tensor]:
+    """Bin that holds the `k`-th from above of each group, and which of those in it that is; further groups are left."""
+    counts = _histogram(groups * num_bins + bins, (len(k) + 1) * num_bins).view(-1, num_bins)[: len(k)]
+    above = counts.flip(1).cumsum(1)
+    place = torch.searchsorted(above, k.to(above.dtype)[:, None]).clamp_max(num_bins - 1)
+    before = above.gather(1, place) - counts.flip(1).gather(1, place)
+    return num_bins - 1 - place.squeeze(1), k - before.squeeze(1)
+
+
+def _histogram(bins: Tensor, num_bins: int) -> Tensor:
+    """How often each of `0..num_bins-1` occurs."""
+    return torch.zeros(num_bins, dtype=torch.long, device=bins.device).scatter_add_(0, bins, torch.ones_like(bins))
 
 
 @torch.no_grad()

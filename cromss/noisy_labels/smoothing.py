@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cromss.legends import IGNORE_INDEX
@@ -39,13 +40,16 @@ def label_prior(
     """
     if kind not in PRIOR_KINDS:
         raise ValueError(f"label smoothing prior {kind!r}: choose one of {', '.join(PRIOR_KINDS)}")
-    votes = _season_votes(labels, season, num_classes, kind)
+    shares = _season_shares(labels, season, kind)
+    if labels.device.type == "cpu":
+        return torch.stack([_sparse_prior(*one, num_classes, sigma, truncate) for one in zip(labels, shares)])
+    votes = _season_votes(labels, shares, torch.arange(num_classes, device=labels.device))
     height, width = labels.shape[-2:]
     down = gaussian_matrix(height, sigma, truncate).to(votes)
     across = gaussian_matrix(width, sigma, truncate).to(votes)
     smooth = down @ votes @ across.T
     total = smooth.sum(1, keepdim=True)
-    return torch.where(total > 1e-6, smooth / total.clamp_min(1e-6), 1 / num_classes)
+    return torch.where(total > _NOTHING, smooth / total.clamp_min(_NOTHING), 1 / num_classes)
 
 
 def smooth_targets(labels: Tensor, num_classes: int, factors: Sequence[float], prior: Tensor | None = None) -> Tensor:
@@ -97,26 +101,63 @@ def gaussian_matrix(size: int, sigma: float, truncate: float) -> Tensor:
     The border repeats the edge pixel and mirrors (`d c b a | a b c d`), as in the published prior;
     the mirroring is folded into the matrix, so rows sum to 1 and no padding is needed.
     """
-    radius = int(truncate * sigma + 0.5)
-    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel /= kernel.sum()
-    source = torch.arange(size)[:, None] + torch.arange(-radius, radius + 1)[None, :]
-    period = source.remainder(2 * size)
-    mirrored = torch.minimum(period, 2 * size - 1 - period)
+    kernel = gaussian_kernel(sigma, truncate)
+    source = mirrored(size, len(kernel) // 2).unfold(0, len(kernel), 1)
     matrix = torch.zeros(size, size, dtype=torch.float64)
-    return matrix.scatter_add_(1, mirrored, kernel.expand(size, -1)).float()
+    return matrix.scatter_add_(1, source, kernel.expand(size, -1)).float()
 
 
-def _season_votes(labels: Tensor, season: Tensor, num_classes: int, kind: str) -> Tensor:
+@lru_cache(maxsize=16)
+def gaussian_kernel(sigma: float, truncate: float) -> Tensor:
+    """Weights `(2 r + 1,)` float64 of a Gaussian of radius `r = truncate sigma`, summing to 1."""
+    radius = int(truncate * sigma + 0.5)
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / sigma) ** 2)
+    return kernel / kernel.sum()
+
+
+def mirrored(size: int, radius: int) -> Tensor:
+    """Pixels of a line and `radius` beyond each end, `(size + 2 radius,)`: `d c b a | a b c d | d c b a`."""
+    period = torch.arange(-radius, size + radius).remainder(2 * size)
+    return torch.minimum(period, 2 * size - 1 - period)
+
+
+def _sparse_prior(labels: Tensor, shares: Tensor, num_classes: int, sigma: float, truncate: float) -> Tensor:
+    """The prior of one sample `(T, H, W)`, filtered for the classes in it only, with channels last."""
+    present = torch.bincount(labels.flatten().int(), minlength=num_classes)[:num_classes].nonzero().flatten()
+    if len(present) == 0:
+        return torch.full((num_classes, *labels.shape[-2:]), 1 / num_classes)
+    prior = torch.zeros(num_classes, *labels.shape[-2:])
+    votes = _season_votes(labels[None], shares[None], present).contiguous(memory_format=torch.channels_last)
+    kernel = gaussian_kernel(sigma, truncate).float().expand(len(present), 1, -1)
+    for axis, shape in ((-2, (len(present), 1, -1, 1)), (-1, (len(present), 1, 1, -1))):
+        padded = votes.index_select(axis, mirrored(votes.shape[axis], kernel.shape[-1] // 2))
+        padded = padded.contiguous(memory_format=torch.channels_last)
+        votes = F.conv2d(padded, kernel.reshape(shape), groups=len(present))
+    total = votes.sum(1)
+    prior[present] = votes[0] / total.clamp_min(_NOTHING)
+    prior[:, total[0] <= _NOTHING] = 1 / num_classes
+    return prior
+
+
+def _season_shares(labels: Tensor, season: Tensor, kind: str) -> Tensor:
+    """Weight of each season's labels, `(B, T)`, summing to 1."""
     batch, num_seasons = labels.shape[:2]
-    share = torch.zeros(batch, num_seasons, device=labels.device)
+    shares = torch.zeros(batch, num_seasons, device=labels.device)
     if "t" in kind:
-        share += 1 / num_seasons
+        shares += 1 / num_seasons
     if "s" in kind:
-        share[torch.arange(batch, device=labels.device), season.long()] += 1
-    share = share / share.sum(1, keepdim=True)
-    votes = torch.zeros(batch, num_classes, *labels.shape[-2:], device=labels.device)
-    for t in range(num_seasons):
-        votes += one_hot(labels[:, t], num_classes) * share[:, t].view(-1, 1, 1, 1)
+        shares[torch.arange(batch, device=labels.device), season.long()] += 1
+    return shares / shares.sum(1, keepdim=True)
+
+
+def _season_votes(labels: Tensor, shares: Tensor, classes: Tensor) -> Tensor:
+    """Shares of the seasons that say each of the classes, `(B, K, H, W)`."""
+    votes = torch.zeros(len(labels), len(classes), *labels.shape[-2:], device=labels.device)
+    for t, share in enumerate(shares.unbind(1)):
+        said = labels[:, t].unsqueeze(1) == classes.view(-1, 1, 1)
+        votes.addcmul_(said, share.view(-1, 1, 1, 1))
     return votes
+
+
+_NOTHING = 1e-6
+"""Votes up to here are none: only ignored pixels are in reach."""

@@ -1,0 +1,83 @@
+"""Several ways to do the same, timed in turn in one process."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cromss.config import replace_text
+from cromss.tables import to_csv
+
+PUBLISHED, OURS = "published way", "ours"
+
+
+def alternate(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every way, in each round once; a first round, in which memory and kernels are fetched, is left out."""
+    seconds = {name: [] for name in ways}
+    for _ in range(rounds + 1):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: each[1:] for name, each in seconds.items()}
+
+
+def compared(what: str, seconds: Mapping[str, list[float]], count: int) -> list[dict[str, Any]]:
+    """A row a way: milliseconds for each of `count` things, spread, and how many times faster than the first."""
+    (first, reference), *_ = seconds.items()
+    rows = []
+    for name, each in seconds.items():
+        ratios = [a / b for a, b in zip(reference, each)]
+        low, _, high = statistics.quantiles([1e3 * s / count for s in each], n=4)
+        rows.append(
+            {
+                "what": what,
+                "way": name,
+                "value": f"{1e3 * statistics.median(each) / count:.3f}",
+                "unit": "ms",
+                "quartiles": f"{low:.3f} to {high:.3f}",
+                "ratio": f"{statistics.median(ratios):.2f}" if name != first else "",
+                "ratio_range": f"{min(ratios):.2f} to {max(ratios):.2f}" if name != first else "",
+            }
+        )
+    return rows
+
+
+def weighed(what: str, megabytes: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The same of memory, weighed once."""
+    reference = next(iter(megabytes.values()))
+    return [
+        {
+            "what": what,
+            "way": name,
+            "value": f"{each:.0f}",
+            "unit": "MB",
+            "quartiles": "",
+            "ratio": "",
+            "ratio_range": "",
+        }
+        | ({"ratio": f"{reference / each:.2f}"} if each != reference else {})
+        for name, each in megabytes.items()
+    ]
+
+
+def report(rows: list[dict[str, Any]], path: Path) -> None:
+    """Write the rows with machine and date, and print them."""
+    machine = {
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "date": date.today().isoformat(),
+    }
+    replace_text(path, to_csv([row | machine for row in rows]))
+    for row in rows:
+        ratio = f"{row['ratio']} x ({row['ratio_range']})" if row["ratio"] else ""
+        print(f"{row['what']:28} {row['way']:14} {row['value']:>9} {row['unit']} ({row['quartiles']})  {ratio}")
+    print(f"table    {path}")

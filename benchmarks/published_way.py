@@ -1,0 +1,68 @@
+"""What the published code does, written anew from its description, as the reference that benchmarks compare with."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+
+def prior(labels: np.ndarray, season: int, num_classes: int) -> np.ndarray:
+    """The `ts` prior of one sample `(T, H, W)`: all classes of all seasons and of the drawn one, each filtered."""
+    onehot = np.stack([labels == k for k in range(num_classes)], axis=1).astype(np.float32)
+    parts = []
+    for votes in (onehot.mean(0), onehot[season]):
+        smooth = np.stack([gaussian_filter(plane, sigma=3, truncate=4) for plane in votes])
+        parts.append(smooth / smooth.sum(0))
+    return (parts[0] + parts[1]) / 2
+
+
+def label_weights(confidence: Tensor, labels: Tensor, num_classes: int, share: float) -> Tensor:
+    """Class by class: sort, look up the threshold, divide."""
+    weights = torch.zeros_like(confidence)
+    for k in range(num_classes):
+        inside = labels == k
+        values = confidence[inside]
+        count = int(np.float32(len(values)) * np.float32(share))
+        if count:
+            threshold = values.sort(descending=True).values[count - 1]
+            weights[inside] = (values / threshold).clamp(max=1) if threshold > 0 else torch.ones_like(values)
+    return weights
+
+
+def objective(logits: list[Tensor], labels: Tensor, prior: Tensor, share: float, ramp: float) -> Tensor:
+    """Selection, cross-entropy and Dice on smoothed targets, and consistency; every term takes its own softmax."""
+    num_classes = logits[0].shape[1]
+    with torch.no_grad():
+        weights, trusts = _selection(logits, labels, num_classes, share, ramp)
+    onehot = F.one_hot(labels, num_classes).permute(0, 3, 1, 2).float()
+    targets = onehot * 0.8 + 0.15 * prior + 0.05 / num_classes
+    loss = logits[0].new_zeros(())
+    for x, w in zip(logits, weights):
+        pixels = -(targets * F.log_softmax(x, 1)).sum(1)
+        loss = loss + (pixels * w).sum() / w.sum() + _dice(x.softmax(1), targets, w)
+    for own, other, w in ((0, 1, trusts[1]), (1, 0, trusts[0])):
+        pixels = -(logits[other].detach().softmax(1) * F.log_softmax(logits[own], 1)).sum(1)
+        loss = loss + (pixels * w).sum() / w.sum()
+    return loss
+
+
+def _selection(logits, labels, num_classes, share, ramp):
+    in_labels = [x.softmax(1).gather(1, labels[:, None]).squeeze(1) for x in logits]
+    in_predictions = [
+        1 + (x.softmax(1) * x.softmax(1).log()).sum(1) / torch.log(torch.tensor(float(num_classes))) for x in logits
+    ]
+    in_labels, in_predictions = (
+        [(own + own * other) / 2 for own, other in (pair, pair[::-1])] for pair in (in_labels, in_predictions)
+    )
+    weights = [label_weights(c, labels, num_classes, share) for c in in_labels]
+    return weights, [(1 - ramp) + ramp * c for c in in_predictions]
+
+
+def _dice(probs, targets, weights):
+    score = probs.new_zeros(())
+    for k in range(probs.shape[1]):
+        p, t = probs[:, k], targets[:, k]
+        if t.sum() > 0:
+            score = score + 1 - 2 * (weights * p * t).sum() / (weights * p + weights * t).sum().clamp_min(1e-7)
+    return score / probs.shape[1]
