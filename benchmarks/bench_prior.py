@@ -2,7 +2,8 @@
 
 python benchmarks/bench_prior.py
 
-Both run on the CPU, in turn, after their results were found equal. The published way takes one thread. Results go to benchmarks/bench_prior.csv.
+Both run on the CPU, in turn, after their results were found equal. The published way takes one thread.
+Results go to benchmarks/bench_prior.csv.
 """
 
 from dataclasses import dataclass
