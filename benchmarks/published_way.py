@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from cromss.batch_transforms import cut
+
 
 def prior(labels: np.ndarray, season: int, num_classes: int) -> np.ndarray:
     """The `ts` prior of one sample `(T, H, W)`: all classes of all seasons and of the drawn one, each filtered."""
@@ -66,3 +68,31 @@ def _dice(probs, targets, weights):
         if t.sum() > 0:
             score = score + 1 - 2 * (weights * p * t).sum() / (weights * p + weights * t).sum().clamp_min(1e-7)
     return score / probs.shape[1]
+
+
+class Samples(torch.utils.data.Dataset):
+    """The published loader: all seasons are read, one is used; prior and augmentation of each sample on the CPU.
+
+    Args:
+        stores: `"s1"`, `"s2"`, `"labels"` -> store in the published layout.
+        transform: Crop, flip and rotation, as ours.
+        num_classes: Classes of the prior; 0 for none.
+    """
+
+    def __init__(self, stores, transform, num_classes: int) -> None:
+        self.stores, self.transform, self.num_classes = stores, transform, num_classes
+
+    def __len__(self) -> int:
+        return len(self.stores["labels"])
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        stacks = {name: store.read_seasons(index) for name, store in self.stores.items()}
+        season = index % len(stacks["labels"])
+        at = [self.transform.place(0, index, stacks["labels"].shape[-2:])]
+        image = np.concatenate([stacks[m][season] for m in ("s1", "s2")]).astype(np.float32) / 255
+        sample = {"images": cut(torch.from_numpy(image)[None], at)[0]}
+        if self.num_classes:
+            smooth = prior(stacks["labels"], season, self.num_classes)
+            sample["prior"] = cut(torch.from_numpy(smooth)[None], at)[0]
+        drawn = torch.from_numpy(stacks["labels"][season].astype(np.float32))
+        return sample | {"labels": cut(drawn[None, None], at, mode="nearest")[0, 0].long()}

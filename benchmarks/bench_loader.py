@@ -1,0 +1,165 @@
+"""Reading and preparing batches: the published way against ours, from LMDBs of the same pixels.
+
+python benchmarks/bench_loader.py
+
+The published way reads all seasons of a pickled record, and filters and augments each sample on the CPU. Ours reads
+one season's images and hands over uint8; batches are prepared together, on the CPU here. Warm: the files are in memory.
+Cold: they are put out of it before every round. Beside them a bare copy of the bytes of a batch of ours.
+Results go to benchmarks/bench_loader.csv.
+"""
+
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import torch
+from alternation import OURS, PUBLISHED, alternate, compared, report, weighed
+from published_way import Samples
+from torch.utils.data import DataLoader
+
+from cromss.batch_transforms import BatchTransform
+from cromss.config import run
+from cromss.datasets import SeasonStacks, collate
+from cromss.default_sets import pretraining_set
+from cromss.sensors import S1, S2
+from cromss.settings import PretrainData
+from cromss.store import LmdbReader, PublishedReader
+
+
+@dataclass(frozen=True)
+class BenchLoader:
+    """Milliseconds a sample of reading and preparing."""
+
+    num_locations: int = 64
+    """Synthetic locations."""
+    batch_size: int = 8
+    """Samples in a batch."""
+    num_workers: int = 2
+    """Loader processes where reading alone is timed."""
+    num_classes: int = 9
+    """Classes of the prior."""
+    crop_size: int = 256
+    """Side of the crops, in pixels."""
+    rounds: int = 5
+    """Times that every way is timed."""
+    threads: int = 1
+    """Threads of PyTorch."""
+    save_dir: Path = Path("runs")
+    """Where the synthetic set is, or is made."""
+    results: Path = Path("benchmarks/bench_loader.csv")
+    """Table to write."""
+
+
+def main(settings: BenchLoader) -> None:
+    """Write both layouts, compare what they give, time."""
+    torch.set_num_threads(settings.threads)
+    data = PretrainData(synthetic_locations=settings.num_locations)
+    home = pretraining_set(settings.save_dir, data, ("s1", "s2"))
+    names = {"s1": data.data_name_s1, "s2": data.data_name_s2, "labels": data.data_name_label}
+    ours = {modality: LmdbReader(home / name) for modality, name in names.items()}
+    with tempfile.TemporaryDirectory(dir=settings.save_dir) as folder:
+        published = {m: PublishedReader(write_published(Path(folder) / m, store), m) for m, store in ours.items()}
+        rows = compare(settings, published, ours)
+    report(rows, settings.results)
+
+
+def compare(settings: BenchLoader, published: dict, ours: dict) -> list[dict]:
+    """Rows of all comparisons."""
+    transform = BatchTransform(settings.num_classes, settings.crop_size, "ts")
+    stacks = SeasonStacks(
+        {m: ours[m] for m in ("s1", "s2")}, ours["labels"], {"s1": S1.bands, "s2": S2.bands}, settings.num_classes
+    )
+    whole, bare = (Samples(published, transform, k) for k in (settings.num_classes, 0))
+    check_equal(whole, stacks, transform)
+
+    def loader(samples: torch.utils.data.Dataset, workers: int = 0) -> DataLoader:
+        collated = {"collate_fn": collate} if samples is stacks else {}
+        return DataLoader(samples, settings.batch_size, num_workers=workers, persistent_workers=workers > 0, **collated)
+
+    def prepared() -> None:
+        for batch in loader(stacks):
+            transform(batch)
+
+    files = [store.path / "data.mdb" for store in (*published.values(), *ours.values())]
+    count, rows = len(stacks), []
+    rows += compared(
+        "read and prepared, warm",
+        alternate({PUBLISHED: lambda: drain(loader(whole)), OURS: prepared}, settings.rounds),
+        count,
+    )
+    workers = {PUBLISHED: loader(bare, settings.num_workers), OURS: loader(stacks, settings.num_workers)}
+    reading = {name: lambda each=each: drain(each) for name, each in workers.items()}
+    rows += compared(
+        f"read, warm, {settings.num_workers} workers",
+        alternate(reading | {"bare copy": copying(stacks, settings.batch_size)}, settings.rounds),
+        count,
+    )
+    alone = {PUBLISHED: lambda: drain(loader(bare)), OURS: lambda: drain(loader(stacks))}
+    cold = {name: lambda way=way: (evict(files), way()) for name, way in alone.items()}
+    rows += compared("read, warm", alternate(alone, settings.rounds), count)
+    rows += compared("read, cold", alternate(cold, settings.rounds), count)
+    return rows + weighed(
+        "read from the files a sample",
+        {
+            n: megabytes(s, w, count)
+            for n, s, w in ((PUBLISHED, published, alone[PUBLISHED]), (OURS, ours, alone[OURS]))
+        },
+    )
+
+
+def write_published(path: Path, store: LmdbReader) -> Path:
+    """The store's pixels in the published layout: key `str(index)`, value `(bytes, shape, id)`, pickled."""
+    with lmdb.open(str(path), map_size=1 << 34) as env:
+        for index, name in enumerate(store.location_ids()):
+            stack = store.read_seasons(index)
+            with env.begin(write=True) as txn:
+                txn.put(str(index).encode(), pickle.dumps((stack.tobytes(), stack.shape, name)))
+    return path
+
+
+def check_equal(published: Samples, stacks: SeasonStacks, transform: BatchTransform) -> None:
+    """Refuse ways that give other samples."""
+    ready = transform(collate([stacks[i] for i in range(4)]))
+    for i in range(4):
+        expected = published[i]
+        torch.testing.assert_close(torch.cat([ready["images"][m][i] for m in ("s1", "s2")]), expected["images"])
+        torch.testing.assert_close(ready["prior"][i], expected["prior"], atol=3e-6, rtol=0)
+        torch.testing.assert_close(ready["labels"][i], expected["labels"])
+
+
+def drain(batches: Iterable) -> None:
+    """Take all of them."""
+    for _ in batches:
+        pass
+
+
+def copying(stacks: SeasonStacks, batch_size: int) -> Callable[[], None]:
+    """As many copies of a batch as the set has."""
+    sample = [array for array in stacks[0].values() if isinstance(array, np.ndarray)]
+    source = np.ones(batch_size * sum(array.nbytes for array in sample), np.uint8)
+    return lambda: [source.copy() for _ in range(len(stacks) // batch_size)]
+
+
+def evict(files: list[Path]) -> None:
+    """Put files out of the page cache."""
+    for path in files:
+        handle = os.open(path, os.O_RDONLY)
+        os.fsync(handle)
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(handle)
+
+
+def megabytes(stores: dict, way: Callable[[], None], count: int) -> float:
+    """Bytes of records that a pass reads, in MB a sample."""
+    before = sum(store.bytes_read for store in stores.values())
+    way()
+    return (sum(store.bytes_read for store in stores.values()) - before) / 1e6 / count
+
+
+if __name__ == "__main__":
+    run(main, BenchLoader)
