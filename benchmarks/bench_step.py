@@ -2,8 +2,8 @@
 
 python benchmarks/bench_step.py
 
-Both train the same twin U-Nets from the same weights on the same batch, in turn, after their losses were found equal. The
-published way keeps channels first and takes the objective term by term. Peak memory in a process of its own each.
+Both train the same twin U-Nets from the same weights on the same batch, in turn, after their losses were found equal.
+The published way keeps channels first and takes the objective term by term. Peak memory in a process of its own each.
 Results go to benchmarks/bench_step.csv.
 """
 

@@ -122,14 +122,14 @@ class StepLimit(L.Callback):
 
 
 class StepSeed(L.Callback):
-    """Seeds torch anew for every step, from (seed, step, process): a resumed run drops out what it would have."""
+    """Seeds torch anew for every batch, from (seed, step, batch, process): a resumed run drops out what it would have."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """Seed torch for this step."""
-        key = np.random.SeedSequence([self.seed, trainer.global_step, trainer.global_rank])
+    def on_train_batch_start(self, trainer: L.Trainer, task: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Seed torch for this batch."""
+        key = np.random.SeedSequence([self.seed, trainer.global_step, batch_idx, trainer.global_rank])
         torch.manual_seed(int(key.generate_state(1)[0]))
 
 

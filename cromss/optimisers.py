@@ -91,11 +91,13 @@ def _optimizer(
 ) -> torch.optim.Optimizer:
     groups = [{"params": parameters, "lr": rate} for rate, parameters in by_rate.items()]
     if name == "adam":
-        return torch.optim.Adam(groups, weight_decay=weight_decay)
+        return torch.optim.Adam(groups, weight_decay=weight_decay, fused=True)
     if name == "sgd":
-        return torch.optim.SGD(groups, weight_decay=weight_decay, momentum=0.9)
+        return torch.optim.SGD(groups, weight_decay=weight_decay, momentum=0.9, fused=True)
     if name == "adamw":
-        return torch.optim.AdamW([part for group in groups for part in _decayed_and_not(group, weight_decay)])
+        return torch.optim.AdamW(
+            [part for group in groups for part in _decayed_and_not(group, weight_decay)], fused=True
+        )
     raise ValueError(f"--optimizer {name!r}: choose one of adam, adamw, sgd")
 
 

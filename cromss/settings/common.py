@@ -104,7 +104,9 @@ class Optimisation:
     epochs: Annotated[int, tyro.conf.arg(aliases=["-e"])] = 100
     """Number of epochs."""
     batch_size: int = 16
-    """Samples a step and process."""
+    """Samples a batch and process."""
+    accumulate: int = 1
+    """Batches a step: gradients of so many are averaged."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     """Optimiser; adamw for ViTs: weight decay of matrices and convolution kernels alone."""
     learning_rate: Annotated[float, tyro.conf.arg(aliases=["-l"])] = 0.005
@@ -117,6 +119,7 @@ class Optimisation:
     def __post_init__(self) -> None:
         require(self.epochs > 0, "epochs", self.epochs, "at least 1")
         require(self.batch_size > 0, "batch_size", self.batch_size, "at least 1")
+        require(self.accumulate > 0, "accumulate", self.accumulate, "at least 1")
         require(0 < self.learning_rate < 1e3, "learning_rate", self.learning_rate, "over 0 and finite")
         require(0 <= self.weight_decay < 1e3, "weight_decay", self.weight_decay, "at least 0 and finite")
         warmup, wanted = self.warmup_epochs, f"at least 0 and under --epochs {self.epochs}"
@@ -141,12 +144,16 @@ class Runtime:
     """Processes on this machine; 0 for all GPUs, or one CPU process. SLURM decides under --slurm."""
     slurm: bool = False
     """Insist on being a SLURM task; nodes and processes are taken from SLURM under srun anyway."""
-    num_workers: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 0
-    """Loader processes."""
+    num_workers: Annotated[int, tyro.conf.arg(aliases=["-n"])] = -1
+    """Loader processes; -1 for as many as a GPU needs and the machine has, or none on the CPU."""
     test_batch_size: int = 0
     """Samples a step in validation and test; 0 for --batch_size."""
+    precision: Literal["auto", "32", "bf16"] = "auto"
+    """32: full; bf16: mixed, statistics and losses in full; auto: mixed on GPUs that have it, else full."""
     amp: bool = False
-    """Mixed precision (bfloat16)."""
+    """The same as --precision bf16."""
+    deterministic: bool = False
+    """Only algorithms that give the same bits again, where a GPU would choose faster ones."""
     max_steps: int = -1
     """Stop after so many steps; -1 for no limit."""
     limit_batches: int = 0
@@ -155,8 +162,10 @@ class Runtime:
     """Epochs between kept checkpoints; last.ckpt is written every five minutes and at the end."""
 
     def __post_init__(self) -> None:
-        for name in ("num_workers", "devices", "limit_batches", "test_batch_size"):
+        for name in ("devices", "limit_batches", "test_batch_size"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        require(self.num_workers >= -1, "num_workers", self.num_workers, "at least 0, or -1")
+        require(self.precision != "32" or not self.amp, "amp", self.amp, "left out with --precision 32")
         seeds = self.seed if isinstance(self.seed, tuple) else (self.seed,)
         require(min(seeds) >= 0 and max(seeds) < 1 << 32, "seed", self.seed, "at least 0 and under 4294967296")
         require(self.save_interval > 0, "save_interval", self.save_interval, "at least 1")

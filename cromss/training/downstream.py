@@ -17,6 +17,7 @@ from cromss.settings import DownstreamData, FinetuneSettings
 from cromss.splits import blocked_holdout, place_of, saved_order, take
 from cromss.store import open_part
 from cromss.training.common import band_names, refuse_other_legend, synthetic_home, tell_left_out
+from cromss.training.runs import loader_processes
 
 
 def downstream_data(
@@ -53,7 +54,7 @@ def downstream_data(
         val_indices=held,
         batch_size=settings.optimisation.batch_size,
         test_batch_size=runtime.test_batch_size or int(source.task.is_change),
-        num_workers=runtime.num_workers,
+        num_workers=loader_processes(runtime),
         seed=runtime.seed[0],
     )
 

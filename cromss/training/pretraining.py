@@ -39,7 +39,7 @@ from cromss.training.common import (
     wavelengths,
 )
 from cromss.training.run_folder import RunFolder
-from cromss.training.runs import build_trainer, fit
+from cromss.training.runs import build_trainer, fit, loader_processes
 
 
 def pretrain(settings: PretrainSettings) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def pretraining_data(settings: PretrainSettings) -> StacksData:
         val_indices=val.in_use(held),
         batch_size=settings.optimisation.batch_size,
         test_batch_size=runtime.test_batch_size,
-        num_workers=runtime.num_workers,
+        num_workers=loader_processes(runtime),
         seed=runtime.seed,
     )
 
@@ -224,7 +224,7 @@ def _pretrain(settings: PretrainSettings, folder: RunFolder) -> dict[str, Any]:
     callbacks = [PanelWriter(folder.path / "panels", settings.runtime.display_interval)]
     if optimisation.lr_adjust_type == "rop":
         callbacks.append(Plateau("val/loss", patience=int(optimisation.lr_adjust)))
-    trainer = build_trainer(settings.runtime, optimisation.epochs, folder, callbacks, best="val/loss")
+    trainer = build_trainer(settings.runtime, optimisation, folder, callbacks, best="val/loss")
     fit(trainer, task, data, checkpoint)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     if "val/loss" not in metrics:

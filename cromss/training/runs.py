@@ -15,7 +15,7 @@ from lightning.pytorch.plugins.environments import ClusterEnvironment, Lightning
 
 from cromss.callbacks import AtomicCheckpointIO, EpochTable, LastCheckpoint, SameBuffers, StepLimit, StepSeed
 from cromss.models.weights import open_checkpoint
-from cromss.settings import Runtime
+from cromss.settings import Optimisation, Runtime
 from cromss.training.run_folder import RunFolder
 
 
@@ -91,7 +91,7 @@ def _num_factors(schedule: Mapping[str, Any]) -> int:
 
 def build_trainer(
     runtime: Runtime,
-    epochs: int,
+    optimisation: Optimisation,
     folder: RunFolder,
     callbacks: Sequence[L.Callback],
     best: str = "",
@@ -101,7 +101,7 @@ def build_trainer(
 
     Args:
         runtime: Where and how to run.
-        epochs: Number of epochs.
+        optimisation: Number of epochs, and of batches a step.
         folder: Run folder.
         callbacks: Further callbacks.
         best: Loss whose lowest value marks the best checkpoint; empty for none.
@@ -121,8 +121,11 @@ def build_trainer(
         devices=devices,
         num_nodes=nodes,
         strategy=_strategy(nodes, devices, some_parameters_idle),
-        precision="bf16-mixed" if runtime.amp else "32-true",
-        max_epochs=epochs,
+        precision=_precision(runtime),
+        deterministic=runtime.deterministic,
+        benchmark=not runtime.deterministic,
+        max_epochs=optimisation.epochs,
+        accumulate_grad_batches=optimisation.accumulate,
         limit_train_batches=runtime.limit_batches or None,
         limit_val_batches=runtime.limit_batches or None,
         limit_test_batches=None,
@@ -142,6 +145,21 @@ def build_trainer(
         ],
         plugins=[AtomicCheckpointIO(), *_environment()],
     )
+
+
+def _precision(runtime: Runtime) -> str:
+    has_gpu = runtime.accelerator != "cpu" and torch.cuda.is_available()
+    by_default = runtime.precision == "auto" and has_gpu and torch.cuda.is_bf16_supported()
+    return "bf16-mixed" if runtime.amp or runtime.precision == "bf16" or by_default else "32-true"
+
+
+def loader_processes(runtime: Runtime) -> int:
+    """Loader processes of each training process: as told, or eight a GPU as far as there are cores."""
+    if runtime.num_workers >= 0:
+        return runtime.num_workers
+    if runtime.accelerator == "cpu" or not torch.cuda.is_available():
+        return 0
+    return min(8, (os.cpu_count() or 1) // torch.cuda.device_count())
 
 
 def first_seed(runtime: Runtime) -> int:
