@@ -122,7 +122,7 @@ class StepLimit(L.Callback):
 
 
 class StepSeed(L.Callback):
-    """Seeds torch anew for every batch, from (seed, step, batch, process): a resumed run drops out what it would have."""
+    """Seeds torch anew for every batch and process: a resumed run drops out what it would have."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
