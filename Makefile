@@ -2,13 +2,19 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test bench lint clean
 
 demo: .venv/ready        ## pretrain and transfer on synthetic data, with a table and a picture
 	$(BIN)/python train_scripts/demo.py
 
 test: .venv/ready        ## the whole test suite, a process of one thread for each core
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+
+bench: .venv/ready       ## the speed benchmarks, small; tables go to runs/bench
+	$(BIN)/python benchmarks/bench_prior.py --rounds 3 --results runs/bench/prior.csv
+	$(BIN)/python benchmarks/bench_selection.py --rounds 3 --batch_size 2 --results runs/bench/selection.csv
+	$(BIN)/python benchmarks/bench_loader.py --rounds 2 --num_locations 16 --results runs/bench/loader.csv
+	$(BIN)/python benchmarks/bench_step.py --rounds 2 --encoder resnet18 --crop_size 128 --results runs/bench/step.csv
 
 lint: .venv/ready        ## style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

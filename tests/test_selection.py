@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cromss.legends import IGNORE_INDEX
-from cromss.noisy_labels.selection import label_weights, prediction_weights, ramp_up, selected_share
+from cromss.noisy_labels.selection import kth_largest, label_weights, prediction_weights, ramp_up, selected_share
 
 
 def naive_label_weights(confidence: np.ndarray, labels: np.ndarray, num_classes: int, share: float) -> np.ndarray:
@@ -114,3 +114,22 @@ def test_none_takes_the_final_share_from_the_start():
 def test_unknown_ramp_is_refused():
     with pytest.raises(ValueError, match="exp, linear, none"):
         ramp_up(0, 10, "cosine")
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), digits=st.sampled_from([1, 3, 9]), scale=st.sampled_from([1e-30, 1.0, 1e6]))
+def test_kth_largest_is_that_of_a_sort(seed, digits, scale):
+    rng = np.random.default_rng(seed)
+    groups = rng.integers(0, 4, 300)
+    values = (np.round(rng.random(300), digits) * scale).astype(np.float32)
+    k = np.array([rng.integers(1, max(2, (groups == g).sum() + 1)) for g in range(5)])
+    k[4] = 0
+    found = kth_largest(torch.from_numpy(values), torch.from_numpy(groups), torch.from_numpy(k))
+    for group in range(4):
+        if k[group] <= (groups == group).sum():
+            assert found[group] == np.sort(values[groups == group])[::-1][k[group] - 1]
+
+
+def test_negative_zeros_are_zeros():
+    values = torch.tensor([-0.0, 0.0, -0.0])
+    assert kth_largest(values, torch.zeros(3, dtype=torch.long), torch.tensor([2])).tolist() == [0]

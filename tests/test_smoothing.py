@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cromss.legends import IGNORE_INDEX
-from cromss.noisy_labels.smoothing import gaussian_matrix, label_prior, one_hot, smooth_targets
+from cromss.noisy_labels.smoothing import dense_prior, gaussian_matrix, label_prior, one_hot, smooth_targets
 
 PRIOR_TOLERANCE = 2e-6
 
@@ -73,6 +73,16 @@ def test_prior_is_a_distribution(seed, ignored, kind):
     assert prior.dtype == torch.float32
     assert (prior >= 0).all()
     torch.testing.assert_close(prior.sum(1), torch.ones(1, 20, 24), atol=1e-5, rtol=0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10_000), ignored=st.floats(0, 1), kind=st.sampled_from(["t", "s", "ts"]))
+def test_line_filters_and_matrices_give_the_same(seed, ignored, kind):
+    labels = random_labels(seed, 2, 3, 30, 17)
+    labels[torch.rand(labels.shape, generator=torch.manual_seed(seed)) < ignored] = IGNORE_INDEX
+    labels[0][labels[0] < 3] = 4
+    given_all = labels.to(torch.uint8), torch.tensor([2, 0]), 5, kind, 2.0, 3.0
+    torch.testing.assert_close(label_prior(*given_all), dense_prior(*given_all), atol=2e-6, rtol=0)
 
 
 def test_permuting_classes_permutes_the_prior():

@@ -40,10 +40,14 @@ def label_prior(
     """
     if kind not in PRIOR_KINDS:
         raise ValueError(f"label smoothing prior {kind!r}: choose one of {', '.join(PRIOR_KINDS)}")
-    shares = _season_shares(labels, season, kind)
     if labels.device.type == "cpu":
-        return torch.stack([_sparse_prior(*one, num_classes, sigma, truncate) for one in zip(labels, shares)])
-    votes = _season_votes(labels, shares, torch.arange(num_classes, device=labels.device))
+        return torch.stack([_sparse_prior(*one, num_classes, kind, sigma, truncate) for one in zip(labels, season)])
+    return dense_prior(labels, season, num_classes, kind, sigma, truncate)
+
+
+def dense_prior(labels: Tensor, season: Tensor, num_classes: int, kind: str, sigma: float, truncate: float) -> Tensor:
+    """The same by products with whole matrices, of all classes: what suits GPUs, and tells whether the other is right."""
+    votes = _season_votes(labels, season, torch.arange(num_classes, device=labels.device), kind).float()
     height, width = labels.shape[-2:]
     down = gaussian_matrix(height, sigma, truncate).to(votes)
     across = gaussian_matrix(width, sigma, truncate).to(votes)
@@ -121,41 +125,31 @@ def mirrored(size: int, radius: int) -> Tensor:
     return torch.minimum(period, 2 * size - 1 - period)
 
 
-def _sparse_prior(labels: Tensor, shares: Tensor, num_classes: int, sigma: float, truncate: float) -> Tensor:
-    """The prior of one sample `(T, H, W)`, filtered for the classes in it only, with channels last."""
-    present = torch.bincount(labels.flatten().int(), minlength=num_classes)[:num_classes].nonzero().flatten()
+def _sparse_prior(labels: Tensor, season: Tensor, num_classes: int, kind: str, sigma: float, truncate: float) -> Tensor:
+    """The prior of one sample `(T, H, W)`, filtered line by line for the classes in it only, with channels last."""
+    kernel = gaussian_kernel(sigma, truncate).float()
+    present = torch.tensor([k for k in range(num_classes) if (labels == k).any()], dtype=labels.dtype)
     if len(present) == 0:
         return torch.full((num_classes, *labels.shape[-2:]), 1 / num_classes)
-    prior = torch.zeros(num_classes, *labels.shape[-2:])
-    votes = _season_votes(labels[None], shares[None], present).contiguous(memory_format=torch.channels_last)
-    kernel = gaussian_kernel(sigma, truncate).float().expand(len(present), 1, -1)
-    for axis, shape in ((-2, (len(present), 1, -1, 1)), (-1, (len(present), 1, 1, -1))):
-        padded = votes.index_select(axis, mirrored(votes.shape[axis], kernel.shape[-1] // 2))
-        padded = padded.contiguous(memory_format=torch.channels_last)
-        votes = F.conv2d(padded, kernel.reshape(shape), groups=len(present))
-    total = votes.sum(1)
-    prior[present] = votes[0] / total.clamp_min(_NOTHING)
+    rows, columns = (mirrored(side, len(kernel) // 2) for side in labels.shape[-2:])
+    padded = labels.index_select(-2, rows).index_select(-1, columns)
+    smooth = _season_votes(padded[None], season[None], present, kind).float(memory_format=torch.channels_last)
+    for shape in ((-1, 1), (1, -1)):
+        weights = kernel.view(1, 1, *shape).expand(len(present), -1, -1, -1)
+        smooth = F.conv2d(smooth, weights, groups=len(present))
+    prior, total = torch.zeros(num_classes, *labels.shape[-2:]), smooth.sum(1)
+    prior[present.long()] = smooth[0] / total.clamp_min(_NOTHING)
     prior[:, total[0] <= _NOTHING] = 1 / num_classes
     return prior
 
 
-def _season_shares(labels: Tensor, season: Tensor, kind: str) -> Tensor:
-    """Weight of each season's labels, `(B, T)`, summing to 1."""
-    batch, num_seasons = labels.shape[:2]
-    shares = torch.zeros(batch, num_seasons, device=labels.device)
-    if "t" in kind:
-        shares += 1 / num_seasons
-    if "s" in kind:
-        shares[torch.arange(batch, device=labels.device), season.long()] += 1
-    return shares / shares.sum(1, keepdim=True)
-
-
-def _season_votes(labels: Tensor, shares: Tensor, classes: Tensor) -> Tensor:
-    """Shares of the seasons that say each of the classes, `(B, K, H, W)`."""
-    votes = torch.zeros(len(labels), len(classes), *labels.shape[-2:], device=labels.device)
-    for t, share in enumerate(shares.unbind(1)):
-        said = labels[:, t].unsqueeze(1) == classes.view(-1, 1, 1)
-        votes.addcmul_(said, share.view(-1, 1, 1, 1))
+def _season_votes(labels: Tensor, season: Tensor, classes: Tensor, kind: str) -> Tensor:
+    """Votes for each of the classes, `(B, K, H, W)` int16: one of every season, as many of the drawn one, or either."""
+    num_seasons = labels.shape[1]
+    votes = torch.zeros(len(labels), len(classes), *labels.shape[-2:], dtype=torch.int16, device=labels.device)
+    for t in range(num_seasons):
+        count = ("t" in kind) + ("s" in kind) * num_seasons * (season == t)
+        votes += (labels[:, t].unsqueeze(1) == classes.view(-1, 1, 1)) * count.to(torch.int16).view(-1, 1, 1, 1)
     return votes
 
 
