@@ -8,8 +8,7 @@ Results go to benchmarks/bench_selection.csv.
 """
 
 import multiprocessing
-import resource
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -109,9 +108,17 @@ def peak_mb(settings: BenchSelection, name: str) -> float:
 def _peak_mb(settings: BenchSelection, name: str) -> float:
     torch.set_num_threads(1)
     way, given = {PUBLISHED: published_loss, OURS: our_loss}[name], batch(settings)
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+    step(way, *batch(replace(settings, batch_size=1)), backward=True)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+    before = resident_mb("VmHWM")
     step(way, *given, backward=True)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3 - before
+    return resident_mb("VmHWM") - before
+
+
+def resident_mb(name: str) -> float:
+    """Resident memory of this process, now (`VmRSS`) or at its peak (`VmHWM`)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith(name))
 
 
 if __name__ == "__main__":

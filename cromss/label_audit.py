@@ -87,7 +87,7 @@ def prediction_entropy(logits: Mapping[str, Tensor], labels: Tensor) -> Tensor:
     Takes what `suspicion` takes and returns the same.
     """
     mean = torch.stack([x.float().softmax(1) for x in logits.values()]).mean(0)
-    return _defined((1 - prediction_confidence(mean.log())).clamp(0, 1), labels)
+    return _defined((1 - prediction_confidence(mean.clamp_min(1e-30).log())).clamp(0, 1), labels)
 
 
 def score_counts(score: Tensor, noisy: Tensor, exact: Tensor) -> np.ndarray:

@@ -15,8 +15,23 @@ CONSISTENCY_KINDS = ("ce", "kl", "mse", "none")
 LOSS_LETTERS = {"c": "cross-entropy", "d": "Dice", "f": "focal"}
 
 
+class SoftTargets:
+    """Targets as distributions, with what every loss asks of them.
+
+    Attributes:
+        soft: `(B, K, H, W)`.
+        known: `(B, H, W)`, 1 where there is a target and 0 elsewhere.
+        present: `(K,)` bool, classes with target mass in the batch.
+    """
+
+    def __init__(self, targets: Tensor, num_classes: int) -> None:
+        self.soft = one_hot(targets, num_classes) if targets.ndim == 3 else targets.float()
+        self.known = (self.soft.sum(1) > 0).float()
+        self.present = self.soft.sum((0, 2, 3)) > 0
+
+
 def segmentation_loss(
-    loss_type: str, logits: Tensor | Prediction, targets: Tensor, weights: Tensor | None = None
+    loss_type: str, logits: Tensor | Prediction, targets: Tensor | SoftTargets, weights: Tensor | None = None
 ) -> Tensor:
     """Sum of the losses named by the letters of `loss_type`: c cross-entropy, d Dice, f focal."""
     if not loss_type or not set(loss_type) <= set(LOSS_LETTERS):
@@ -35,12 +50,14 @@ def as_two_classes(logits: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(logits), logits], 1)
 
 
-def weighted_cross_entropy(logits: Tensor | Prediction, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+def weighted_cross_entropy(
+    logits: Tensor | Prediction, targets: Tensor | SoftTargets, weights: Tensor | None = None
+) -> Tensor:
     """Cross-entropy, `sum(w ce) / sum(w)` over the pixels that have a target."""
     return _cross_entropy(*_prepared(logits, targets, weights))
 
 
-def soft_dice(logits: Tensor | Prediction, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+def soft_dice(logits: Tensor | Prediction, targets: Tensor | SoftTargets, weights: Tensor | None = None) -> Tensor:
     """One minus Dice, `2 sum(w p t) / sum(w p + w t)` per class over the whole batch, mean over classes.
 
     A class without target mass in the batch adds nothing, yet counts in the mean, as published.
@@ -48,7 +65,9 @@ def soft_dice(logits: Tensor | Prediction, targets: Tensor, weights: Tensor | No
     return _dice(*_prepared(logits, targets, weights))
 
 
-def focal(logits: Tensor | Prediction, targets: Tensor, weights: Tensor | None = None, gamma: float = 2.0) -> Tensor:
+def focal(
+    logits: Tensor | Prediction, targets: Tensor | SoftTargets, weights: Tensor | None = None, gamma: float = 2.0
+) -> Tensor:
     """Sigmoid focal loss, summed over the one-against-rest problems of all classes (arXiv 1708.02002)."""
     return _focal(*_prepared(logits, targets, weights), gamma)
 
@@ -78,37 +97,30 @@ def consistency(
     return _weighted_mean(distance, torch.ones_like(distance) if weights is None else weights)
 
 
-def _cross_entropy(prediction: Prediction, targets: Tensor, weights: Tensor) -> Tensor:
-    return _weighted_mean(-(targets * prediction.log_probs).sum(1), weights)
+def _cross_entropy(prediction: Prediction, targets: SoftTargets, weights: Tensor) -> Tensor:
+    return _weighted_mean(-(targets.soft * prediction.log_probs).sum(1), weights)
 
 
-def _dice(prediction: Prediction, targets: Tensor, weights: Tensor) -> Tensor:
-    overlap = _class_sums(prediction.probs * targets, weights)
-    mass = _class_sums(prediction.probs, weights) + _class_sums(targets, weights)
-    present = targets.sum((0, 2, 3)) > 0
-    return ((1 - 2 * overlap / mass.clamp_min(1e-7)) * present).mean()
+def _dice(prediction: Prediction, targets: SoftTargets, weights: Tensor) -> Tensor:
+    weighted = prediction.probs * weights.unsqueeze(1)
+    overlap = (weighted * targets.soft).sum((0, 2, 3))
+    mass = weighted.sum((0, 2, 3)) + (targets.soft * weights.unsqueeze(1)).sum((0, 2, 3))
+    return ((1 - 2 * overlap / mass.clamp_min(1e-7)) * targets.present).mean()
 
 
-def _focal(prediction: Prediction, targets: Tensor, weights: Tensor, gamma: float = 2.0) -> Tensor:
-    cross_entropy = F.binary_cross_entropy_with_logits(prediction.logits, targets, reduction="none")
-    miss = (prediction.logits.sigmoid() - targets).abs()
+def _focal(prediction: Prediction, targets: SoftTargets, weights: Tensor, gamma: float = 2.0) -> Tensor:
+    cross_entropy = F.binary_cross_entropy_with_logits(prediction.logits, targets.soft, reduction="none")
+    miss = (prediction.logits.sigmoid() - targets.soft).abs()
     return _weighted_mean((miss**gamma * cross_entropy).sum(1), weights)
 
 
 def _prepared(
-    logits: Tensor | Prediction, targets: Tensor, weights: Tensor | None
-) -> tuple[Prediction, Tensor, Tensor]:
+    logits: Tensor | Prediction, targets: Tensor | SoftTargets, weights: Tensor | None
+) -> tuple[Prediction, SoftTargets, Tensor]:
     """Prediction, soft targets, and weights that are 0 where there is no target."""
     prediction = as_prediction(logits)
-    if targets.ndim == 3:
-        targets = one_hot(targets, prediction.num_classes)
-    known = (targets.sum(1) > 0).float()
-    return prediction, targets.float(), known if weights is None else known * weights
-
-
-def _class_sums(values: Tensor, weights: Tensor) -> Tensor:
-    """`sum(w v)` of each class: `(B, K, H, W)`, `(B, H, W)` -> `(K,)`, without a product of that size."""
-    return torch.bmm(values.flatten(2), weights.flatten(1).unsqueeze(2)).sum((0, 2))
+    soft = targets if isinstance(targets, SoftTargets) else SoftTargets(targets, prediction.num_classes)
+    return prediction, soft, soft.known if weights is None else soft.known * weights
 
 
 def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:

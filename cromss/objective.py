@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from cromss.legends import IGNORE_INDEX
-from cromss.losses import CONSISTENCY_KINDS, consistency, segmentation_loss
+from cromss.losses import CONSISTENCY_KINDS, SoftTargets, consistency, segmentation_loss
 from cromss.noisy_labels.confidence import entangle, label_confidence, prediction_confidence
 from cromss.noisy_labels.prediction import Prediction, as_prediction
 from cromss.noisy_labels.selection import label_weights, prediction_weights, ramp_up, selected_share
-from cromss.noisy_labels.smoothing import one_hot, smooth_targets
+from cromss.noisy_labels.smoothing import smooth_targets
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,12 @@ class CrossModalObjective:
         """
         predictions = {branch: as_prediction(x) for branch, x in logits.items()}
         trust = self.select(predictions, labels, epoch)
-        targets = (
+        smoothed = (
             smooth_targets(labels, self.num_classes, self.smoothing_factors, prior)
             if self.smoothing_factors
-            else one_hot(labels, self.num_classes)
+            else labels
         )
+        targets = SoftTargets(smoothed, self.num_classes)
         terms = {
             f"seg_{branch}": segmentation_loss(self.loss_type, prediction, targets, trust.label.get(branch))
             for branch, prediction in predictions.items()

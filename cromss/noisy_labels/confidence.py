@@ -25,7 +25,7 @@ def prediction_confidence(logits: Tensor | Prediction, kind: str = "entropy") ->
     prediction = as_prediction(logits)
     probs = prediction.probs
     if kind == "entropy":
-        return 1 + (probs * prediction.log_probs.clamp_min(-_NOTHING)).sum(1) / math.log(prediction.num_classes)
+        return 1 + (probs * prediction.log_probs).sum(1) / math.log(prediction.num_classes)
     if kind == "gini":
         return probs.square().sum(1)
     raise ValueError(f"confidence {kind!r}: choose one of {', '.join(CONFIDENCE_KINDS)}")
@@ -51,7 +51,3 @@ def entangle(confidence_a: Tensor, confidence_b: Tensor) -> tuple[Tensor, Tensor
     """Mix each modality's confidence with the other's: `(a + a b) / 2` and `(b + a b) / 2`."""
     both = confidence_a * confidence_b
     return (confidence_a + both) / 2, (confidence_b + both) / 2
-
-
-_NOTHING = 200.0
-"""A log-probability below minus this belongs to a probability that is 0 in float32, even where it is infinite."""

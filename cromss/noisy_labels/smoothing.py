@@ -79,12 +79,16 @@ def smooth_targets(labels: Tensor, num_classes: int, factors: Sequence[float], p
         ValueError: Factors that are negative, too many, or sum to over 1.
     """
     check_factors(factors, has_prior=prior is not None)
-    onehot = one_hot(labels, num_classes)
+    known = (labels != IGNORE_INDEX).unsqueeze(1)
     if prior is None:
-        mixed = factors[0] / num_classes
+        shared = torch.full(
+            (len(labels), num_classes, *labels.shape[-2:]), factors[0] / num_classes, device=labels.device
+        )
     else:
-        mixed = factors[0] * prior + (factors[1] / num_classes if len(factors) == 2 else 0.0)
-    return (onehot * (1 - sum(factors)) + mixed) * (labels != IGNORE_INDEX).unsqueeze(1)
+        shared = factors[0] * prior + (factors[1] / num_classes if len(factors) == 2 else 0.0)
+    own = torch.full(known.shape, 1 - sum(factors), device=labels.device)
+    index = torch.where(known, labels.unsqueeze(1), 0).long()
+    return shared.float().scatter_add_(1, index, own).mul_(known)
 
 
 def check_factors(factors: Sequence[float], has_prior: bool = True) -> None:
