@@ -55,7 +55,8 @@ def main(settings: BenchPrior) -> None:
     for expected, got in zip(published(), ours()):
         torch.testing.assert_close(got, torch.from_numpy(expected), atol=2e-6, rtol=0)
     report(
-        compared("prior", alternate({PUBLISHED: published, OURS: ours}, settings.rounds), len(labels)), settings.results
+        compared("prior of a sample", alternate({PUBLISHED: published, OURS: ours}, settings.rounds), len(labels)),
+        settings.results,
     )
 
 

@@ -136,18 +136,19 @@ def mirrored(size: int, radius: int) -> Tensor:
 
 
 def _fill_sparse_prior(prior: Tensor, labels: Tensor, votes: Tensor, kernel: Tensor) -> None:
-    """Fill the zeros of one sample's prior `(K, H, W)`: only classes in it are filtered, line by line, channels last.
+    """Fill the zeros of one prior `(K, H, W)`: only classes in the sample are filtered, line by line, channels last.
 
-    Filters of depth are fast where channels come in eights.
+    Filters of depth are fast where channels come in eights. Where nothing is ignored, what the others leave is the last's.
     """
     counts = torch.bincount(labels.flatten(), minlength=IGNORE_INDEX + 1)
     present = counts[: len(prior)].nonzero().flatten()
     if len(present) == 0:
         prior.fill_(1 / len(prior))
         return
+    present, last = (present, None) if counts[IGNORE_INDEX] else (present[:-1], int(present[-1]))
     rows, columns = (mirrored(side, len(kernel) // 2) for side in labels.shape[-2:])
     padded = labels.index_select(-2, rows).index_select(-1, columns).int()
-    channels = -(-len(present) // 8) * 8
+    channels = max(8, -(-len(present) // 8) * 8)
     vote_of = torch.zeros(IGNORE_INDEX + 1, channels)
     vote_of[present, torch.arange(len(present))] = 1
     seen = torch.zeros(padded[0].numel(), channels)
@@ -156,11 +157,13 @@ def _fill_sparse_prior(prior: Tensor, labels: Tensor, votes: Tensor, kernel: Ten
     smooth = seen.view(1, len(rows), len(columns), channels).permute(0, 3, 1, 2)
     for shape in ((-1, 1), (1, -1)):
         smooth = F.conv2d(smooth, kernel.view(1, 1, *shape).expand(channels, -1, -1, -1), groups=channels)
-    total = smooth.sum(1)[0] if counts[IGNORE_INDEX] else votes.sum()
+    total = smooth.sum(1)[0] if last is None else votes.sum()
     for k, of_class in zip(present, smooth[0]):
         torch.div(of_class, total.clamp_min(_NOTHING), out=prior[k])
-    if counts[IGNORE_INDEX]:
+    if last is None:
         prior[:, total <= _NOTHING] = 1 / len(prior)
+    else:
+        prior[last] = (1 - prior.sum(0)).clamp_min(0)
 
 
 def _season_votes(labels: Tensor, season: Tensor, kind: str) -> Tensor:
