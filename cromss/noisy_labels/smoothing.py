@@ -138,7 +138,7 @@ def mirrored(size: int, radius: int) -> Tensor:
 def _fill_sparse_prior(prior: Tensor, labels: Tensor, votes: Tensor, kernel: Tensor) -> None:
     """Fill the zeros of one prior `(K, H, W)`: only classes in the sample are filtered, line by line, channels last.
 
-    Filters of depth are fast where channels come in eights. Where nothing is ignored, the others leave the last its rest.
+    Filters of depth are fast where channels come in eights. Where nothing is ignored, the last class takes the rest.
     """
     counts = torch.bincount(labels.flatten(), minlength=IGNORE_INDEX + 1)
     present = counts[: len(prior)].nonzero().flatten()
