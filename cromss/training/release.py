@@ -70,7 +70,8 @@ def to_release(settings: WeightsSettings) -> list[str]:
     wanted = [encoder for encoder in found if encoder.stem.preferred] or found
     told = [encoder.modality for encoder in wanted]
     if len(set(told)) < len(told):
-        raise WeightsError(f"{path}: more than one encoder of {told[0]} in it: {listed(tuple(e.stem for e in wanted))}")
+        doubled = next(modality for modality in told if told.count(modality) > 1) or "an unknown sensor"
+        raise WeightsError(f"{path}: more than one encoder of {doubled} in it: {listed(tuple(e.stem for e in wanted))}")
     encoders = [foreign_encoder(path, encoder, settings.source) for encoder in wanted]
     return _write(out, encoders, partial(foreign_card, path))
 
