@@ -203,6 +203,8 @@ def _in_timm(path: Path, name: str, stem: Stem, card: Mapping[str, Any]) -> tupl
     model_args: dict[str, Any] = {"in_chans": stem.shape[1], "num_classes": 0}
     if is_vit(name):
         settings = card.get("settings", {})
-        patch = stem.shape[-1]
-        model_args |= {"patch_size": patch, "img_size": int(settings.get("image_size") or settings["crop_size"])}
+        side = settings.get("image_size") or settings.get("crop_size")
+        if not side:
+            raise WeightsError(f"{path}: crop_size is not on its card, so the grid of the ViT is not known")
+        model_args |= {"patch_size": stem.shape[-1], "img_size": int(side)}
     return architecture, model_args
