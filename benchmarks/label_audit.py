@@ -20,7 +20,7 @@ from cromss.tables import summarise, to_csv
 
 FUSIONS = {"mid": "middle fusion", "late": "late fusion"}
 RANKED_BY = {"both": "both modalities", "s1": "Sentinel-1 alone", "s2": "Sentinel-2 alone", "entropy": "entropy alone"}
-SCORES = ("auc", "precision_top_1", "precision_top_5")
+SCORES = ("auc", "precision_at_1_percent", "precision_at_5_percent")
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,13 @@ def pretraining(settings: AuditBenchmark, fusion: str, seed: int) -> MultiModalS
 
 
 def exact_scores(folder: Path, checkpoint: str) -> Mapping[str, Any]:
-    """What the audit of a run says against exact labels; a finished audit is read."""
-    from cromss.training.audit import audit
+    """What the audit of a run says against exact labels; a finished audit of this checkpoint is read."""
+    from cromss.training.audit import SUMMARY_NAME, audit
 
-    done = folder / "audit" / "audit.json"
-    summary = json.loads(done.read_text()) if done.is_file() else audit(AuditSettings(checkpoint)).summary
+    done = folder / "audit" / SUMMARY_NAME
+    summary = json.loads(done.read_text()) if done.is_file() else {}
+    if summary.get("checkpoint") != checkpoint:
+        summary = audit(AuditSettings(checkpoint)).summary
     return summary["exact"]
 
 

@@ -9,9 +9,11 @@ python benchmarks/mapping.py
   them, at places that several tiles of the first see and at others; and how often neighbouring pixels differ in class
   where tiles begin to count, cross and end: in that map, in the other one, whose seams are elsewhere, and elsewhere.
 
-The network is a U-Net from a short transfer to the synthetic DFC2020-like set. Results go to benchmarks/mapping.csv.
+The network is a U-Net from a short transfer to the synthetic DFC2020-like set. Results go to benchmarks/mapping.csv,
+where `--parts seams` keeps the rows of the other parts.
 """
 
+import csv
 import os
 import signal
 import statistics
@@ -24,7 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import rasterio
@@ -44,8 +46,12 @@ from cromss.settings import FinetuneSettings
 from cromss.settings.mapping import MapSettings
 from cromss.tables import to_csv
 
+PARTS = ("jobs", "rate", "seams")
 SCRIPT = Path(__file__).resolve().parents[1] / "train_scripts" / "predict_map.py"
 BLOCK = 512
+NEAR = 8
+"""Pixels around the seams of one map that count as its seams, where those of another are looked at."""
+Seams = list[tuple[int, int, int]]
 DEFAULTS = MapSettings(model="-", out="-", s2="-")
 
 
@@ -53,6 +59,8 @@ DEFAULTS = MapSettings(model="-", out="-", s2="-")
 class Mapping:
     """Memory, rate, kills and seams of maps."""
 
+    parts: tuple[Literal["jobs", "rate", "seams"], ...] = PARTS
+    """What to measure."""
     size: int = 10_980
     """Side of the scene, in pixels."""
     part: int = 1_920
@@ -68,26 +76,42 @@ class Mapping:
     epochs: int = 6
     """Epochs of its training, of ten steps each."""
     results: Path = Path("benchmarks/mapping.csv")
-    """Table to write."""
+    """Table to write; rows of parts that are not measured stay."""
 
 
 def main(settings: Mapping) -> None:
     """Measure, write the table and print it."""
+    figures = {"encoder": settings.encoder, "tile_size": DEFAULTS.tile_size, "overlap": DEFAULTS.overlap}
+    kept = {} if set(settings.parts) == set(PARTS) else rows_of(settings.results, figures)
     machine = {"cores": os.cpu_count(), "torch": torch.__version__, "date": date.today().isoformat()}
     settings.results.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings.results.absolute().parent) as folder:
         home = Path(folder)
         model = settings.model or trained(home, settings.encoder, settings.epochs)
         predictor = open_predictor(str(model))
-        whole, part = (write_scene(home / f"{side}.tif", side) for side in (settings.size, settings.part))
-        figures = {"size": settings.size, "encoder": settings.encoder, "tile_size": DEFAULTS.tile_size}
-        figures |= {"overlap": DEFAULTS.overlap} | jobs(home, str(model), whole, settings.size)
-        figures |= rate(home, predictor, part, settings.rounds)
-        figures |= seams(home, predictor, part, settings.other_tile_size)
-    rows = [{"figure": name, "value": value, **machine} for name, value in figures.items()]
-    replace_text(settings.results, to_csv(rows))
+        part = write_scene(home / "part.tif", settings.part)
+        if "jobs" in settings.parts:
+            figures |= jobs(home, str(model), write_scene(home / "whole.tif", settings.size), settings.size)
+        if "rate" in settings.parts:
+            figures |= rate(home, predictor, part, settings.rounds)
+        if "seams" in settings.parts:
+            figures |= seams(home, predictor, part, settings.other_tile_size)
+    rows = kept | {name: {"figure": name, "value": value, **machine} for name, value in figures.items()}
+    replace_text(settings.results, to_csv(list(rows.values())))
     for name, value in figures.items():
         print(f"{name:40} {value}")
+
+
+def rows_of(results: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Figure -> its row in a table that is there already; refused where it was measured with other settings."""
+    if not results.exists():
+        return {}
+    with results.open(newline="") as file:
+        rows = {row["figure"]: row for row in csv.DictReader(file)}
+    for name, value in settings.items():
+        if name in rows and rows[name]["value"] != str(value):
+            raise ValueError(f"--results {results}: of {name} {rows[name]['value']}, not {value}; measure all parts")
+    return rows
 
 
 def trained(home: Path, encoder: str, epochs: int) -> Path:
@@ -136,13 +160,14 @@ def draw_place(seed: int) -> np.ndarray:
 
 def jobs(home: Path, model: str, scene: Path, side: int) -> dict[str, Any]:
     """Memory and rate of a job, and of one that is killed half way and goes on."""
-    whole, killed = home / "whole.tif", home / "killed.tif"
+    whole, killed = home / "whole_map.tif", home / "killed_map.tif"
     seconds, peak = job(model, scene, whole)
     _, peak_killed = job(model, scene, killed, kill_at=side // 2 * side)
     resumed, peak_resumed = job(model, scene, killed)
     if whole.read_bytes() != killed.read_bytes():
         raise ValueError("the resumed map differs from that of an undisturbed job")
     return {
+        "size": side,
         "seconds": round(seconds),
         "mpx_s": round(side**2 / 1e6 / seconds, 3),
         "peak_mb": round(max(peak, peak_killed, peak_resumed)),
@@ -173,7 +198,7 @@ def peak_mb(pid: int) -> float:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) / 1e3 for line in lines if line.startswith("VmHWM:")), 0)
+    return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM:")), 0)
 
 
 def rate(home: Path, predictor: Predictor, scene: Path, rounds: int) -> dict[str, Any]:
@@ -228,19 +253,15 @@ def seams(home: Path, predictor: Predictor, scene: Path, other: int) -> dict[str
     differs = usual != maps[other][0]
     rows, columns = sides(predictor, shape, DEFAULTS.tile_size)
     shared = several(rows)[:, None] | several(columns)
-    borders = {
-        size: np.mean([crossings(m[0], seam_lines(columns)), crossings(m[0].T, seam_lines(rows))], axis=0)
-        for size, m in maps.items()
-    }
-    (along, elsewhere), (without_seam, _) = borders[DEFAULTS.tile_size], borders[other]
+    lines, elsewhere = apart(seams_of(columns), seams_of(sides(predictor, shape, other)[1]), shape[1])
     return {
         "other_tile_size": other,
         "probability_difference": float(f"{np.abs(np.diff(list(percent.values()), axis=0)).mean() / 100:.2e}"),
         "class_difference_in_overlaps": float(f"{differs[shared].mean():.2e}"),
         "class_difference_elsewhere": float(f"{differs[~shared].mean():.2e}"),
-        "class_borders_along_seams": round(float(along), 4),
-        "class_borders_there_with_other_tiles": round(float(without_seam), 4),
-        "class_borders_elsewhere": round(float(elsewhere), 4),
+        "class_borders_along_seams": round(crossings(usual, lines), 4),
+        "class_borders_there_with_other_tiles": round(crossings(maps[other][0], lines), 4),
+        "class_borders_elsewhere": round(crossings(usual, elsewhere), 4),
     }
 
 
@@ -258,17 +279,30 @@ def several(side: Side) -> np.ndarray:
     return count > 1
 
 
-def seam_lines(side: Side) -> list[int]:
-    """Pixels before which tiles begin to count, weigh the same, and cease to count."""
-    overlap, edge = DEFAULTS.overlap, unused_edge(DEFAULTS.overlap)
-    return [start + shift for start, _ in side.spans[1:] for shift in (edge, overlap // 2, overlap - edge)]
+def seams_of(side: Side) -> Seams:
+    """Pixels before which a tile begins to count, weighs the same as the one before it, and that ceases to count."""
+    edge = unused_edge(DEFAULTS.overlap)
+    pairs = zip(side.spans, side.spans[1:])
+    return [(start + edge, (start + end) // 2, end - edge) for (_, end), (start, _) in pairs]
 
 
-def crossings(classes: np.ndarray, lines: list[int]) -> tuple[float, float]:
-    """Share of neighbours in a row of `(H, W)` that differ, across the lines and elsewhere, but for edges of places."""
-    borders, pixels = (classes[:, 1:] != classes[:, :-1]).mean(0), np.arange(1, classes.shape[1])
-    at, within = np.isin(pixels, lines), pixels % BLOCK != 0
-    return borders[at & within].mean(), borders[~at & within].mean()
+def apart(ours: Seams, others: Seams, length: int) -> tuple[list[int], list[int]]:
+    """Lines of our seams away from those of other tiles, and the pixels of a side away from both."""
+    pixels = range(1, length)
+    away = [pixel for pixel in pixels if not near(pixel, others)]
+    lines = {line for seam in ours for line in seam}
+    return [pixel for pixel in away if pixel in lines], [pixel for pixel in away if not near(pixel, ours)]
+
+
+def near(pixel: int, seams: Seams) -> bool:
+    """Within one of the seams, or `NEAR` pixels of it."""
+    return any(first - NEAR <= pixel <= last + NEAR for first, _, last in seams)
+
+
+def crossings(classes: np.ndarray, lines: list[int]) -> float:
+    """Share of neighbours in rows and columns of `(N, N)` that differ, across the lines, but for edges of places."""
+    after = np.array([line for line in lines if line % BLOCK])
+    return float(np.mean([way[:, after] != way[:, after - 1] for way in (classes, classes.T)]))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 python benchmarks/onnx_export.py
 """
 
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -33,8 +34,9 @@ VIT = ViTOptions(image_size=SIZE, grad_checkpointing=True)
 VIT14 = ViTOptions(image_size=SIZE, patch_size=14)
 
 
-def main() -> None:
-    """Export all, print a line each."""
+def main() -> int:
+    """Export all, print a line each; how many failed, as exit status."""
+    num_failed = 0
     with tempfile.TemporaryDirectory() as folder:
         for name, build, bands in networks():
             torch.manual_seed(0)
@@ -44,9 +46,10 @@ def main() -> None:
             try:
                 said = f"{write_onnx(network, bands, size, {}, Path(folder) / 'network.onnx'):.1e}"
             except ValueError as error:
-                said = str(error)
+                said, num_failed = str(error), num_failed + 1
             print(f"{name}, {size or 'any size'}: {said}, {time.monotonic() - start:.0f} s", flush=True)
+    return num_failed
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

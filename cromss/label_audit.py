@@ -1,7 +1,8 @@
 """Which noisy labels to doubt: suspicion of every pixel, how well it ranks wrong labels, and what is taken for what.
 
-Suspicion is what CromSS trusts a label by, its confidence in both modalities (arXiv 2405.01217), turned round. The
-confusion is estimated from the pixels where both are confident, as in confident learning (arXiv 1911.00068).
+Suspicion is what CromSS trusts a label by, its confidence in both modalities (arXiv 2405.01217), turned round. In
+confident learning (arXiv 1911.00068) label confidence is called self-confidence, and the confusion, here of the pixels
+where both modalities are confident of one class, the confident joint.
 """
 
 import math
@@ -135,8 +136,8 @@ def precision_at(counts: np.ndarray, share: float) -> float:
 
 
 def ranking(counts: np.ndarray) -> dict[str, float | None]:
-    """`auc`, `precision_top_1` and `precision_top_5` (percent of the pixels) of counts; `None` where undefined."""
-    precisions = {f"precision_top_{100 * share:g}": precision_at(counts, share) for share in SHARES}
+    """`auc`, `precision_at_1_percent` and `precision_at_5_percent` of the pixels; `None` where undefined."""
+    precisions = {f"precision_at_{100 * share:g}_percent": precision_at(counts, share) for share in SHARES}
     return {name: _known(value) for name, value in ({"auc": area_under_curve(counts)} | precisions).items()}
 
 
@@ -201,7 +202,10 @@ def class_rows(doubts: Doubts, classes: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def confusion_rows(doubts: Doubts, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """A row a noisy class: its confident pixels, and in percent of them the classes that both modalities predict."""
+    """A row a noisy class: its confident pixels, and in percent of them the classes that both modalities predict.
+
+    As `confusion.csv` it is the confident joint (arXiv 1911.00068), each row as shares of its sum.
+    """
     confusion = estimated_confusion(doubts)
     totals = confusion.sum(1)
     return [

@@ -39,14 +39,15 @@ class LabelPlaces:
             season: Season, counted from 0.
 
         Returns:
-            Pixels and where they lie; `None` where there is no such file, or none with a CRS.
+            Pixels and where they lie; `None` where there is no such file, none with a CRS, or one of another shape.
         """
         tile = None if (location, season) in self.scenes else _TILE.fullmatch(location)
         grid = self._grid(tile[1] if tile else location, season)
         if grid is None:
             return None
         if tile is None:
-            return _nearest(pixels, grid.shape), grid
+            is_whole = pixels.shape in (grid.shape, (self.side, self.side))
+            return (_nearest(pixels, grid.shape), grid) if is_whole else None
         row, column = int(tile[2]), int(tile[3])
         fits = row + pixels.shape[0] <= grid.shape[0] and column + pixels.shape[1] <= grid.shape[1]
         if not fits or (self.side and grid.shape != (self.side, self.side)):

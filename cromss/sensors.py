@@ -157,12 +157,19 @@ def zscore(dn: np.ndarray, modality: Modality, bands: tuple[str, ...] | None = N
     return (np.clip(values, mean - 2 * std, mean + 2 * std) - mean) / std
 
 
-def percentile_zscore(dn: np.ndarray, modality: Modality, bands: tuple[str, ...] | None = None) -> np.ndarray:
-    """Z-score after clipping each band to its own 1 and 99 percentiles; `(C, H, W)` float."""
+def percentile_zscore(
+    dn: np.ndarray, modality: Modality, bands: tuple[str, ...] | None = None, limits: np.ndarray | None = None
+) -> np.ndarray:
+    """Z-score after clipping each band to its own `percentile_limits`, or to given ones; `(C, H, W)` float."""
     values = as_float(dn, modality, bands)
     mean, std = (s.astype(values.dtype) for s in modality.statistics(bands))
-    low, high = np.percentile(values, [1, 99], axis=(1, 2), keepdims=True)
+    low, high = percentile_limits(values) if limits is None else limits
     return (np.clip(values, low, high) - mean) / std
+
+
+def percentile_limits(values: np.ndarray) -> np.ndarray:
+    """1 and 99 percentile of each band of `(C, H, W)`, `(2, C, 1, 1)`."""
+    return np.percentile(values, [1, 99], axis=(1, 2), keepdims=True)
 
 
 def reflectance(dn: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from unittest.mock import Mock
 
 import pytest
 from conftest import REPOSITORY, load_script
@@ -24,10 +25,13 @@ def test_every_run_has_a_folder_of_its_own():
     assert {one.cross.sample_selection and one.smoothing.label_smoothing for one in settings} == {True}
 
 
-def test_a_finished_audit_is_read(tmp_path):
+def test_a_finished_audit_of_the_same_checkpoint_is_read(tmp_path, monkeypatch):
     (tmp_path / "audit").mkdir()
-    (tmp_path / "audit" / "audit.json").write_text(json.dumps({"exact": FOUND}))
+    (tmp_path / "audit" / "audit.json").write_text(json.dumps({"checkpoint": "nowhere.ckpt", "exact": FOUND}))
     assert benchmark.exact_scores(tmp_path, "nowhere.ckpt") == FOUND
+    monkeypatch.setattr("cromss.training.audit.audit", audit := Mock(return_value=Mock(summary={"exact": "anew"})))
+    assert benchmark.exact_scores(tmp_path, "other.ckpt") == "anew"
+    assert audit.call_args[0][0].checkpoint == "other.ckpt"
 
 
 def test_the_table_has_means_and_spread():

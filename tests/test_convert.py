@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 from conftest import REPOSITORY, load_script
-from foreign import bare, decur, dino, holds, late, mid, moco, satlas, save, tensors
+from foreign import bare, behind, decur, dino, holds, late, mid, moco, satlas, save, tensors
 from safetensors.torch import load_file
 
 from cromss.config import read
@@ -66,6 +66,22 @@ def test_inspection_says_what_an_encoder_expects(tmp_path, make, bands, source, 
         assert (told.mean[0] if told.mean else None) == first
         assert len(told.mean) == len(told.std) == (len(names) if first else 0)
         assert f"bands {' '.join(names)}, {unit}, {normalization} normalization" in str(encoder)
+
+
+def test_what_is_told_of_statistics_names_no_file(tmp_path):
+    told = {"mean": [1.0] * 13, "std": [2.0] * 13}
+    for source, wanted in ({}, "the set it was trained on"), ({"source": "my tiles"}, "my tiles"):
+        card = {"normalization": {"s2": "common"}, "statistics": {"s2": told | source}}
+        path = save({"state_dict": bare(13), "cromss": card}, tmp_path / "w.pt")
+        (found,) = found_encoders(path)
+        assert (found.sensor.source, found.expected.mean) == (wanted, (1.0,) * 13)
+
+
+def test_four_bands_of_orthophotos_are_known_in_our_own_files_alone(tmp_path):
+    path = save(behind("model.networks.ortho.encoder.", 4), tmp_path / "own.pt")
+    assert found_encoders(path)[0].expected.bands == ORTHO.bands
+    path = save(behind("module.encoder_q.", 4), tmp_path / "moco.pt")
+    assert "4 bands of ortho, which the file does not name" in found_encoders(path, "ortho")[0].problem
 
 
 def test_the_tool_prints_it(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """ONNX files: the same logits as PyTorch at any size, by a runtime of the test's own; what they tell; refusals."""
 
 import json
+from unittest.mock import Mock
 
 import numpy as np
 import onnxruntime
@@ -133,6 +134,16 @@ def catch(monkeypatch):
     return seen
 
 
+@pytest.mark.parametrize("folder", ["", "runs/a/"])
+def test_the_checkpoint_is_told_by_its_name_alone(tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    seen = catch(monkeypatch)
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    save_transfer(f"{folder}my last.ckpt", "--model_framework unet")
+    export(ExportSettings(f"{folder}my last.ckpt", tmp_path / "a.onnx"))
+    assert seen[3]["checkpoint"] == "my last.ckpt"
+
+
 @pytest.mark.parametrize("difference", [2e-4, float("nan")])
 def test_a_file_that_says_something_else_is_not_kept(tmp_path, monkeypatch, difference):
     def export_empty(network, shape, size, told):
@@ -146,6 +157,18 @@ def test_a_file_that_says_something_else_is_not_kept(tmp_path, monkeypatch, diff
     with pytest.raises(ValueError, match=r"--out .*a\.onnx: not written, logits differ by .* more than 0\.0001"):
         write_onnx(network, 2, 0, {}, tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_benchmark_counts_what_failed(monkeypatch, capsys):
+    benchmark = load_script("onnx_export", REPOSITORY / "benchmarks")
+    built = build_segmenter("unet", "tu-test_resnet", 2, 3)
+    monkeypatch.setattr(benchmark, "networks", lambda: [("a", lambda: built, 2), ("b", lambda: built, 2)])
+    monkeypatch.setattr(benchmark, "write_onnx", Mock(side_effect=[1e-6, ValueError("differs")]))
+    assert benchmark.main() == 1
+    assert [line.split(", ")[1] for line in capsys.readouterr().out.splitlines()] == [
+        "any size: 1.0e-06",
+        "any size: differs",
+    ]
 
 
 def test_a_network_that_cannot_be_exported_is_refused_in_one_line(tmp_path, monkeypatch):

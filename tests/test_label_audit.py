@@ -115,10 +115,10 @@ def naive_precision(values, wrong, share):
 def test_ranking_of_hand_made_scores():
     noisy, exact = torch.tensor([[0, 0, 0, 0]]), torch.tensor([[0, 1, 0, 1]])
     perfect = score_counts(torch.tensor([[0.1, 0.9, 0.2, 0.8]]), noisy, exact)
-    assert ranking(perfect) == {"auc": 1, "precision_top_1": 1, "precision_top_5": 1}
+    assert ranking(perfect) == {"auc": 1, "precision_at_1_percent": 1, "precision_at_5_percent": 1}
     assert area_under_curve(score_counts(torch.tensor([[0.9, 0.1, 0.8, 0.2]]), noisy, exact)) == 0
     tied = score_counts(torch.full((1, 4), 0.5), noisy, exact)
-    assert ranking(tied) == {"auc": 0.5, "precision_top_1": 0.5, "precision_top_5": 0.5}
+    assert ranking(tied) == {"auc": 0.5, "precision_at_1_percent": 0.5, "precision_at_5_percent": 0.5}
 
 
 def test_nothing_to_rank_is_no_number():
@@ -126,7 +126,7 @@ def test_nothing_to_rank_is_no_number():
     counts = score_counts(torch.zeros(1, 2), nowhere, nowhere)
     assert set(ranking(counts).values()) == {None}
     right = score_counts(torch.zeros(1, 2), torch.zeros(1, 2), torch.zeros(1, 2))
-    assert ranking(right) == {"auc": None, "precision_top_1": 0, "precision_top_5": 0}
+    assert ranking(right) == {"auc": None, "precision_at_1_percent": 0, "precision_at_5_percent": 0}
 
 
 def doubts_of(logits, labels, threshold=0.6):

@@ -68,8 +68,14 @@ def test_a_location_named_like_a_tile_is_none(tmp_path):
 
 @pytest.mark.parametrize(
     ("location", "shape", "side"),
-    [("b", (40, 60), 0), ("a_r20_c0", (32, 20), 0), ("a_r0_c50", (32, 20), 0), ("a_r0_c0", (20, 20), 50)],
-    ids=["not in the ledger", "below the file", "beside the file", "cut after resampling to another size"],
+    [
+        *(("b", (40, 60), 0), ("a_r20_c0", (32, 20), 0), ("a_r0_c50", (32, 20), 0), ("a_r0_c0", (20, 20), 50)),
+        *(("a", (20, 30), 0), ("a", (40, 40), 24), ("a", (60, 40), 0)),
+    ],
+    ids=[
+        *("not in the ledger", "below the file", "beside the file", "cut after resampling to another size"),
+        *("part of the file", "another side than resampled to", "turned"),
+    ],
 )
 def test_what_has_no_place(tmp_path, location, shape, side):
     raw_file(tmp_path / "a.tif")

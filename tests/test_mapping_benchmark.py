@@ -1,5 +1,9 @@
 """The benchmark of maps, on a small scene."""
 
+import csv
+import os
+import resource
+
 import numpy as np
 import pytest
 import rasterio
@@ -40,11 +44,48 @@ def test_figures_of_what_sees_pixels_alone_show_no_seams(scene, tmp_path):
 def test_seams_are_where_tiles_begin_cross_and_cease_to_count():
     side = Side(1000, 640, 192, 32)
     assert side.spans == [(0, 640), (384, 1000)]
-    assert benchmark.seam_lines(side) == [456, 480, 504]
-    classes = np.zeros((4, 1000), int)
-    classes[:2, 480:] = 1
-    classes[:, 512:] = 2  # the edge of a place
-    at, elsewhere = benchmark.crossings(classes, benchmark.seam_lines(side))
-    assert at == pytest.approx(0.5 / 3)
-    assert elsewhere == 0
+    assert benchmark.seams_of(side) == [(456, 512, 568)]
     assert benchmark.several(side).sum() == 640 - 384
+    classes = np.zeros((1000, 1000), int)
+    classes[:500, 456:] = 1
+    classes[:, 512:] = 2  # the edge of a place
+    assert benchmark.crossings(classes, [456, 512, 568]) == pytest.approx((0.5 / 2 + 0) / 2, abs=1e-3)
+    assert benchmark.crossings(classes.T, [456, 512, 568]) == pytest.approx((0.5 / 2 + 0) / 2, abs=1e-3)
+    assert benchmark.crossings(classes, [300, 700]) == 0
+
+
+def test_seams_that_two_maps_share_are_left_out():
+    """Of 1,920 pixels: the last tiles of 640 begin where some of 448 do, and share 256 with their neighbours."""
+    ours, others = (benchmark.seams_of(Side(1920, size, 192, 32)) for size in (640, 448))
+    assert ours == [(520, 544, 568), (968, 992, 1016), (1352, 1408, 1464)]
+    assert others[4] == (1352, 1376, 1400)
+    lines, elsewhere = benchmark.apart(ours, others, 1920)
+    assert lines == [520, 544, 568, 968, 992, 1016, 1464]
+    assert {512, 530, 576, 584, 1352, 1420, 1472}.isdisjoint(elsewhere)
+    assert {1, 511, 800, 1240, 1919} <= set(elsewhere)
+
+
+def test_rows_of_parts_that_are_not_measured_stay(tmp_path, monkeypatch):
+    results = tmp_path / "results.csv"
+    results.write_text("figure,value,date\nencoder,resnet18,old\nmpx_s,1,old\nother_tile_size,2,old\n")
+    for name in ("trained", "open_predictor", "write_scene"):
+        monkeypatch.setattr(benchmark, name, lambda *_: "there")
+    monkeypatch.setattr(benchmark, "seams", lambda *_: {"other_tile_size": 448})
+    benchmark.main(benchmark.Mapping(parts=("seams",), results=results))
+    with results.open() as file:
+        rows = {row["figure"]: row for row in csv.DictReader(file)}
+    assert {name: row["value"] for name, row in rows.items()} == {
+        "encoder": "resnet18",
+        "mpx_s": "1",
+        "other_tile_size": "448",
+        "tile_size": "640",
+        "overlap": "192",
+    }
+    assert [name for name, row in rows.items() if row["date"] == "old"] == ["mpx_s"]
+    with pytest.raises(ValueError, match="of encoder resnet18, not resnet50; measure all parts"):
+        benchmark.main(benchmark.Mapping(parts=("rate",), encoder="resnet50", results=results))
+
+
+def test_memory_is_told_in_millions_of_bytes():
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert benchmark.peak_mb(os.getpid()) == pytest.approx(kibibytes * 1024 / 1e6, rel=0.01)

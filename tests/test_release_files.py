@@ -7,7 +7,8 @@ import shutil
 import pytest
 import torch
 from checkpoints import save_checkpoint, state_dict_of
-from foreign import save, single
+from foreign import behind, save, single
+from safetensors.torch import save_file
 
 from cromss.models.release_check import check_release, read_encoder, write_sums
 from cromss.models.weight_files import WeightsError, open_checkpoint
@@ -16,7 +17,7 @@ from cromss.settings.release import ReleaseSettings, WeightsSettings
 from cromss.training import release as releasing
 from cromss.training.model_card import LoadingLine
 from cromss.training.pretrainer_files import pretrainer_in, to_published_file
-from cromss.training.release import release, to_release
+from cromss.training.release import release, to_release, verify
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -92,6 +93,13 @@ def test_a_published_network_without_a_head_is_released_as_encoders(tmp_path):
     assert read_encoder(tmp_path / "out" / "s2").normalization == "common"
 
 
+def test_the_sensor_that_is_in_a_file_twice_is_named(tmp_path):
+    keys = behind("module.backbone_1.", 2) | behind("module.backbone_2.", 13) | behind("backbone.resnet.", 9)
+    path = save({"model": keys}, tmp_path / "two.pth")
+    line = r"two\.pth: more than one encoder of s2 in it: module\.backbone_1\."
+    refused(lambda: to_release(WeightsSettings("convert", path, tmp_path / "out")), line, tmp_path)
+
+
 def test_targets_and_scores_that_cannot_be_are_named(tmp_path):
     path = save_checkpoint(tmp_path / "a.ckpt", TWIN)
     content = path.read_bytes()
@@ -100,6 +108,7 @@ def test_targets_and_scores_that_cannot_be_are_named(tmp_path):
     for out, line in (
         ("a.ckpt", r"--out .*a\.ckpt: is the file to convert; choose another"),
         ("folder.ckpt", r"--out .*folder\.ckpt: is a folder; a file is wanted"),
+        ("binary.md", r"--out .*binary\.md: is there already; choose another"),
         ("a.ckpt/x/b.ckpt", r"--out .*b\.ckpt: .*a\.ckpt is a file, not a folder"),
     ):
         refused(lambda out=out: to_published_file(path, tmp_path / out), line, tmp_path)
@@ -176,6 +185,28 @@ def other_bare(folder):
     torch.save(content | {"bn1.bias": content["bn1.bias"] + 1}, path)
 
 
+def other_network(change):
+    """A harm: tensors and card of the whole network, changed."""
+
+    def harm(folder):
+        path = folder / "pretrainer.safetensors"
+        tensors, card = open_checkpoint(path).values()
+        change(tensors, card)
+        path.unlink()
+        save_file(tensors, path, {"format": "pt", "cromss": json.dumps(card)})
+
+    return harm
+
+
+def move_a_bias(tensors, card):
+    name = next(name for name in tensors if name.endswith("encoder.bn1.bias"))
+    tensors[name] = tensors[name] + 1
+
+
+def lose_the_head(tensors, card):
+    del tensors[next(name for name in tensors if "segmentation_head" in name)]
+
+
 def empty(folder):
     shutil.rmtree(folder)
     folder.mkdir()
@@ -188,6 +219,16 @@ HARMS = {
     "no part": (lambda folder: (folder / "timm.py").touch(), r"timm\.py: no part of a release"),
     "link": (link_out, r"s1/README\.md: a link that leads out of the release"),
     "bare": (other_bare, r"torchgeo/s1\.pth: other tensors than in .*s1/model\.safetensors"),
+    "network": (other_network(move_a_bias), r"pretrainer\.safetensors: another encoder than in .*s1 \(bn1\.bias\)"),
+    "network's bands": (
+        other_network(lambda tensors, card: card.update(bands={"s1": ["VH", "VV"]})),
+        r"pretrainer\.safetensors: bands on its card: .*VH.*, but its settings say",
+    ),
+    "network's statistics": (
+        other_network(lambda tensors, card: card.update(statistics={"s1": {"mean": [-9, -9], "std": [4, 4]}})),
+        r"pretrainer\.safetensors: another encoder than in .*s1 \(cromss\.mean is \[-9",
+    ),
+    "no head": (other_network(lose_the_head), r"pretrainer\.safetensors: its weights do not fit its settings"),
     "bands": (
         config_with(cromss__bands=["VH", "VV"]),
         r"s1/model\.safetensors: bound to another input than .*bands\.s1",
@@ -213,4 +254,18 @@ def test_a_release_with_new_sums_is_refused_all_the_same(copy, tmp_path, harm, l
     harm(copy)
     (copy / "SHA256SUMS").unlink(missing_ok=True)
     write_sums(copy)
-    refused(lambda: check_release(copy), line, tmp_path)
+    refused(lambda: verify(copy), line, tmp_path)
+
+
+def test_what_a_hub_or_the_owner_adds_is_no_part_of_a_release(copy):
+    sums = (copy / "SHA256SUMS").read_text()
+    for name in (".gitattributes", ".cache/huggingface/download/s1/config.json.metadata", "LICENSE", "LICENSE.md"):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_text("s3")
+    assert [path.name for path in check_release(copy)] == ["s1"]
+    (copy / "SHA256SUMS").unlink()
+    write_sums(copy)
+    assert (copy / "SHA256SUMS").read_text() == sums
+    (copy / "s1" / ".gitattributes").touch()
+    with pytest.raises(WeightsError, match=r"s1/\.gitattributes: not in SHA256SUMS; remove it"):
+        check_release(copy)

@@ -179,7 +179,7 @@ def test_scores_are_those_against_exact_labels(result, arrays, predicted, score)
         assert scores["auc"] == pytest.approx(naive_auc(values[known], wrong), abs=1e-3)
         for percent in (1, 5):
             top = ordered[: round(percent * len(ordered) / 100)]
-            assert scores[f"precision_top_{percent}"] == pytest.approx(top.mean(), abs=0.02)
+            assert scores[f"precision_at_{percent}_percent"] == pytest.approx(top.mean(), abs=0.02)
     said = "\n".join(result.told)
     assert f"{100 * found['scores']['both']['auc']:.1f} %" in said
     assert all(f"{title} " in said for title in ("both modalities", "S1 alone", "S2 alone", "entropy alone"))
@@ -295,6 +295,22 @@ def test_what_fails_on_the_way_leaves_whole_files_alone(checkpoint, arrays, tmp_
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["maps"]
     names = {path.name for path in (tmp_path / "out" / "maps").iterdir()}
     assert names == {f"{IDS[0]}_0.tif"}
+
+
+def test_a_folder_never_mixes_two_audits(checkpoint, small, arrays, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    result = audited(checkpoint, data_path=str(small), out=str(out))
+    assert json.loads((out / "audit.json").read_text())["labels"] == str(small / NAMES["labels"])
+    write_ours(tmp_path / "set", {name: arrays[name][:1, :1] for name in NAMES}, NAMES)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    options = {"data_path": str(tmp_path / "set"), "out": str(out)}
+    refused(f"^--out {out}: .*maps/{IDS[1]}_0.tif is no map of this set; choose another", checkpoint, **options)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    monkeypatch.setattr("cromss.training.audit.draw_sheet", Mock(side_effect=ValueError("stopped")))
+    refused("stopped", checkpoint, data_path=str(small), out=str(out))
+    assert (out / "audit.csv").exists()
+    assert not (out / "audit.json").exists()
+    assert result.out == out
 
 
 def test_the_script_prints_the_table(checkpoint, arrays, tmp_path, capsys):

@@ -7,13 +7,16 @@ import numpy as np
 
 from cromss.input_checks import UndecidableOffset, check_values, detect_offset
 from cromss.mapping.predictor import Predictor
-from cromss.mapping.scene import Image, Scene
+from cromss.mapping.scene import Image, Scene, pixel_metres
 from cromss.normalization import NORMALIZATIONS
 from cromss.offset import remove_offset
-from cromss.sensors import S2
+from cromss.sensors import S1, S2, percentile_limits, percentile_zscore
 
 _WINDOW, _WINDOWS_A_SIDE = 48, 6
 """Windows that are looked at: their side in pixels, and how many there are down and across a scene."""
+
+_USUAL_PIXEL, _FAR = 10, 2.5
+"""Pixels of the images that networks learn from, in m, and how many times smaller or larger ones are far from them."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +27,14 @@ class Feed:
         scene: The rasters.
         predictor: What is fed.
         offset: DN offset to subtract from Sentinel-2.
+        limits: Percentiles of the scene `(2, C, 1, 1)` to which Sentinel-1 is clipped, where its z-score wants an
+            image's own: those of each tile would make seams. `None` where it is normalised otherwise.
     """
 
     scene: Scene
     predictor: Predictor
     offset: int
+    limits: np.ndarray | None = None
 
     def tiles(self, rows: tuple[int, int], columns: Sequence[tuple[int, int]]) -> tuple[list[dict], np.ndarray]:
         """Neighbours in a row: by modality `(C, h, w)` each, uint8 or float32, and where all modalities have data.
@@ -58,12 +64,14 @@ class Feed:
 
     def _normalised(self, name: str, values: np.ndarray) -> np.ndarray:
         predictor = self.predictor
-        normalise = NORMALIZATIONS[predictor.normalizations[name]]
-        return normalise(values, predictor.sensors[name], predictor.bands[name])
+        sensor, bands = predictor.sensors[name], predictor.bands[name]
+        if name == S1.name and self.limits is not None:
+            return percentile_zscore(values, sensor, bands, self.limits).astype(np.float32)
+        return NORMALIZATIONS[predictor.normalizations[name]](values, sensor, bands)
 
 
 def open_feed(scene: Scene, predictor: Predictor, told_offset: int | None) -> Feed:
-    """Look at samples of the scene, say what was decided about units and offset, or refuse it.
+    """Look at samples of the scene, say what was decided about units and offset and its pixels' size, or refuse it.
 
     Args:
         scene: The rasters.
@@ -73,7 +81,7 @@ def open_feed(scene: Scene, predictor: Predictor, told_offset: int | None) -> Fe
     Raises:
         ValueError: No data, another unit, or an offset that cannot be decided or is contradicted.
     """
-    offset = 0
+    offset, limits, size = 0, None, pixel_metres(scene.grid)
     for name, image in scene.images.items():
         sample, sensor = _sample(image, scene.grid.shape), predictor.sensors[name]
         check_values(sample, sensor, image.name, image.bands)
@@ -81,8 +89,16 @@ def open_feed(scene: Scene, predictor: Predictor, told_offset: int | None) -> Fe
         if name == S2.name:
             offset, why = decide_offset(sample, image, told_offset)
             decision += f", offset of {offset} DN ({why})"
-        print("; ".join(filter(None, (f"{image.name}: {decision}", image.source.note))))
-    return Feed(scene, predictor, offset)
+        elif predictor.normalizations[name] == "zscore":
+            limits = percentile_limits(sample)
+        notes = image.source.note, f"on pixels of {size:.3g} m"
+        print("; ".join(filter(None, (f"{image.name}: {decision}", *notes))))
+    if not 1 / _FAR < size / _USUAL_PIXEL < _FAR:
+        print(
+            f"warning: pixels of {size:.3g} m, but networks learn from {_USUAL_PIXEL} m, so the map may be worthless; "
+            f"warp the scene (gdalwarp -tr {_USUAL_PIXEL} {_USUAL_PIXEL})"
+        )
+    return Feed(scene, predictor, offset, limits)
 
 
 def decide_offset(sample: np.ndarray, image: Image, told: int | None) -> tuple[int, str]:

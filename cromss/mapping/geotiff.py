@@ -1,6 +1,7 @@
 """Maps as cloud-optimised GeoTIFFs: tiled, compressed, with overviews, colours and class names."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -13,6 +14,7 @@ from rasterio.io import DatasetWriter
 
 from cromss.legends import IGNORE_INDEX, Legend
 from cromss.scenes import Grid
+from cromss.store.folder import lock_file
 
 _BLOCK = 512
 
@@ -47,10 +49,24 @@ class Product:
                 raise OSError("is a folder")
             self.path.parent.mkdir(parents=True, exist_ok=True)
             probe.touch()
-            probe.unlink()
+            probe.unlink(missing_ok=True)
         except OSError as error:
             reason = error.strerror or str(error)
             raise ValueError(f"--{self.flag} {self.path}: cannot be written ({reason}); choose another place") from None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from writing it.
+
+        Raises:
+            ValueError: One is writing it.
+        """
+        path = self.path.with_name(f".{self.path.name}.lock")
+        with lock_file(path, f"--{self.flag} {self.path}"):
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
 
 
 def write_product(product: Product, grid: Grid, blocks: Iterable[tuple[int, np.ndarray]]) -> None:

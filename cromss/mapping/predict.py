@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,11 +65,11 @@ def predict_map(
     s2_offset: int | None = None,
     accelerator: str = "auto",
 ) -> MapReport:
-    """Map the land cover of a scene of any size in constant memory; what was killed goes on where it stopped.
+    """Map the land cover of a scene of any size; what was killed goes on where it stopped.
 
-    The map has the grid of Sentinel-2's finest bands, of radar alone that of Sentinel-1. Tiles begin at multiples of
-    what the encoder divides, are normalised as in the evaluation of the training, and blended in their overlaps.
-    Pixels without data in any of the images are 255.
+    Memory grows with the width of the scene, whatever its height. The map has the grid of Sentinel-2's finest bands,
+    of radar alone that of Sentinel-1. Tiles begin at multiples of what the encoder divides, are normalised as in the
+    evaluation of the training, and blended in their overlaps. Pixels without data in any band of any image are 255.
 
     Args:
         model: Run folder or checkpoint of pretraining or transfer, or one opened by `open_predictor`.
@@ -85,7 +86,8 @@ def predict_map(
         accelerator: `auto`, `cpu` or `gpu`.
 
     Raises:
-        ValueError: The checkpoint, a raster or a target cannot be used; one line that says which and why.
+        ValueError: The checkpoint, a raster or a target cannot be used, another process writes the map, or no pixel
+            has data; one line that says which and why.
     """
     device = device_of(accelerator)
     given = {name: Path(path) for name, path in rasters.items() if str(path)}
@@ -97,10 +99,13 @@ def predict_map(
     for product in products:
         product.check_target()
     with (
+        ExitStack() as locks,
         rasterio.Env(GDAL_CACHEMAX=RASTER_CACHE, GDAL_NUM_THREADS=workers),
         Scene(given, predictor.bands, predictor.sensors) as scene,
     ):
         _refuse_overwriting(products, scene.files)
+        for product in products:
+            locks.enter_context(product.locked())
         height, width = scene.grid.shape
         rows, columns = (Side(side, tile_size, overlap, predictor.stride) for side in (height, width))
         num_bands = products[-1].bands.stop
@@ -118,11 +123,15 @@ def predict_map(
         for canvas_rows, valid in run.finished_rows(done):
             partial.append(_encoded(canvas_rows, valid, products))
         seconds = time.monotonic() - start
-        counts = _write_products(products, scene, partial)
-    partial.remove()
-    classes, total = predictor.legend.classes, height * width
-    with_data = counts[: len(classes)].sum()
-    shares = dict(zip(classes, (counts[: len(classes)] / max(with_data, 1)).tolist()))
+        counts = _class_counts(partial, len(predictor.legend.classes))
+        if counts.any():
+            _write_products(products, scene, partial)
+        partial.remove()
+    if not counts.any():
+        told = " and ".join(image.name for image in scene.images.values())
+        raise ValueError(f"{told}: no pixel has data in both; give scenes that overlap")
+    total, with_data = height * width, counts.sum()
+    shares = dict(zip(predictor.legend.classes, (counts / with_data).tolist()))
     return MapReport(
         Path(out), shares, float(1 - with_data / total), (height - done) * width, seconds, run.network_seconds
     )
@@ -178,11 +187,14 @@ def _encoded(probabilities: np.ndarray, valid: np.ndarray, products: Sequence[Pr
     return np.where(valid, stacked, np.uint8(IGNORE_INDEX)).swapaxes(0, 1)
 
 
-def _write_products(products: Sequence[Product], scene: Scene, partial: PartialMap) -> np.ndarray:
-    """Write the files; number of pixels of each class id, `(256,)`."""
-    for product in products:
-        write_product(product, scene.grid, ((row, pixels[product.bands]) for row, pixels in partial.blocks()))
+def _class_counts(partial: PartialMap, num_classes: int) -> np.ndarray:
+    """Number of pixels of each class, `(K,)`."""
     counts = np.zeros(256, np.int64)
     for _, pixels in partial.blocks():
         counts += np.bincount(pixels[0].ravel(), minlength=256)
-    return counts
+    return counts[:num_classes]
+
+
+def _write_products(products: Sequence[Product], scene: Scene, partial: PartialMap) -> None:
+    for product in products:
+        write_product(product, scene.grid, ((row, pixels[product.bands]) for row, pixels in partial.blocks()))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cromss.config import read
 from cromss.legends import LEGENDS, Legend
 from cromss.models.fusion import Pretrainer
-from cromss.models.weight_files import open_checkpoint, tensors_in, told_normalization, told_statistics
+from cromss.models.weight_files import CARD_KEY, open_checkpoint, tensors_in, told_normalization, told_statistics
 from cromss.sensors import MODALITIES, S1, S2, Modality
 from cromss.settings import FinetuneSettings
 from cromss.statistics import with_statistics
@@ -112,7 +112,7 @@ def open_trained(path: str, flag: str, with_change: bool = True) -> Predictor:
     name = f"--{flag} {file}"
     try:
         content = open_checkpoint(file)
-        card = content.get("cromss") if isinstance(content, Mapping) else None
+        card = content.get(CARD_KEY) if isinstance(content, Mapping) else None
         if not isinstance(card, Mapping) or not isinstance(card.get("settings"), Mapping):
             raise ValueError("not a checkpoint of train_pretrain_mm.py, train_pretrain.py or finetune.py")
     except ValueError as error:

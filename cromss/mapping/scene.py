@@ -10,12 +10,16 @@ import numpy as np
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
+from rasterio.transform import array_bounds
 from rasterio.vrt import WarpedVRT
-from rasterio.warp import transform_bounds
+from rasterio.warp import transform, transform_bounds
 
 from cromss.mapping.sources import Bands, Source, open_source, reason
 from cromss.scenes import Grid
 from cromss.sensors import S1, S2, Modality
+
+_EQUATOR, _ECCENTRICITY = 6378137.0, 0.00669438
+"""Radius in m, and squared eccentricity of the Earth (WGS 84)."""
 
 
 class Image:
@@ -29,30 +33,37 @@ class Image:
 
     def __init__(self, name: str, bands: Sequence[str], source: Source, parts: Sequence[Bands]) -> None:
         self.name, self.bands, self.source, self._parts = name, tuple(bands), source, parts
+        self._extents = [part.extent for part in parts if part.extent]
         self._lock = Lock()
         self._nodata = [part.dataset.nodata for part in parts for _ in part.numbers]
 
     def read(self, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
         """Raw values `(C, h, w)` of a window, and where there are data, `(h, w)` bool.
 
-        There are none where a band is not finite or has the file's nodata value, or where all bands are 0; a nodata
-        value of 0 is a dark pixel where other bands are not. Threads that call this wait for each other.
+        There are none where a band is not finite, has the file's nodata value or lies beyond its file, or where all
+        bands are 0; a nodata value of 0 is a dark pixel where other bands are not. Threads that call this wait for
+        each other.
 
         Raises:
             ValueError: The file cannot be read, in one line.
         """
         with self._lock:
-            parts = [self._pixels(part, rows, columns) for part in self._parts]
+            parts = [self._pixels(part.dataset, part.numbers, rows, columns) for part in self._parts]
+            extents = [self._pixels(extent, extent.count, rows, columns) for extent in self._extents]
         values = parts[0] if len(parts) == 1 else np.concatenate(parts)
         valid, seen = np.ones(values.shape[1:], bool), np.zeros(values.shape[1:], bool)
         for band, nodata in zip(values, self._nodata):
             valid &= np.isfinite(band) & (band != nodata) if nodata else np.isfinite(band)  # 0 is no hole by itself
             seen |= band != 0
+        for extent in extents:
+            valid &= extent != 0
         return values, valid & seen
 
-    def _pixels(self, part: Bands, rows: slice, columns: slice) -> np.ndarray:
+    def _pixels(
+        self, dataset: DatasetReader | WarpedVRT, bands: int | list[int], rows: slice, columns: slice
+    ) -> np.ndarray:
         try:
-            return part.dataset.read(part.numbers, window=((rows.start, rows.stop), (columns.start, columns.stop)))
+            return dataset.read(bands, window=((rows.start, rows.stop), (columns.start, columns.stop)))
         except RasterioError as error:
             where = f"{self.name}: rows {rows.start} to {rows.stop}"
             raise ValueError(f"{where} cannot be read, damaged ({reason(error)})") from None
@@ -87,8 +98,9 @@ class Scene:
                 for name, where in told.items()
             }
             first = next(iter(told))
-            finest = min((part.dataset for part in sources[first].parts), key=lambda dataset: abs(dataset.transform.a))
-            self.grid = Grid(finest.crs, finest.transform, finest.shape)
+            opened = [part.dataset for part in sources[first].parts]
+            grids = [Grid(dataset.crs, dataset.transform, dataset.shape) for dataset in opened]
+            self.grid = min(grids, key=lambda grid: round(pixel_metres(grid), 1))
             self.files = sorted({file for source in sources.values() for file in source.files})
             self.images = {}
             for name, source in sources.items():
@@ -103,6 +115,22 @@ class Scene:
         self._stack.close()
 
 
+def pixel_metres(grid: Grid) -> float:
+    """Side of the pixels in the middle of a grid in m; the mean of both where they are not square.
+
+    It is measured on the Earth, in any CRS; where that has no place there, it is in its own unit.
+    """
+    if not (grid.crs.is_projected or grid.crs.is_geographic):
+        return abs(grid.transform.determinant) ** 0.5
+    row, column = (side / 2 for side in grid.shape)
+    corners = [grid.transform * corner for corner in ((column, row), (column + 1, row), (column, row + 1))]
+    lon, lat = (np.radians(angle) for angle in transform(grid.crs, "EPSG:4326", *zip(*corners)))
+    flat = 1 - _ECCENTRICITY * np.sin(lat[0]) ** 2
+    north = _EQUATOR * (1 - _ECCENTRICITY) / flat**1.5 * (lat[1:] - lat[0])
+    east = _EQUATOR / flat**0.5 * np.cos(lat[0]) * (lon[1:] - lon[0])
+    return float(np.hypot(north, east).mean())
+
+
 def _on_grid(stack: ExitStack, part: Bands, grid: Grid, modality: str, where: str, first: str) -> Bands:
     """The file as it is where it lies on the grid, else warped: bicubic, radar bilinear."""
     source = part.dataset
@@ -111,18 +139,27 @@ def _on_grid(stack: ExitStack, part: Bands, grid: Grid, modality: str, where: st
     _refuse_elsewhere(source, grid, where, first)
     radar = modality == S1.name
     nodata = source.nodata if source.nodata is not None else (math.nan if radar else 0)
+    place = {"crs": grid.crs, "transform": grid.transform, "height": grid.shape[0], "width": grid.shape[1]}
     warped = WarpedVRT(
         source,
-        crs=grid.crs,
-        transform=grid.transform,
-        height=grid.shape[0],
-        width=grid.shape[1],
+        **place,
         resampling=Resampling.bilinear if radar else Resampling.cubic,
         src_nodata=nodata,
         nodata=math.nan if radar else nodata,
         dtype="float32" if radar else None,
     )
-    return part._replace(dataset=stack.enter_context(warped))
+    extent = None
+    if not (radar or _covers(source, grid)):
+        extent = stack.enter_context(WarpedVRT(source, **place, src_nodata=None, add_alpha=True))
+    return part._replace(dataset=stack.enter_context(warped), extent=extent)
+
+
+def _covers(source: DatasetReader, grid: Grid) -> bool:
+    """Whether a file reaches to all sides of a grid, or lacks less than a hundredth of its pixels."""
+    left, bottom, right, top = transform_bounds(grid.crs, source.crs, *array_bounds(*grid.shape, grid.transform))
+    there, (across, down) = source.bounds, source.res
+    short = max((there.left - left) / across, (right - there.right) / across)
+    return max(short, (there.bottom - bottom) / down, (top - there.top) / down) < 0.01
 
 
 def _refuse_elsewhere(source: DatasetReader, grid: Grid, where: str, first: str) -> None:

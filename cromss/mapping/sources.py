@@ -1,8 +1,8 @@
 """What a scene is given as: a multi-band raster, a folder of a file for each band, a `.SAFE` folder or its zip."""
 
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from cromss.sensors import S1, S2, Modality, canonical_band
 
 _SUFFIXES = frozenset((".tif", ".tiff", ".jp2", ".vrt", ".img"))
 _BAND_IN_NAME = re.compile(r"(?:.*_)?(B\d{1,2}A?|VV|VH)(?:_\d\dm)?", re.IGNORECASE)
+_BAND_FIRST = re.compile(r"(B\d{1,2}A?|VV|VH)\b", re.IGNORECASE)
 
 
 class Bands(NamedTuple):
@@ -25,10 +26,12 @@ class Bands(NamedTuple):
     Attributes:
         dataset: The file, warped to the grid of the scene where it has another one.
         numbers: Bands in it, counted from 1.
+        extent: Its last band is 0 where the file does not reach; `None` where it covers the scene, or NaN tells.
     """
 
     dataset: DatasetReader | WarpedVRT
     numbers: list[int]
+    extent: WarpedVRT | None = None
 
 
 class Source(NamedTuple):
@@ -75,8 +78,9 @@ def open_source(stack: ExitStack, where: str, path: Path, sensor: Modality, band
         dataset = _open(stack, where, path)
         numbers, note = _band_numbers(dataset, where, sensor, bands)
         parts = [Bands(dataset, numbers)]
-    files = [Path(part.dataset.name) for part in parts]
-    return Source(parts, files, note, metadata_offset(files[0]) if sensor.name == S2.name else None)
+    files = [file for part in parts for file in _files_on_disk(part.dataset)]
+    declared = metadata_offset(Path(parts[0].dataset.name)) if sensor.name == S2.name else None
+    return Source(parts, files, note, declared)
 
 
 def _single_bands(
@@ -102,6 +106,16 @@ def _open(stack: AbstractContextManager, where: str, path: Path | str) -> Datase
     return dataset
 
 
+def _files_on_disk(dataset: DatasetReader) -> Iterator[Path]:
+    """The file, and those that it refers to, as VRTs do, which may refer to others."""
+    for path in map(Path, dataset.files):
+        if path.is_file():
+            yield path
+        if path.suffix.lower() == ".vrt" and path != Path(dataset.name):
+            with suppress(RasterioError), rasterio.open(path) as inner:  # what is damaged is told when it is read
+                yield from _files_on_disk(inner)
+
+
 def _band_files(where: str, folder: Path, bands: Sequence[str]) -> dict[str, Path]:
     """Band -> its file in a folder, named `<band>`, `<anything>_<band>` or `<anything>_<band>_10m`."""
     found: dict[str, Path] = {}
@@ -114,7 +128,7 @@ def _band_files(where: str, folder: Path, bands: Sequence[str]) -> dict[str, Pat
 
 def _band_numbers(dataset: DatasetReader, where: str, sensor: Modality, bands: Sequence[str]) -> tuple[list[int], str]:
     """Number of each band in a file, by the names in it; without names in the sensor's order."""
-    named = [canonical_band(text or "") for text in dataset.descriptions]
+    named = [_told_band(text or "") for text in dataset.descriptions]
     if any(name in sensor.bands for name in named):
         _refuse_missing(where, sensor, bands, named, "among its named bands there is no")
         if double := [band for band in bands if named.count(band) > 1]:
@@ -122,6 +136,11 @@ def _band_numbers(dataset: DatasetReader, where: str, sensor: Modality, bands: S
         return [named.index(band) + 1 for band in bands], ""
     if foreign := [name for name in named if name in (*S1.bands, *S2.bands)]:
         raise ValueError(f"{where}: its bands are {' '.join(foreign)}, wanted is {sensor.title}: {' '.join(bands)}")
+    if told := [text for text in dataset.descriptions if text]:
+        raise ValueError(
+            f"{where}: its bands are named {', '.join(told)}, which are no bands of {sensor.title}; rename them "
+            f"{' '.join(bands)} (rasterio's set_band_description), or give a folder of <band>.tif"
+        )
     for order in (sensor.bands, tuple(bands)):
         if dataset.count == len(order):
             return [order.index(band) + 1 for band in bands], f"its bands have no names, taken as {' '.join(order)}"
@@ -129,6 +148,12 @@ def _band_numbers(dataset: DatasetReader, where: str, sensor: Modality, bands: S
         f"{where}: {dataset.count} bands without names; name them (gdal_edit.py, band descriptions), or give "
         f"{len(sensor.bands)} bands in the order {' '.join(sensor.bands)}"
     )
+
+
+def _told_band(description: str) -> str:
+    """The band that a description begins with, as `B4, central wavelength 665 nm`; empty where there is none."""
+    match = _BAND_FIRST.match(description.strip())
+    return canonical_band(match[0]) if match else ""
 
 
 def _refuse_missing(where: str, sensor: Modality, bands: Sequence[str], found: Sequence[str], words: str) -> None:

@@ -22,10 +22,12 @@ from cromss.models.weight_files import (
     told_normalization,
     told_statistics,
 )
-from cromss.sensors import MODALITIES, S1, S2, S2_SUBSETS, Modality
+from cromss.sensors import MODALITIES, ORTHO, S1, S2, S2_SUBSETS, Modality
 from cromss.statistics import with_statistics
 
-_RESNETS = ("resnet50", "resnet18", "resnet34", "resnet101", "resnet152")
+RESNETS = ("resnet50", "resnet18", "resnet34", "resnet101", "resnet152")
+"""Tried where a checkpoint does not tell its encoder."""
+
 _VITS = {(192, 12): "tiny", (384, 12): "small", (768, 12): "base", (1024, 24): "large"}
 """Width and depth -> size in timm's names."""
 
@@ -80,11 +82,10 @@ def found_encoders(
         raise WeightsError(f"source {source!r}: choose one of auto, {', '.join(FILE_SOURCES)}")
     content = open_checkpoint(Path(path))
     state_dict = tensors_in(content, path)
-    return [_found(path, content, state_dict, stem, modality, source, normalization) for stem in find_stems(state_dict)]
+    return [_found(content, state_dict, stem, modality, source, normalization) for stem in find_stems(state_dict)]
 
 
 def _found(
-    path: str | Path,
     content: object,
     state_dict: Mapping[str, torch.Tensor],
     stem: Stem,
@@ -103,7 +104,8 @@ def _found(
     elif sensor_name is not None:
         try:
             told = told_statistics(content).get(sensor_name, {})
-            sensor = with_statistics(MODALITIES[sensor_name], told, f"card of {path}")
+            told_by = str(told.get("source") or "the set it was trained on")
+            sensor = with_statistics(MODALITIES[sensor_name], told, told_by)
             bands = _bands(content, whose, sensor_name, count)
             name = asked or told_normalization(content).get(sensor_name) or native_normalization(whose, sensor_name)
             expected = expected_input(name, sensor, bands)
@@ -115,15 +117,20 @@ def _found(
 
 def _bands(content: object, source: str, modality: str, count: int | None) -> tuple[str, ...]:
     """Names of an encoder's bands: as the file tells them, as its source has them, or by their number."""
-    by_number = {S1.name: {len(S1.bands): S1.bands}, S2.name: S2_SUBSETS}.get(modality, {})
-    by_number = {len(bands): bands for number, bands in by_number.items() if number != 92}
-    fixed = SOURCES[source].bands
-    named = told_bands(content, modality, count) or fixed.get(count) or by_number.get(count)
+    fixed = SOURCES[source].bands.get(count)
+    named = told_bands(content, modality, count) or fixed or _by_number(source, modality, count)
     if named is None and count is None:
         return tuple(MODALITIES[modality].bands)
     if named is None or not set(named) <= set(MODALITIES[modality].bands):
         raise ValueError(f"{count} bands of {modality}, which the file does not name")
     return tuple(named)
+
+
+def _by_number(source: str, modality: str, count: int | None) -> tuple[str, ...] | None:
+    """Bands that their number tells; those of orthophotos in our files alone, for others may order them otherwise."""
+    known = {S1.name: [S1.bands], S2.name: [bands for number, bands in S2_SUBSETS.items() if number != 92]}
+    known |= {ORTHO.name: [ORTHO.bands]} if source == "cromss" else {}
+    return next((bands for bands in known.get(modality, ()) if len(bands) == count), None)
 
 
 def _network_of(content: object, state_dict: Mapping[str, torch.Tensor], stem: Stem) -> tuple[str, dict[str, Any], int]:
@@ -145,7 +152,7 @@ def _candidates(
     if stem.kind == "resnet":
         card = content.get(CARD_KEY) if isinstance(content, Mapping) else None
         told = str(card.get("encoder_name", "")).removeprefix("tu-") if isinstance(card, Mapping) else ""
-        names = [name for name in (told, *_RESNETS) if name and timm.is_model(name)]
+        names = [name for name in (told, *RESNETS) if name and timm.is_model(name)]
         yield from ((name, model_args) for name in dict.fromkeys(names))
     positions = state_dict.get(stem.prefix + "pos_embed")
     size = _VITS.get((stem.shape[0], stem.depth))

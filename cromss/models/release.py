@@ -5,7 +5,7 @@ null, or older versions of timm would start the first layer anew for other than 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,13 @@ from torch import nn
 
 from cromss.encoder_names import OWN_FAMILIES, family, is_vit
 from cromss.expected_input import ExpectedInput, expected_input
-from cromss.models.found_encoders import FoundEncoder
+from cromss.models.found_encoders import RESNETS, FoundEncoder, found_encoders
 from cromss.models.sources import SOURCES
 from cromss.models.stems import Stem
 from cromss.models.weight_files import CARD_KEY, WeightsError, open_checkpoint
-from cromss.models.weights import inspect, load_encoder
+from cromss.models.weights import load_encoder
 from cromss.normalization import WITH_STATISTICS
-from cromss.sensors import MODALITIES, S2_SUBSETS
-from cromss.statistics import with_statistics
+from cromss.sensors import MODALITIES
 
 CONFIG_NAME, TENSORS_NAME, CARD_NAME = "config.json", "model.safetensors", "README.md"
 PRETRAINER_NAME, BARE_FOLDER = "pretrainer.safetensors", "torchgeo"
@@ -32,9 +31,6 @@ PRETRAINER_NAME, BARE_FOLDER = "pretrainer.safetensors", "torchgeo"
 
 RELEASABLE = "ResNets with a 7 x 7 first layer, such as resnet50 or tu-resnet50d of timm, and plain ViTs of timm"
 """Encoders that other packages have by the same names."""
-
-_RESNETS = ("resnet50", "resnet18", "resnet34", "resnet101", "resnet152")
-"""Tried where a checkpoint does not tell its encoder, as the published ones."""
 
 
 @dataclass(frozen=True)
@@ -136,25 +132,14 @@ def released_encoder(checkpoint: str | Path, modality: str) -> ReleasedEncoder:
     path = Path(checkpoint)
     card = _card(path)
     told = card.get("encoder_name") or card.get("settings", {}).get("model_type")
-    stems = [stem for stem in inspect(path).stems if stem.modality == modality]
-    if told and not stems:
+    found = [encoder for encoder in found_encoders(path) if encoder.stem.modality == modality]
+    if told and not found:
         raise WeightsError(f"{path}: {told} cannot be released, only {RELEASABLE}")
-    if len(stems) != 1:
-        raise WeightsError(f"{path}: {len(stems)} encoders of {modality} in it, one is wanted")
-    problems = []
-    for name in (told,) if told else _RESNETS:
-        architecture, model_args = _in_timm(path, str(name), stems[0], card)
-        model = timm.create_model(architecture, pretrained=False, **model_args)
-        try:
-            report = load_encoder(model, path, modality)
-        except WeightsError as error:
-            problems.append(str(error))
-            continue
-        bands = report.bands or _bands(path, modality, stems[0].shape[1])
-        return ReleasedEncoder(
-            modality, architecture, model_args, bands, _statistics(report, modality, bands), model.eval(), report.sha256
-        )
-    raise WeightsError(problems[0])
+    if len(found) != 1:
+        raise WeightsError(f"{path}: {len(found)} encoders of {modality} in it, one is wanted")
+    name = str(told or found[0].architecture or RESNETS[0])
+    architecture, model_args = _in_timm(path, name, found[0].stem, card)
+    return _loaded(path, replace(found[0], architecture=architecture, model_args=model_args))
 
 
 def foreign_encoder(path: Path, found: FoundEncoder, source: str) -> ReleasedEncoder:
@@ -163,31 +148,14 @@ def foreign_encoder(path: Path, found: FoundEncoder, source: str) -> ReleasedEnc
     Raises:
         WeightsError: timm has no such network, it is not known what the encoder expects, or it does not load.
     """
-    name = f"{path}: {found.stem.prefix or '(no prefix)'}"
     if not found.architecture:
+        name = f"{path}: {found.stem.prefix or '(no prefix)'}"
         raise WeightsError(f"{name}: no ResNet or plain ViT that timm has; such encoders cannot be converted")
-    if found.expected is None:
-        raise WeightsError(f"{name}: {found.problem}")
-    model = timm.create_model(found.architecture, pretrained=False, **found.model_args)
-    report = load_encoder(model, path, found.modality, source)
-    expected, sensor, reference = found.expected, found.sensor, SOURCES[found.source].reference
-    told = expected if expected.normalization in WITH_STATISTICS else expected_input("common", sensor, expected.bands)
-    statistics = {"mean": list(told.mean), "std": list(told.std), "source": sensor.source}
-    return ReleasedEncoder(
-        found.modality,
-        found.architecture,
-        found.model_args,
-        expected.bands,
-        statistics,
-        model.eval(),
-        report.sha256,
-        expected.normalization,
-        f"{found.source} ({reference})",
-    )
+    return replace(_loaded(path, found, source), origin=f"{found.source} ({SOURCES[found.source].reference})")
 
 
 def write_encoder(encoder: ReleasedEncoder, folder: Path, card: str) -> None:
-    """Write a folder; its files are replaced whole.
+    """Write an encoder, its `config.json` and its `README.md`, file after file: for a folder nobody reads yet.
 
     Args:
         encoder: What to write.
@@ -201,9 +169,29 @@ def write_encoder(encoder: ReleasedEncoder, folder: Path, card: str) -> None:
     (folder / CARD_NAME).write_text(card, encoding="utf-8")
 
 
+def _loaded(path: Path, found: FoundEncoder, source: str = "auto") -> ReleasedEncoder:
+    """The network of timm that was found, with the tensors of the file and the input they expect."""
+    if found.expected is None:
+        raise WeightsError(f"{path}: {found.stem.prefix or '(no prefix)'}: {found.problem}")
+    model = timm.create_model(found.architecture, pretrained=False, **found.model_args)
+    report = load_encoder(model, path, found.modality, source)
+    expected, sensor = found.expected, found.sensor
+    told = expected if expected.normalization in WITH_STATISTICS else expected_input("common", sensor, expected.bands)
+    return ReleasedEncoder(
+        found.modality,
+        found.architecture,
+        found.model_args,
+        expected.bands,
+        {"mean": list(told.mean), "std": list(told.std), "source": sensor.source},
+        model.eval(),
+        report.sha256,
+        expected.normalization,
+    )
+
+
 def _card(path: Path) -> Mapping[str, Any]:
     content = open_checkpoint(path)
-    card = content.get("cromss") if isinstance(content, Mapping) else None
+    card = content.get(CARD_KEY) if isinstance(content, Mapping) else None
     return card if isinstance(card, Mapping) else {}
 
 
@@ -215,24 +203,8 @@ def _in_timm(path: Path, name: str, stem: Stem, card: Mapping[str, Any]) -> tupl
     model_args: dict[str, Any] = {"in_chans": stem.shape[1], "num_classes": 0}
     if is_vit(name):
         settings = card.get("settings", {})
-        patch = stem.shape[-1]
-        model_args |= {"patch_size": patch, "img_size": int(settings.get("image_size") or settings["crop_size"])}
+        side = settings.get("image_size") or settings.get("crop_size")
+        if not side:
+            raise WeightsError(f"{path}: crop_size is not on its card, so the grid of the ViT is not known")
+        model_args |= {"patch_size": stem.shape[-1], "img_size": int(side)}
     return architecture, model_args
-
-
-def _bands(path: Path, modality: str, count: int) -> tuple[str, ...]:
-    """Bands of a checkpoint that does not name them, by their number."""
-    known = {len(MODALITIES[modality].bands): MODALITIES[modality].bands}
-    if modality == "s2":
-        known |= S2_SUBSETS
-    if count not in known:
-        raise WeightsError(f"{path}: {count} bands of {modality}, which the file does not name")
-    return tuple(known[count])
-
-
-def _statistics(report: Any, modality: str, bands: Sequence[str]) -> dict[str, Any]:
-    """Mean and standard deviation of the bands fed: those of the checkpoint's card, else the built-in ones."""
-    told = report.statistics.get(modality, {})
-    sensor = with_statistics(MODALITIES[modality], told, str(told.get("source") or "the set it was trained on"))
-    places = sensor.indices(tuple(bands))
-    return {name: [getattr(sensor, name)[i] for i in places] for name in ("mean", "std")} | {"source": sensor.source}

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -30,11 +31,13 @@ SUMS_NAME = "SHA256SUMS"
 _MODEL_ARGS = {"in_chans", "num_classes", "patch_size", "img_size"}
 _IN_WORDS = "cromss.normalization"
 """Entry of a `config.json` that another version may word differently."""
+_OF_THE_HUB = re.compile(r"\.gitattributes|\.cache/.*|LICENSE[\w.-]*")
+"""Files that a hub, its client or the owner adds, and no tool loads."""
 
 
 def write_sums(folder: Path) -> None:
-    """Write the SHA-256 of every file in a release, as `sha256sum -c` reads them."""
-    lines = [f"{_sha256(folder / name)}  {name}\n" for name in sorted(_files(folder) - {SUMS_NAME})]
+    """Write the SHA-256 of every file of a release, as `sha256sum -c` reads them."""
+    lines = [f"{_sha256(folder / name)}  {name}\n" for name in sorted(_files(folder))]
     (folder / SUMS_NAME).write_text("".join(lines), encoding="utf-8")
 
 
@@ -49,8 +52,8 @@ def check_release(folder: Path) -> list[Path]:
             card says something else than the tensors' own; timm does not build or fill the network.
     """
     _refuse_links(folder)
-    told, there = _sums(folder / SUMS_NAME), _files(folder) - {SUMS_NAME}
-    if missing := sorted(told.keys() - there):
+    told, there = _sums(folder / SUMS_NAME), _files(folder)
+    if missing := sorted(name for name in told.keys() - there if not (folder / name).is_file()):
         raise WeightsError(f"{folder / missing[0]}: missing; get the release anew")
     if unknown := sorted(there - told.keys()):
         raise WeightsError(f"{folder / unknown[0]}: not in {SUMS_NAME}; remove it")
@@ -83,6 +86,13 @@ def read_encoder(folder: Path) -> ReleasedEncoder:
         return replace(encoder, model=timm.create_model(f"local-dir:{folder}", pretrained=True).eval())
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
         raise WeightsError(f"{folder}: timm {timm.__version__} cannot load it ({_line(error)})") from error
+
+
+def other_encoder(told: ReleasedEncoder, wanted: ReleasedEncoder) -> str:
+    """What of one encoder is not that of another, but for the file it lay in; empty where nothing is."""
+    told = replace(told, sha256=wanted.sha256, origin=wanted.origin)
+    wrong = _difference({**told.config, **told.card}, {**wanted.config, **wanted.card})
+    return wrong or _other_tensor(told.model.state_dict(), wanted.model.state_dict())
 
 
 def _untrained(config: Mapping[str, Any]) -> ReleasedEncoder:
@@ -184,7 +194,9 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _files(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    """Names of the files of a release, but for the sums."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return {name for name in names if name != SUMS_NAME and not _OF_THE_HUB.fullmatch(name)}
 
 
 def _refuse_links(folder: Path) -> None:
@@ -192,7 +204,8 @@ def _refuse_links(folder: Path) -> None:
     inside = os.path.realpath(folder)
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(inside):
-            raise WeightsError(f"{path}: a link that leads out of the release; put the file itself there")
+            remedy = "put the file itself there, as hf download --local-dir does"
+            raise WeightsError(f"{path}: a link that leads out of the release; {remedy}")
 
 
 def _sums(path: Path) -> dict[str, str]:

@@ -37,11 +37,12 @@ class WeightsSettings:
 
     action: tyro.conf.Positional[Literal["inspect", "convert", "verify"]]
     """inspect a file of anyone's; convert it to a release, or a pretraining checkpoint (the pretrainer.safetensors of a
-    release) to the published layout; verify a release: sums, loading by timm, and the loading lines of its card."""
+    release) to the published layout; verify a release: sums, loading by timm, the whole network, and the loading lines
+    of its card."""
     path: tyro.conf.Positional[Path]
     """The file, or the folder of the release."""
     out: Path | None = None
-    """convert: folder of the release, or for the published layout a file that ends with .ckpt, .pt or .pth."""
+    """convert: folder of the release, or for the published layout a new file that ends with .ckpt, .pt or .pth."""
     modality: Literal["", "s1", "s2", "ortho"] = ""
     """Sensor of the encoder, where the file does not tell."""
     source: str = "auto"

@@ -40,13 +40,26 @@ def lock_folder(folder: Path) -> IO:
     Raises:
         StoreError: Another process holds the lock.
     """
-    lock = open(folder / LOCK_NAME, "w")  # noqa: SIM115
+    return lock_file(folder / LOCK_NAME, str(folder))
+
+
+def lock_file(path: Path, where: str) -> IO:
+    """Make and lock a file until what is returned is closed, or its process ends.
+
+    Args:
+        path: The file.
+        where: What it locks, to begin the line of an error.
+
+    Raises:
+        StoreError: Another process holds the lock.
+    """
+    lock = open(path, "w")  # noqa: SIM115
     try:
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):  # a file system without locks is no reason to stop
             lock.close()
-            raise StoreError(f"{folder}: another process is writing it; wait for it or stop it") from None
+            raise StoreError(f"{where}: another process is writing it; wait for it or stop it") from None
     return lock
 
 

@@ -4,7 +4,7 @@ import csv
 import json
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +37,9 @@ from cromss.training.pretrained import Pretrained, open_pretrained
 from cromss.training.suspicion_maps import SuspicionMaps, map_name
 from cromss.training.whole_tiles import Seen, WholeTiles, open_tiles
 
+SUMMARY_NAME = "audit.json"
+"""Written last, and removed first: what it stands beside is whole."""
+
 _SCORES = {
     "both": "both modalities",
     "s1": "S1 alone",
@@ -59,7 +62,7 @@ class Result(NamedTuple):
     Attributes:
         out: Folder of the maps, tables and pictures.
         told: What was found, line by line.
-        summary: The content of `audit.json`.
+        summary: The content of `audit.json`: checkpoint, label store, counts, and scores on exact labels.
     """
 
     out: Path
@@ -71,7 +74,7 @@ def audit(settings: AuditSettings) -> Result:
     """Audit the noisy labels of a set and write maps, tables and the picture sheet.
 
     Raises:
-        ValueError: No checkpoint of pretraining, or the stores do not fit it.
+        ValueError: No checkpoint of pretraining, the stores do not fit it, or the folder has maps of other labels.
     """
     device = device_of(settings.accelerator)
     run = open_pretrained(settings.checkpoint, "checkpoint")
@@ -82,26 +85,35 @@ def audit(settings: AuditSettings) -> Result:
     places = label_places(labels.path, labels.meta, Path(settings.labels_path)) if settings.labels_path else None
     indices = tiles.stacks.in_use()
     tell_left_out(tiles.stacks)
-    out.mkdir(parents=True, exist_ok=True)
     maps = SuspicionMaps(out / "maps", places)
+    _refuse_other_maps(out, {map_name(labels.location_id(i), s) for i in indices for s in range(labels.num_seasons)})
+    out.mkdir(parents=True, exist_ok=True)
+    (out / SUMMARY_NAME).unlink(missing_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         rows, doubts, counts = _examine(tiles, indices, settings.threshold, maps)
     ranked = np.sort(rows[rows["pixels"] > 0], order="mean", kind="stable")[::-1]
     if not len(ranked):
         raise ValueError(f"{labels.path}: no pixel of the {len(indices)} locations has a noisy label")
-    summary = _summary(settings, run, doubts, counts, len(indices))
+    summary = _summary(settings, run, labels.path, doubts, counts, len(indices))
     _write_tables(tiles, ranked, doubts, out)
     sheet = draw_sheet(tiles, _worst(tiles, ranked, settings.num_worst))
     with written(out / "worst.png") as partial_path:
         Image.fromarray(sheet).save(partial_path, format="PNG")
-    replace_text(out / "audit.json", json.dumps(summary, indent=2) + "\n")
+    replace_text(out / SUMMARY_NAME, json.dumps(summary, indent=2) + "\n")
     return Result(out, _told(summary, settings.threshold, maps.told), summary)
 
 
 def _home(run: Pretrained) -> Path:
     """Folder of the run, or that of a lone checkpoint."""
     return run.path.parent.parent if run.path.parent.name == "checkpoints" else run.path.parent
+
+
+def _refuse_other_maps(out: Path, names: Set[str]) -> None:
+    """Refuse a folder with maps that this audit would not write anew."""
+    other = sorted(path for path in (out / "maps").glob("*.tif") if path.name not in names)
+    if other:
+        raise ValueError(f"--out {out}: {other[0]} is no map of this set; choose another folder, or remove {out}/maps")
 
 
 def _examine(
@@ -173,10 +185,16 @@ def _shown(tiles: WholeTiles, location: str, tile: np.void) -> Worst:
 
 
 def _summary(
-    settings: AuditSettings, run: Pretrained, doubts: Doubts, counts: Mapping[str, np.ndarray], num_locations: int
+    settings: AuditSettings,
+    run: Pretrained,
+    labels: Path,
+    doubts: Doubts,
+    counts: Mapping[str, np.ndarray],
+    num_locations: int,
 ) -> dict[str, Any]:
     summary = {
         "checkpoint": str(run.path),
+        "labels": str(labels),
         "threshold": settings.threshold,
         "locations": num_locations,
         "labelled_pixels": int(doubts.pixels.sum()),

@@ -59,7 +59,7 @@ def metadata(predictor: Predictor, size: int, least: int) -> dict[str, str]:
     normalised = {modality: entry.as_plain() for modality, entry in inputs.items()}
     return {
         "made_by": f"cromss {__version__}",
-        "checkpoint": predictor.name.split("/")[-1],
+        "checkpoint": Path(predictor.name.removeprefix("--model ")).name,
         "input": f"images: float32 (batch, bands, height, width), normalised, bands {stacked}{dates}",
         "output": f"logits: float32 (batch, logits, height, width); {answer}",
         "size": shape,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cromss.config import read
 from cromss.models.fusion import Pretrainer
 from cromss.models.strict_loading import damages
-from cromss.models.weight_files import open_checkpoint, tensors_in
+from cromss.models.weight_files import CARD_KEY, open_checkpoint, tensors_in
 from cromss.settings import MultiModalSettings, PretrainSettings, SingleModalSettings
 from cromss.training.pretraining import blank_network
 from cromss.training.run_folder import RunFolder
@@ -64,7 +64,7 @@ def open_pretrained(path: str, flag: str) -> Pretrained:
     name = f"--{flag} {file}"
     try:
         content = open_checkpoint(file)
-        card = content.get("cromss") if isinstance(content, Mapping) else None
+        card = content.get(CARD_KEY) if isinstance(content, Mapping) else None
         if not isinstance(card, Mapping) or "fusion" not in card or not isinstance(card.get("settings"), Mapping):
             raise ValueError("not a checkpoint of pretraining, such as train_pretrain.py writes")
         settings, tensors = settings_from(card["settings"]), tensors_in(content, file)

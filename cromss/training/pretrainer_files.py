@@ -54,13 +54,15 @@ def to_published_file(path: Path, out: Path) -> int:
     """Write a pretraining checkpoint of ours, or the network of a release, in the published layout; tensors written.
 
     Raises:
-        ValueError: As `pretrainer_in`; it has what no published network has; `out` cannot be written, or is `path`.
+        ValueError: As `pretrainer_in`; it has what no published network has; `out` is there, or cannot be written.
     """
     check_parent(out)
     if out.is_dir():
         raise ValueError(f"--out {out}: is a folder; a file is wanted")
     if out.exists() and out.samefile(path):
         raise ValueError(f"--out {out}: is the file to convert; choose another")
+    if out.exists():
+        raise ValueError(f"--out {out}: is there already; choose another")
     tensors, card = pretrainer_in(path)
     renamed = to_published({name.removeprefix(_MODEL): tensor for name, tensor in tensors.items()}, card["fusion"])
     AtomicCheckpointIO().save_checkpoint({"state_dict": renamed}, out)

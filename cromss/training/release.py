@@ -23,7 +23,7 @@ from cromss.models.release import (
     save_tensors,
     write_encoder,
 )
-from cromss.models.release_check import check_release, read_encoder, write_sums
+from cromss.models.release_check import check_release, other_encoder, read_encoder, write_sums
 from cromss.models.stems import listed
 from cromss.models.weight_files import WeightsError
 from cromss.settings.release import ReleaseSettings, WeightsSettings
@@ -70,7 +70,8 @@ def to_release(settings: WeightsSettings) -> list[str]:
     wanted = [encoder for encoder in found if encoder.stem.preferred] or found
     told = [encoder.modality for encoder in wanted]
     if len(set(told)) < len(told):
-        raise WeightsError(f"{path}: more than one encoder of {told[0]} in it: {listed(tuple(e.stem for e in wanted))}")
+        doubled = next(modality for modality in told if told.count(modality) > 1) or "an unknown sensor"
+        raise WeightsError(f"{path}: more than one encoder of {doubled} in it: {listed(tuple(e.stem for e in wanted))}")
     encoders = [foreign_encoder(path, encoder, settings.source) for encoder in wanted]
     return _write(out, encoders, partial(foreign_card, path))
 
@@ -127,15 +128,28 @@ def verify(folder: Path) -> list[str]:
     """Check the files of a release and run its loading lines, offline; says what held.
 
     Raises:
-        WeightsError: As `check_release`, or a line fails.
+        WeightsError: As `check_release`; the whole network has other encoders than the folders; a line fails.
     """
-    folders = check_release(folder)
-    told = [f"{folder}: every sum holds; timm loads every tensor of {', '.join(path.name for path in folders)}"]
-    for path in folders:
-        encoder = read_encoder(path)
+    encoders = [read_encoder(path) for path in check_release(folder)]
+    told = [f"{folder}: every sum holds; timm loads every tensor of {', '.join(e.modality for e in encoders)}"]
+    if (folder / PRETRAINER_NAME).exists():
+        _check_network(folder, encoders)
+        told.append(f"{folder / PRETRAINER_NAME}: has the same encoders")
+    for encoder in encoders:
         for line in loading_lines(encoder):
-            told.append(f"{path.name}, {line.package}: {_run(line, folder)}")
+            told.append(f"{encoder.modality}, {line.package}: {_run(line, folder)}")
     return told
+
+
+def _check_network(folder: Path, encoders: Sequence[ReleasedEncoder]) -> None:
+    """Refuse a whole network that is not one of ours, or whose encoders or their input differ from the folders'."""
+    path = folder / PRETRAINER_NAME
+    bands = pretrainer_in(path)[1]["bands"]
+    for encoder in encoders:
+        if encoder.modality not in bands:
+            raise WeightsError(f"{path}: no encoder of {encoder.modality} in it; get the release anew")
+        if wrong := other_encoder(released_encoder(path, encoder.modality), encoder):
+            raise WeightsError(f"{path}: another encoder than in {folder / encoder.modality} ({wrong})")
 
 
 def _run(line: LoadingLine, folder: Path) -> str:

@@ -51,7 +51,7 @@ class SuspicionMaps:
             return "maps: on the pixels of the raw labels, with their CRS"
         return (
             f"maps: {len(self.nowhere)} of {self.num_written} are on the pixels of the stores, as {self.nowhere[0]}: "
-            f"no raw label file with a CRS is known in {self.places.folder}"
+            f"no raw label file with a CRS and of their shape is known in {self.places.folder}"
         )
 
 
