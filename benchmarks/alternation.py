@@ -56,7 +56,7 @@ def weighed(what: str, megabytes: Mapping[str, float]) -> list[dict[str, Any]]:
         {
             "what": what,
             "way": name,
-            "value": f"{each:.0f}",
+            "value": f"{each:.4g}",
             "unit": "MB",
             "quartiles": "",
             "ratio": "",
@@ -65,6 +65,12 @@ def weighed(what: str, megabytes: Mapping[str, float]) -> list[dict[str, Any]]:
         | ({"ratio": f"{reference / each:.2f}"} if each != reference else {})
         for name, each in megabytes.items()
     ]
+
+
+def resident_mb(name: str) -> float:
+    """Resident memory of this process, now (`VmRSS`) or at its peak (`VmHWM`)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(name))
 
 
 def report(rows: list[dict[str, Any]], path: Path) -> None:

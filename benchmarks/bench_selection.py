@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from alternation import OURS, PUBLISHED, alternate, compared, report, weighed
+from alternation import OURS, PUBLISHED, alternate, compared, report, resident_mb, weighed
 from published_way import objective
 
 from cromss.config import run
@@ -113,12 +113,6 @@ def _peak_mb(settings: BenchSelection, name: str) -> float:
     before = resident_mb("VmHWM")
     step(way, *given, backward=True)
     return resident_mb("VmHWM") - before
-
-
-def resident_mb(name: str) -> float:
-    """Resident memory of this process, now (`VmRSS`) or at its peak (`VmHWM`)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith(name))
 
 
 if __name__ == "__main__":

@@ -65,6 +65,11 @@ class CardedTask(L.LightningModule):
         super().__init__()
         self.card: Mapping[str, Any] = {}
 
+    def on_fit_start(self) -> None:
+        """Channels last, which GPUs with mixed precision want and CPUs do not (`benchmarks/bench_step.py`)."""
+        if self.device.type == "cuda":
+            self.model.to(memory_format=torch.channels_last)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.card:
             checkpoint["cromss"] = dict(self.card)
@@ -97,8 +102,7 @@ class PretrainTask(CardedTask):
         score_training: bool = False,
     ) -> None:
         super().__init__()
-        self.model = model.to(memory_format=torch.channels_last)
-        self.objective, self.optimiser, self.legend, self.bands = objective, optimiser, legend, bands
+        self.model, self.objective, self.optimiser, self.legend, self.bands = model, objective, optimiser, legend, bands
         self.train_transform, self.eval_transform = train_transform, eval_transform
         self.validation_objective = replace(objective, smoothing_factors=(), selection=False)
         branches = [*bands, "common"] if getattr(model, "common_branch", False) else list(bands)
@@ -181,8 +185,7 @@ class FinetuneTask(CardedTask):
         moving_batchnorm: bool = False,
     ) -> None:
         super().__init__()
-        self.model = model.to(memory_format=torch.channels_last)
-        self.modalities, self.loss_type, self.legend = tuple(modalities), loss_type, legend
+        self.model, self.modalities, self.loss_type, self.legend = model, tuple(modalities), loss_type, legend
         self.train_transform, self.eval_transform, self.optimiser = train_transform, eval_transform, optimiser
         self.unfreeze_epoch, self.moving_batchnorm = unfreeze_epoch, moving_batchnorm
         self.board = Scoreboard(["test"], legend.num_classes, score)

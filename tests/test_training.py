@@ -226,6 +226,11 @@ def test_limits_of_short_runs(sets, tmp_path):
     assert [row["step"] for row in table(tmp_path / "a" / "metrics.csv")] == ["1", "2"]
 
 
+def test_gradients_of_several_batches_make_a_step(sets, tmp_path):
+    pretrain_with(tmp_path, sets / "ours", "--batch_size 2 --accumulate 2 --limit_batches 4 --epochs 1 --name a")
+    assert [row["step"] for row in table(tmp_path / "a" / "metrics.csv")] == ["2"]
+
+
 def test_loss_falls(sets, tmp_path):
     arguments = "--input_type s2 --epochs 10 --crop_size 64 --learning_rate 0.003 --display_interval 99 --name a"
     pretrain_with(tmp_path, sets / "ours", arguments, SingleModalSettings)
