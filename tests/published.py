@@ -1,6 +1,8 @@
 """The published networks with the weights of the reference run."""
 
+import copy
 import zlib
+from functools import cache
 
 import numpy as np
 import torch
@@ -29,8 +31,13 @@ def fill(key: str, tensor: torch.Tensor) -> torch.Tensor:
 
 def reference_model(fusion: str, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
     """ResNet-18 pretrainer, 13 + 2 bands, 9 classes."""
+    return copy.deepcopy(_reference_model(fusion)).to(dtype)
+
+
+@cache
+def _reference_model(fusion: str) -> torch.nn.Module:
     model = build_pretrainer(fusion, "resnet18")
     published = to_published(model.state_dict(), fusion)
     filled = {key: fill(key.removeprefix("net."), tensor) for key, tensor in published.items()}
     model.load_state_dict(from_published(filled))
-    return model.to(dtype)
+    return model

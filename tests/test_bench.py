@@ -331,15 +331,14 @@ def contents(folder):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "now", "told"),
+    ("recipe", "now", "told", "tables"),
     [
-        ({}, {"learning_rate": 0.1}, "learning_rate 0.0005 -> 0.1"),
-        ({}, {"epochs": 2}, "epochs 3 -> 2"),
-        ({}, {"epochs": 5}, "epochs 3 -> 5"),
-        ({"scheduler_type": "none"}, {"scheduler_type": "none", "epochs": 2}, "epochs 3 -> 2"),
+        ({}, {"learning_rate": 0.1}, "learning_rate 0.0005 -> 0.1", True),
+        ({}, {"epochs": 2}, "epochs 3 -> 2", False),
+        ({}, {"epochs": 5}, "epochs 3 -> 5", False),
+        ({"scheduler_type": "none"}, {"scheduler_type": "none", "epochs": 2}, "epochs 3 -> 2", False),
     ],
 )
-@pytest.mark.parametrize("tables", [False, True])
 def test_other_settings_are_refused_before_anything_is_overwritten(
     recipe, now, told, tables, write, start, fake, tmp_path, capsys
 ):

@@ -1,5 +1,6 @@
 """Every command in the README, the scripts and the YAML files parses."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -316,13 +317,30 @@ PYTHON_SCRIPTS = [
 ]
 
 
+HELP = """
+import contextlib, io, json, runpy, sys
+told = {}
+for script in sys.argv[1:]:
+    sys.argv, text = [script, "--help"], io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        runpy.run_path(script, run_name="__main__")
+    told[script] = text.getvalue(), [name for name in ("torch", "lightning") if name in sys.modules]
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def helps():
+    """Script -> what its --help prints, and slow packages that are imported by then; one process for all."""
+    command = [sys.executable, "-c", HELP, *PYTHON_SCRIPTS]
+    return json.loads(subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout)
+
+
 @pytest.mark.parametrize("script", PYTHON_SCRIPTS)
-def test_help_is_instant(script):
+def test_help_is_instant(script, helps):
     """No torch behind --help: its import alone takes seconds."""
-    probe = f"import sys, runpy; sys.argv = ['{script}', '--help']\n"
-    probe += f"try: runpy.run_path('{script}', run_name='__main__')\nexcept SystemExit: pass\n"
-    probe += "assert 'torch' not in sys.modules and 'lightning' not in sys.modules"
-    result = subprocess.run([sys.executable, "-c", probe], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    printed, slow = helps[script]
+    assert not slow
     trains = script in {f"train_scripts/{name}.py" for name in TRAIN_SCRIPTS[:3]}
-    assert ("runtime options" in result.stdout) == trains
-    assert "--config" in result.stdout
+    assert ("runtime options" in printed) == trains
+    assert "--config" in printed

@@ -75,16 +75,17 @@ def test_pretraining_on_real_tiles(tiles, tmp_path, fusion):
     """30 steps on tiles of 224 and 256 pixels: finite, falling loss."""
     arguments = f"""
         --data_path {tiles[0]} --save_dir {tmp_path} --name a --fusion_type {fusion} --model_type tu-test_resnet
-        --crop_size 64 --batch_size 3 --epochs 30 --max_steps 30 --learning_rate 0.003
-        --label_smoothing --sample_selection --sample_selection_rmdown_epoch 20 --accelerator cpu --display_interval 30
+        --crop_size 64 --batch_size 1 --epochs 10 --max_steps 30 --learning_rate 0.003
+        --label_smoothing --sample_selection --sample_selection_rmdown_epoch 7 --accelerator cpu --display_interval 10
         --validation 0.25 --save_interval 100
     """
     pretrain(parse(MultiModalSettings, arguments.split()))
     with (tmp_path / "a" / "metrics.csv").open() as file:
-        losses = [float(row["train/loss"]) for row in csv.DictReader(file)]
-    assert len(losses) == 30
+        rows = list(csv.DictReader(file))
+    losses = [float(row["train/loss"]) for row in rows]
+    assert (len(rows), rows[-1]["step"]) == (10, "30")
     assert np.isfinite(losses).all()
-    assert np.mean(losses[-4:]) < 0.85 * np.mean(losses[:4])
+    assert np.mean(losses[-2:]) < 0.85 * losses[0]
 
 
 def test_ssl4eo_scenes_are_read_in_their_own_layout(real, tmp_path):

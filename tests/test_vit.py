@@ -54,7 +54,7 @@ def test_every_head_takes_every_vit_and_kind_of_input(kind, name, architecture, 
 def test_sizes_of_the_published_sets(name, architecture):
     with torch.device("meta"):
         model = build_segmenter(architecture, name, in_channels=10, num_classes=4).eval()
-    for size in (33, 264, 510):
+    for size in (33, 510):
         assert model(torch.empty(2, 10, size, size, device="meta")).shape == (2, 4, size, size)
 
 
