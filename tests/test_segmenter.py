@@ -44,9 +44,7 @@ def test_saved_and_loaded_it_gives_the_same_logits(kind, architecture, tmp_path)
     check_travels(build(kind, architecture), build(kind, architecture), tmp_path / "model.pt")
 
 
-@pytest.mark.parametrize(
-    ("kind", "size"), [("single", 264), ("single", 510), *((kind, 33) for kind in KINDS)]
-)
+@pytest.mark.parametrize(("kind", "size"), [("single", 264), ("single", 510), *((kind, 33) for kind in KINDS)])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_sizes_of_the_published_sets(kind, architecture, size, metas):
     model = metas(kind, architecture)
