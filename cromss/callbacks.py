@@ -1,9 +1,6 @@
-"""What happens beside training: the epoch table, pictures, safe checkpoint files."""
+"""What happens beside training: the epoch table, schedules, seeds, pictures."""
 
 import csv
-import os
-import shutil
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +9,6 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from PIL import Image
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -52,21 +48,6 @@ class EpochTable(Checkpoint):
             return []
         with self.path.open(newline="") as file:
             return list(csv.DictReader(file))
-
-
-class LastCheckpoint(Checkpoint):
-    """Saves `last.ckpt` when an epoch ends and the one before is older than `interval_s` seconds, and at the end."""
-
-    def __init__(self, path: Path, interval_s: float = 300) -> None:
-        self.path, self.interval_s, self.saved_at = path, interval_s, time.monotonic()
-
-    def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        """Save where it is due, in all processes or in none."""
-        is_end = trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop
-        due = is_end or time.monotonic() - self.saved_at > self.interval_s
-        if trainer.strategy.broadcast(due):
-            trainer.save_checkpoint(self.path)
-            self.saved_at = time.monotonic()
 
 
 class Plateau(L.Callback):
@@ -163,7 +144,7 @@ class PanelWriter(L.Callback):
             image = self._draw(task, batch)
             save_png(image, self.folder / f"epoch_{trainer.current_epoch + 1:04d}.png")
             if trainer.logger is not None:
-                trainer.logger.experiment.add_image("validation", image, trainer.global_step, dataformats="HWC")
+                trainer.logger.experiment.add_image("validation", image, trainer.global_step - 1, dataformats="HWC")
 
     def _is_due(self, trainer: L.Trainer) -> bool:
         epoch = trainer.current_epoch + 1
@@ -245,29 +226,6 @@ class PredictionPanel(L.Callback):
             f"{_TITLES[modality]}, date {d + 1}" if len(dates) > 1 else _TITLES[modality] for d in range(len(dates))
         ]
         return {title: picture(_array(date), modality, self.bands[modality]) for title, date in zip(titles, dates)}
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoint files that are whole or not there: written beside the target, synced, then renamed."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except RuntimeError as error:  # what torch makes of a short write
-            free = shutil.disk_usage(path.parent).free
-            raise OSError(f"{path}: cannot be written, {free / 1e6:.0f} MB are free on its disk") from error
-        finally:
-            temporary.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
 
 
 def save_png(image: np.ndarray, path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 import yaml
 
+from cromss.signals import StopRequested
 from cromss.yaml_files import read_yaml
 
 Settings = TypeVar("Settings")
@@ -84,6 +85,9 @@ def exit_with(work: Callable[[], int | None]) -> NoReturn:
         status = work()
     except (ValueError, OSError) as error:
         status = _fail(error)
+    except StopRequested as stop:
+        print(stop, file=sys.stderr)
+        status = stop.status
     except KeyboardInterrupt:
         status = _interrupted()
     except SystemExit as stop:  # Lightning turns Ctrl-C into an exit of its own

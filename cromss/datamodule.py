@@ -54,7 +54,7 @@ class EpochSampler(Sampler[Draw]):
             process gets equally many. Without, the filling draws do not count, and every location
             counts exactly once over all processes.
         seed: Seed of the order.
-        epoch: Tells the current epoch.
+        position: Tells the current epoch, and how many of its draws this process has had already.
         rank: This process.
         num_processes: Number of processes.
     """
@@ -64,24 +64,24 @@ class EpochSampler(Sampler[Draw]):
         indices: Sequence[int],
         shuffle: bool,
         seed: int = 0,
-        epoch: Callable[[], int] = lambda: 0,
+        position: Callable[[], tuple[int, int]] = lambda: (0, 0),
         rank: int = 0,
         num_processes: int = 1,
     ) -> None:
-        self.indices, self.shuffle, self.seed, self.epoch = list(indices), shuffle, seed, epoch
+        self.indices, self.shuffle, self.seed, self.position = list(indices), shuffle, seed, position
         self.rank, self.num_processes = rank, num_processes
 
     def __len__(self) -> int:
         return -(-len(self.indices) // self.num_processes)
 
     def __iter__(self) -> Iterator[Draw]:
-        epoch, order = self.epoch(), self.indices
+        (epoch, had), order = self.position(), self.indices
         if self.shuffle:
             order = np.random.default_rng([self.seed, epoch]).permutation(order).tolist()
         filler = len(self) * self.num_processes - len(order)
         draws = [Draw(epoch, index) for index in order]
         draws += [Draw(epoch, index, counted=self.shuffle) for index in islice(cycle(order), filler)]
-        return iter(draws[self.rank :: self.num_processes])
+        return iter(draws[self.rank :: self.num_processes][had:])
 
 
 class StacksData(L.LightningDataModule):
@@ -120,8 +120,7 @@ class StacksData(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Shuffled by (seed, epoch); the last incomplete batch is left out when there is a full one."""
         sampler = self._sampler(self.train_indices, shuffle=True)
-        batch_size = min(self.batch_size, len(sampler))
-        return self._loader(self.train, sampler, batch_size, drop_last=True)
+        return self._loader(self.train, sampler, self._train_batch_size(), drop_last=True)
 
     def val_dataloader(self) -> DataLoader | list:
         """Every validation location once."""
@@ -133,11 +132,22 @@ class StacksData(L.LightningDataModule):
         """Every test location once, but for those left out of use."""
         return self._loader(self.test, self._sampler(self.test.in_use()), self.test_batch_size)
 
+    def _train_batch_size(self) -> int:
+        return min(self.batch_size, -(-len(self.train_indices) // self.trainer.world_size))
+
     def _sampler(self, indices: Sequence[int], shuffle: bool = False) -> EpochSampler:
-        trainer = self.trainer
-        return EpochSampler(
-            indices, shuffle, self.seed, lambda: trainer.current_epoch, trainer.global_rank, trainer.world_size
-        )
+        trainer, position = self.trainer, self._position if shuffle else lambda: (0, 0)
+        return EpochSampler(indices, shuffle, self.seed, position, trainer.global_rank, trainer.world_size)
+
+    def _position(self) -> tuple[int, int]:
+        """Epoch, and samples that this process has had of it, as the loops of the trainer count them.
+
+        `current_epoch` is one behind while loaders are made from a checkpoint at the end of an epoch.
+        """
+        loop = self.trainer.fit_loop
+        epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
+        is_within = epochs.ready > epochs.processed
+        return epochs.processed, is_within * batches.ready * self._train_batch_size()
 
     def _loader(
         self, stacks: SeasonStacks, sampler: EpochSampler, batch_size: int, drop_last: bool = False

@@ -8,17 +8,23 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
+from torchmetrics import SumMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from cromss.batch_transforms import BatchTransform
 from cromss.downstream_sets import CLASS_SCORES
+from cromss.epoch_sums import EpochMeans, restore_states, summed_states
 from cromss.legends import IGNORE_INDEX, Legend
 from cromss.losses import as_two_classes, segmentation_loss
 from cromss.metrics import scores
+from cromss.models.weight_files import CARD_KEY
 from cromss.objective import CrossModalObjective
 
 StagedOptimiser = Callable[[Sequence[Sequence[nn.Parameter]]], dict[str, Any]]
 Score = Callable[[Tensor], dict[str, Any]]
+
+SUMS_KEY = "epoch_sums"
+"""Where checkpoints keep what is summed up over the epoch."""
 
 
 class Scoreboard(nn.Module):
@@ -57,13 +63,18 @@ class Scoreboard(nn.Module):
 class CardedTask(L.LightningModule):
     """A task whose checkpoints, weights-only ones too, tell under `"cromss"` what their weights are and expect.
 
+    They hold the sums of the epoch, too, and what is logged lies in TensorBoard's files before they are written, so
+    that a run goes on from them without a gap.
+
     Attributes:
         card: Plain values; empty for none.
+        train_means: Means of the training losses over an epoch.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.card: Mapping[str, Any] = {}
+        self.train_means = EpochMeans()
 
     def on_fit_start(self) -> None:
         """Channels last, which GPUs with mixed precision want and CPUs do not (`benchmarks/bench_step.py`)."""
@@ -72,7 +83,34 @@ class CardedTask(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.card:
-            checkpoint["cromss"] = dict(self.card)
+            checkpoint[CARD_KEY] = dict(self.card)
+        checkpoint[SUMS_KEY] = summed_states(self)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.global_rank == 0:
+            restore_states(self, checkpoint.get(SUMS_KEY, {}))
+
+    def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self.rate = max(group["lr"] for group in self.trainer.optimizers[0].param_groups)
+
+    def on_train_epoch_end(self) -> None:
+        self._log_epoch(
+            {"lr": self.rate} | {f"train/{name}": mean for name, mean in self.train_means.compute().items()}
+        )
+        self.train_means.reset()
+
+    def _log_step(self, terms: Mapping[str, Tensor], batch_size: int) -> None:
+        """Count the losses of a batch, and log the sum of them with the step."""
+        self.train_means.update(terms, batch_size)
+        loss = self.trainer.strategy.reduce(terms["loss"].detach(), reduce_op="mean")
+        self.log("train/loss_step", loss, prog_bar=True, logger=False)
+        if self.logger and self.train_means.update_count % self.trainer.accumulate_grad_batches == 0:
+            self.logger.log_metrics({"train/loss_step": float(loss)}, self.global_step)
+
+    def _log_epoch(self, values: Mapping[str, float]) -> None:
+        self.log_dict(values, logger=False)
+        if self.logger:
+            self.logger.log_metrics(values, self.global_step - 1)
 
 
 class PretrainTask(CardedTask):
@@ -117,41 +155,40 @@ class PretrainTask(CardedTask):
         labels, logits = ready["labels"], self.model(**ready["images"])
         terms = self.objective(logits, labels, ready["prior"], self.current_epoch)
         refuse_non_finite(terms, batch["id"])
-        self._log("train", terms, len(labels))
+        self._log_step(terms, len(labels))
         if self.train_scores is not None:
             self.train_scores.update(logits, ready.get("exact", labels))
         return terms["loss"]
 
-    def on_train_epoch_start(self) -> None:
-        self.log("lr", max(group["lr"] for group in self.trainer.optimizers[0].param_groups))
-
     def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
         if self.train_scores is not None:
-            self._log_scores("train", self.train_scores)
+            self._log_epoch(self._scored("train", self.train_scores))
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         ready = self.eval_transform(batch)
         labels, logits = ready["labels"], self.model(**ready["images"])
         terms = self.validation_objective(logits, labels)
         refuse_non_finite(terms, batch["id"])
-        self._log("val", terms, num_labelled(labels))
+        options = {"on_epoch": True, "sync_dist": True, "batch_size": num_labelled(labels)}
+        for name, value in terms.items():
+            self.log(f"val/{name}", value, prog_bar=name == "loss", **options)
         self.val_scores.update(logits, ready.get("exact", labels))
 
     def on_validation_epoch_end(self) -> None:
-        self._log_scores("val", self.val_scores)
+        scored = self._scored("val", self.val_scores)
+        shown = {name: value for name, value in scored.items() if name.startswith("val/miou")}
+        self.log_dict(shown, prog_bar=True)
+        self.log_dict({name: value for name, value in scored.items() if name not in shown})
 
-    def _log(self, stage: str, terms: Mapping[str, Tensor], batch_size: int) -> None:
-        options = {"on_step": False, "on_epoch": True, "sync_dist": True, "batch_size": batch_size}
-        self.log_dict({f"{stage}/{name}": value.detach() for name, value in terms.items() if name != "loss"}, **options)
-        self.log(f"{stage}/loss", terms["loss"].detach(), **(options | {"on_step": stage == "train"}), prog_bar=True)
-
-    def _log_scores(self, stage: str, board: Scoreboard) -> None:
+    def _scored(self, stage: str, board: Scoreboard) -> dict[str, float]:
+        scored = {}
         for branch, result in board.compute().items():
-            for name in CLASS_SCORES:
-                self.log(f"{stage}/{name}_{branch}", float(result[name]), prog_bar=stage == "val" and name == "miou")
-            for class_name, iou in zip(self.legend.classes, result["iou"]):
+            scored |= {f"{stage}/{name}_{branch}": float(result[name]) for name in CLASS_SCORES}
+            for class_name, iou in zip(self.legend.classes, result["iou"].tolist()):
                 if not math.isnan(iou):
-                    self.log(f"{stage}_iou_{branch}/{class_name.replace(' ', '_')}", float(iou))
+                    scored[f"{stage}_iou_{branch}/{class_name.replace(' ', '_')}"] = iou
+        return scored
 
 
 class FinetuneTask(CardedTask):
@@ -190,7 +227,7 @@ class FinetuneTask(CardedTask):
         self.unfreeze_epoch, self.moving_batchnorm = unfreeze_epoch, moving_batchnorm
         self.board = Scoreboard(["test"], legend.num_classes, score)
         self.test_result: dict[str, Any] = {}
-        self.has_labels = False
+        self.labelled = SumMetric()
 
     def configure_optimizers(self) -> Any:
         return self.optimiser(self.model.stages())
@@ -200,8 +237,10 @@ class FinetuneTask(CardedTask):
         logits = self.model(torch.cat([images[modality] for modality in self.modalities], 1))
         return as_two_classes(logits) if logits.shape[1] == 1 else logits
 
+    def on_train_start(self) -> None:
+        self.on_train_epoch_start()  # which is not called where a run goes on within an epoch
+
     def on_train_epoch_start(self) -> None:
-        self.log("lr", max(group["lr"] for group in self.trainer.optimizers[0].param_groups))
         if not self.unfreeze_epoch:
             return
         if self.current_epoch < self.unfreeze_epoch:
@@ -211,15 +250,15 @@ class FinetuneTask(CardedTask):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         ready = self.train_transform(batch)
-        self.has_labels = self.has_labels or bool((ready["labels"] != IGNORE_INDEX).any())
+        self.labelled.update((ready["labels"] != IGNORE_INDEX).sum())
         loss = segmentation_loss(self.loss_type, self.logits(ready["images"]), ready["labels"])
         refuse_non_finite({"loss": loss}, batch["id"])
-        options = {"on_step": True, "on_epoch": True, "prog_bar": True, "sync_dist": True}
-        self.log("train/loss", loss.detach(), batch_size=len(batch["id"]), **options)
+        self._log_step({"loss": loss}, len(batch["id"]))
         return loss
 
     def on_train_epoch_end(self) -> None:
-        if not self.has_labels:
+        super().on_train_epoch_end()
+        if not self.labelled.compute():
             raise ValueError("not one training pixel has a label; look at the labels with inspect_lmdb.py")
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:

@@ -24,7 +24,7 @@ def test_one_location_cannot_be_split():
 
 def test_training_order_is_a_function_of_seed_and_epoch():
     epoch = 0
-    sampler = EpochSampler(range(20), True, seed=3, epoch=lambda: epoch)
+    sampler = EpochSampler(range(20), True, seed=3, position=lambda: (epoch, 0))
     first = list(sampler)
     assert list(sampler) == first
     assert sorted(draw.index for draw in first) == list(range(20))

@@ -6,7 +6,7 @@ import pytest
 from conftest import REPOSITORY
 
 ROOMS = (
-    ("__init__", "sensors", "legends", "store", "yaml_files", "work_ahead", "disk_space"),
+    ("__init__", "sensors", "legends", "store", "yaml_files", "work_ahead", "disk_space", "signals"),
     (
         *("noisy_labels", "losses", "metrics", "layouts", "scenes", "panels"),
         *("downstream_sets", "encoder_names", "input_checks", "normalization", "oscd", "scene_names"),
@@ -15,10 +15,10 @@ ROOMS = (
         *("archives", "scene_sources", "zarr_shards"),
     ),
     (
-        *("objective", "models", "datasets", "batch_transforms", "synthetic", "optimisers"),
+        *("objective", "models", "datasets", "batch_transforms", "epoch_sums", "synthetic", "optimisers"),
         *("offset", "aligned_stores", "preparation", "tiles", "analysis", "doctor", "label_places"),
     ),
-    ("tasks", "callbacks", "datamodule"),
+    ("tasks", "callbacks", "checkpointing", "datamodule"),
     ("config", "settings"),
     ("training", "default_sets", "mapping"),
 )
@@ -28,7 +28,7 @@ NO_TORCH = {
     *("offset", "aligned_stores", "preparation", "tiles", "downstream_sets", "normalization", "oscd"),
     *("encoder_names", "expected_input", "input_checks", "scene_names", "splits", "tables", "yaml_files"),
     *("fields", "noise_rules", "rule_files", "legend_files", "mask_pairs", "downloads", "work_ahead", "doctor"),
-    *("archives", "scene_sources", "zarr_shards", "disk_space", "statistics", "label_places"),
+    *("archives", "scene_sources", "zarr_shards", "disk_space", "statistics", "label_places", "signals"),
 }
 SOURCES = sorted(p for p in REPOSITORY.rglob("*.py") if not {".venv", "build"} & set(p.relative_to(REPOSITORY).parts))
 WRITING = {"layouts", "scenes", "scene_names", "oscd", "offset", "preparation", "aligned_stores", "tiles"}

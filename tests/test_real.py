@@ -119,7 +119,7 @@ def test_change_detection_on_real_cities(cities, tmp_path):
     """
     metrics = finetune(parse(FinetuneSettings, arguments.split()))
     with (tmp_path / "a" / "metrics.csv").open() as file:
-        losses = [float(row["train/loss_epoch"]) for row in csv.DictReader(file)]
+        losses = [float(row["train/loss"]) for row in csv.DictReader(file)]
     assert np.mean(losses[-2:]) < 0.8 * losses[0]
     labels = LmdbReader(cities / "test" / "labels.lmdb")
     right = counted = 0

@@ -2,12 +2,14 @@
 
 from cromss.config import run
 from cromss.settings import FinetuneSettings
+from cromss.signals import REQUEUE, listen
 from cromss.tables import in_words
 
 
 def main(settings: FinetuneSettings) -> None:
     """Fine-tune, score every test pixel, and print the scores."""
     scores = settings.data.task.scores  # a set that is not there is refused before the slow import
+    listen(REQUEUE)  # before the slow import: it would end the process
     from cromss.training import finetune
 
     print(in_words(finetune(settings), scores))

@@ -159,7 +159,11 @@ class Runtime:
     limit_batches: int = 0
     """Batches an epoch, for trying things; 0 for all."""
     save_interval: int = 10
-    """Epochs between kept checkpoints; last.ckpt is written every five minutes and at the end."""
+    """Epochs between kept checkpoints."""
+    keep_checkpoints: int = 5
+    """How many of them are kept, the newest; 0 for all."""
+    save_seconds: float = 300
+    """Seconds after which last.ckpt is written again, between two steps; it is at the end, too."""
 
     def __post_init__(self) -> None:
         for name in ("devices", "limit_batches", "test_batch_size"):
@@ -169,4 +173,6 @@ class Runtime:
         seeds = self.seed if isinstance(self.seed, tuple) else (self.seed,)
         require(min(seeds) >= 0 and max(seeds) < 1 << 32, "seed", self.seed, "at least 0 and under 4294967296")
         require(self.save_interval > 0, "save_interval", self.save_interval, "at least 1")
+        require(self.keep_checkpoints >= 0, "keep_checkpoints", self.keep_checkpoints, "at least 1, or 0 for all")
+        require(self.save_seconds >= 0, "save_seconds", self.save_seconds, "at least 0")
         require(self.max_steps > 0 or self.max_steps == -1, "max_steps", self.max_steps, "at least 1, or -1")

@@ -37,7 +37,7 @@ _ALIKE = (
 
 _ASIDE = frozenset(
     ("save_dir", "name", "resume", "accelerator", "devices", "slurm", "num_workers", "test_batch_size")
-    + ("save_interval", "display_interval", "cal_tr_acc", "gt_available")
+    + ("save_interval", "save_seconds", "keep_checkpoints", "display_interval", "cal_tr_acc", "gt_available")
 )
 """Settings whose differences say nothing about the networks."""
 

@@ -178,7 +178,9 @@ def _finetune(settings: FinetuneSettings, folder: RunFolder) -> dict[str, Any]:
         PredictionPanel(folder.path / "test_tiles.png", bands),
     ]
     late = bool(settings.model.encoder_finetune_epoch)
-    trainer = build_trainer(settings.runtime, settings.optimisation, folder, callbacks, some_parameters_idle=late)
+    trainer = build_trainer(
+        settings.runtime, settings.optimisation, folder, callbacks, some_parameters_idle=late, checkpoint=checkpoint
+    )
     fit(trainer, task, data, checkpoint)
     trainer.test(task, data, verbose=False)
     return _metrics(task) | {"weights": weights, "normalization": inputs, "train_tiles": len(data.train_indices)}

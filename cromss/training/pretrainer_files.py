@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cromss.callbacks import AtomicCheckpointIO
+from cromss.checkpointing import AtomicCheckpointIO
 from cromss.models.published_names import from_published, to_published
 from cromss.models.release import RELEASABLE, released_encoder
 from cromss.models.weight_files import CARD_KEY, WeightsError, open_checkpoint, tensors_in

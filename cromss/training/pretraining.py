@@ -224,7 +224,7 @@ def _pretrain(settings: PretrainSettings, folder: RunFolder) -> dict[str, Any]:
     callbacks = [PanelWriter(folder.path / "panels", settings.runtime.display_interval)]
     if optimisation.lr_adjust_type == "rop":
         callbacks.append(Plateau("val/loss", patience=int(optimisation.lr_adjust)))
-    trainer = build_trainer(settings.runtime, optimisation, folder, callbacks, best="val/loss")
+    trainer = build_trainer(settings.runtime, optimisation, folder, callbacks, best="val/loss", checkpoint=checkpoint)
     fit(trainer, task, data, checkpoint)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     if "val/loss" not in metrics:

@@ -14,8 +14,8 @@ from cromss.config import replace_text, save_yaml, to_flat
 from cromss.models.weights import open_checkpoint
 
 FREE_TO_CHANGE = frozenset(
-    ("resume", "save_dir", "name", "accelerator", "devices", "slurm", "num_workers")
-    + ("epochs", "max_steps", "save_interval", "display_interval", "save_maps")
+    ("resume", "save_dir", "name", "accelerator", "devices", "slurm", "num_workers", "epochs", "max_steps")
+    + ("save_interval", "save_seconds", "keep_checkpoints", "display_interval", "save_maps")
 )
 """Settings in which a run may differ from the one that it continues."""
 
@@ -54,12 +54,17 @@ class RunFolder:
 
     @property
     def last(self) -> Path:
-        """Checkpoint of the end of the run; until then at most five minutes and an epoch behind."""
+        """Checkpoint of the end of the run; until then at most `--save_seconds` and a validation behind."""
         return self.checkpoints / "last.ckpt"
+
+    @property
+    def previous(self) -> Path:
+        """What was the last checkpoint before."""
+        return self.checkpoints / "previous.ckpt"
 
     def newest(self) -> Path | None:
         """Newest checkpoint that a run can go on from, or `None`; says which it had to pass over."""
-        there = [path for path in (self.last, *self.checkpoints.glob("epoch=*.ckpt")) if path.exists()]
+        there = [path for path in (self.last, self.previous, *self.checkpoints.glob("epoch=*.ckpt")) if path.exists()]
         for path in sorted(there, key=lambda path: path.stat().st_mtime_ns, reverse=True):
             try:
                 return whole_checkpoint(path)

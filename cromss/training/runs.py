@@ -2,6 +2,7 @@
 
 import logging
 import os
+import subprocess
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,11 +12,18 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.plugins.environments import ClusterEnvironment, LightningEnvironment
+from lightning.pytorch.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 
-from cromss.callbacks import AtomicCheckpointIO, EpochTable, LastCheckpoint, SameBuffers, StepLimit, StepSeed
+from cromss.callbacks import EpochTable, SameBuffers, StepLimit, StepSeed
+from cromss.checkpointing import AtomicCheckpointIO, LastCheckpoint
 from cromss.models.weights import open_checkpoint
 from cromss.settings import Optimisation, Runtime
+from cromss.signals import REQUEUE, StopRequested
 from cromss.training.run_folder import RunFolder
 
 
@@ -29,6 +37,10 @@ def fit(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule
         refuse_unfit(checkpoint, task)
     try:
         trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
+    except StopRequested as stop:
+        if stop.signal == REQUEUE:
+            stop.requeued = requeue(is_first=trainer.is_global_zero)
+        raise
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
@@ -96,6 +108,7 @@ def build_trainer(
     callbacks: Sequence[L.Callback],
     best: str = "",
     some_parameters_idle: bool = False,
+    checkpoint: Path | None = None,
 ) -> L.Trainer:
     """Trainer that logs to TensorBoard and metrics.csv and keeps the last, every n-th and the best checkpoint.
 
@@ -106,13 +119,16 @@ def build_trainer(
         callbacks: Further callbacks.
         best: Loss whose lowest value marks the best checkpoint; empty for none.
         some_parameters_idle: Parameters that train later have no gradient in the beginning.
+        checkpoint: What is gone on from; what TensorBoard holds of later steps is dropped.
     """
     _quieten()
     nodes, devices = processes(runtime)
     keep = {"dirpath": folder.checkpoints, "enable_version_counter": False}
+    steps_done = open_checkpoint(checkpoint)["global_step"] if checkpoint else 0
+    newest = {"monitor": "epoch", "mode": "max", "save_top_k": runtime.keep_checkpoints or -1}
     saving = [
-        LastCheckpoint(folder.last),
-        ModelCheckpoint(**keep, filename="{epoch:04d}", every_n_epochs=runtime.save_interval, save_top_k=-1),
+        LastCheckpoint(folder.last, runtime.save_seconds),
+        ModelCheckpoint(**keep, filename="{epoch:04d}", every_n_epochs=runtime.save_interval, **newest),
     ]
     if best:
         saving.append(ModelCheckpoint(**keep, filename="best", monitor=best, save_weights_only=True))
@@ -133,7 +149,8 @@ def build_trainer(
         log_every_n_steps=1,
         use_distributed_sampler=False,
         enable_model_summary=False,
-        logger=TensorBoardLogger(folder.path, name="", version="", flush_secs=5),
+        default_root_dir=folder.path,
+        logger=TensorBoardLogger(folder.path, name="", version="", flush_secs=5, purge_step=steps_done),
         callbacks=[
             StepSeed(first_seed(runtime)),
             SameBuffers(),
@@ -143,7 +160,7 @@ def build_trainer(
             TQDMProgressBar(refresh_rate=1),
             *callbacks,
         ],
-        plugins=[AtomicCheckpointIO(), *_environment()],
+        plugins=[AtomicCheckpointIO(folder.last, folder.previous), *_environment()],
     )
 
 
@@ -184,6 +201,8 @@ def _quieten() -> None:
         "length of `list`",
         "is not empty",
         "monitored key",
+        "`srun` command is available",
+        "dataloader is not resumable",
     ):
         warnings.filterwarnings("ignore", f".*{message}")
 
@@ -202,13 +221,52 @@ def processes(runtime: Runtime) -> tuple[int, int | str]:
         raise ValueError("--accelerator gpu: no GPU is visible to torch; use cpu or auto")
     if "SLURM_STEP_ID" in os.environ and tasks > 1:
         nodes = int(os.environ.get("SLURM_NNODES", 1))
-        return nodes, tasks // nodes
+        return nodes, _tasks_a_node(runtime, tasks, nodes)
     on_cpu = runtime.accelerator == "cpu" or not torch.cuda.is_available()
     if on_cpu and runtime.devices > (os.cpu_count() or 1):
         raise ValueError(f"--devices {runtime.devices}: this machine has {os.cpu_count()} CPU cores")
     return 1, runtime.devices or (1 if on_cpu else "auto")
 
 
+def _tasks_a_node(runtime: Runtime, tasks: int, nodes: int) -> int:
+    each = tasks // nodes
+    if tasks % nodes or "SLURM_NTASKS_PER_NODE" not in os.environ:
+        raise ValueError(f"SLURM: {tasks} tasks on {nodes} node(s); start them with --ntasks-per-node, as many on each")
+    if runtime.devices not in (0, each):
+        raise ValueError(
+            f"--devices {runtime.devices}: SLURM has started {each} task(s) a node; "
+            f"leave --devices out, or say --ntasks-per-node={runtime.devices}"
+        )
+    return each
+
+
+def requeue(is_first: bool) -> bool:
+    """Have SLURM start the job of this process again, if it is in one; one of its processes asks for it.
+
+    Raises:
+        ValueError: SLURM refuses.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return False
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    if is_first:
+        try:
+            subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            said = getattr(error, "stderr", None) or str(error)
+            raise ValueError(f"job {job} cannot be requeued ({said.strip()}); submit it again to go on") from None
+    return True
+
+
 def _environment() -> list[ClusterEnvironment]:
-    """Inside a SLURM job of a single task, Lightning must not wait for more of them."""
-    return [LightningEnvironment()] if os.environ.get("SLURM_NTASKS") == "1" else []
+    """Who started the processes, where Lightning must not go by SLURM's variables alone.
+
+    In a job of a single task it would wait for more of them; of several, it would save and requeue within a step.
+    """
+    if TorchElasticEnvironment.detect():
+        return []
+    if os.environ.get("SLURM_NTASKS") == "1":
+        return [LightningEnvironment()]
+    return [SLURMEnvironment(auto_requeue=False)] if "SLURM_STEP_ID" in os.environ else []

@@ -1,0 +1,111 @@
+"""Checkpoints of a run that may be killed at any moment: whole files, written between steps, and at a signal."""
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from cromss.signals import TERMINATE, StopRequested, listen, noted
+
+_SAVE = 1
+"""Says that a checkpoint is due, where processes agree by the largest number; signals have larger ones."""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoint files that are whole or not there: written beside the target, synced, then renamed.
+
+    Args:
+        rotated: File whose last version is kept as `rotated_to`.
+        rotated_to: Where it is kept.
+    """
+
+    def __init__(self, rotated: Path | None = None, rotated_to: Path | None = None) -> None:
+        super().__init__()
+        self.rotated, self.rotated_to = rotated, rotated_to
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            if path == self.rotated and path.exists():
+                path.replace(self.rotated_to)
+            temporary.replace(path)
+        except (RuntimeError, OSError) as error:  # torch makes a RuntimeError of a short write
+            free = shutil.disk_usage(path.parent).free
+            raise OSError(
+                f"{path}: cannot be written, {free / 1e6:.0f} MB are free on its disk; make room, "
+                "and the same command goes on from the last whole checkpoint"
+            ) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+
+
+class LastCheckpoint(Checkpoint):
+    """Saves `last.ckpt` between two steps, when the one before is old, at the end, and when a signal asks to stop.
+
+    All processes save, and stop, at the same step, if any of them is due or was sent the signal.
+
+    Attributes:
+        path: The file.
+        interval_s: Age in seconds at which it is written again.
+    """
+
+    def __init__(self, path: Path, interval_s: float = 300) -> None:
+        self.path, self.interval_s, self.saved_at, self.processes = path, interval_s, time.monotonic(), 0
+
+    def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        """Take SIGTERM from Lightning, which would lose what was done since the last checkpoint.
+
+        Raises:
+            ValueError: The run goes on within an epoch, whose samples were dealt to another number of processes.
+        """
+        if self.processes not in (0, trainer.world_size) and trainer.fit_loop.restarted_mid_epoch:
+            raise ValueError(
+                f"{trainer.world_size} processes: the checkpoint lies within an epoch of {self.processes}; "
+                f"go on with {self.processes}, or from one at the end of an epoch (--resume PATH)"
+            )
+        listen(TERMINATE)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """Save where it is due after a step; the last one of an epoch is left to its end."""
+        progress, accumulate = trainer.fit_loop.epoch_loop.batch_progress, trainer.accumulate_grad_batches
+        if progress.current.ready % accumulate == 0 and not progress.is_last_batch and not trainer.should_stop:
+            self._save_if_due(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        """Save where it is due, and at the end of the run."""
+        self._save_if_due(trainer, trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Number of processes that the samples of an epoch are dealt to."""
+        return {"processes": self.processes}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep it until training starts."""
+        self.processes = state_dict["processes"]
+
+    def _save_if_due(self, trainer: L.Trainer, is_end: bool = False) -> None:
+        is_due = is_end or time.monotonic() - self.saved_at > self.interval_s
+        number = torch.tensor(noted() or _SAVE * is_due, device=trainer.strategy.root_device)
+        number = int(trainer.strategy.reduce(number, reduce_op="max"))
+        if not number:
+            return
+        self.processes = trainer.world_size
+        trainer.save_checkpoint(self.path)
+        self.saved_at = time.monotonic()
+        if number > _SAVE and not is_end:
+            raise StopRequested(number, trainer.global_step)

@@ -1,0 +1,55 @@
+"""Requests to stop a run: noted when a signal comes, acted on between steps."""
+
+import signal
+from types import FrameType
+
+REQUEUE, TERMINATE = signal.SIGUSR1, signal.SIGTERM
+"""What SLURM sends before the time limit (`--signal=USR1@180`), and before it takes a node away."""
+
+_noted: list[int] = []
+
+
+class StopRequested(Exception):
+    """A run has saved its state and stops, as a signal asked it to.
+
+    Attributes:
+        signal: The signal.
+        requeued: Whether SLURM starts the job again.
+    """
+
+    def __init__(self, number: int, step: int) -> None:
+        super().__init__(f"{signal.Signals(number).name}: stopped after step {step}")
+        self.signal, self.requeued = signal.Signals(number), False
+
+    @property
+    def status(self) -> int:
+        """Exit status of the process."""
+        return 0 if self.requeued else 128 + self.signal
+
+    def __str__(self) -> str:
+        after = "the job is requeued" if self.requeued else "the same command goes on where it stopped"
+        return f"{self.args[0]}; {after}"
+
+
+def listen(*signals: int) -> None:
+    """From now on note these signals, which else would end the process; loader processes forked later note their own.
+
+    Args:
+        signals: `REQUEUE`, from the start of a script on; `TERMINATE`, while there is something to save.
+    """
+    for number in signals:
+        signal.signal(number, _note)
+
+
+def noted() -> int:
+    """The first signal that was noted, or 0."""
+    return _noted[0] if _noted else 0
+
+
+def forget() -> None:
+    """Begin anew, as if none had come."""
+    _noted.clear()
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    _noted.append(number)

@@ -1,0 +1,151 @@
+"""Runs that stop at any step and go on as if nothing had happened."""
+
+import signal
+from itertools import count
+
+import lightning as L
+import pytest
+import torch
+from sets import NAMES, season_arrays, write_ours
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_training import METHOD, pretrain_with, table
+
+from cromss import checkpointing
+from cromss.checkpointing import AtomicCheckpointIO, LastCheckpoint
+from cromss.signals import StopRequested
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+FLAGS = f"{METHOD} --epochs 3 --batch_size 2 --cal_tr_acc --lr_adjust_type rop --lr_adjust 0 --display_interval 1"
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("noisy")
+    write_ours(folder, season_arrays(), NAMES)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def straight(noisy, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("straight")
+    pretrain_with(folder, noisy, f"{FLAGS} --name run")
+    return outcome(folder / "run")
+
+
+def outcome(folder):
+    """Final weights, rows of metrics.csv, and TensorBoard's curves and steps of its pictures."""
+    events = EventAccumulator(str(folder), {"scalars": 0, "images": 0})
+    events.Reload()
+    curves = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    pictures = {tag: [event.step for event in events.Images(tag)] for tag in events.Tags()["images"]}
+    weights = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    return weights, table(folder / "metrics.csv"), curves, pictures
+
+
+def stop_after(monkeypatch, asked):
+    """A signal is seen where it is looked for the `asked`-th time: after each step but the last, and each epoch."""
+    calls = count(1)
+    monkeypatch.setattr(checkpointing, "noted", lambda: signal.SIGUSR1 if next(calls) == asked else 0)
+
+
+@pytest.mark.parametrize(
+    ("stops", "num_workers"), [((1,), 0), ((2, 1, 3), 0), ((3,), 0), ((4,), 1), ((6, 1), 1)], ids=str
+)
+def test_stopped_runs_end_like_an_undisturbed_one(noisy, straight, tmp_path, monkeypatch, stops, num_workers):
+    """Within the first epoch, again and again, at its end, within the second, and at its end: three steps each."""
+    flags = f"{FLAGS} --name run --num_workers {num_workers}"
+    for asked in stops:
+        stop_after(monkeypatch, asked)
+        with pytest.raises(StopRequested, match=r"SIGUSR1: stopped after step \d; the same command goes on"):
+            pretrain_with(tmp_path, noisy, flags)
+    monkeypatch.undo()
+    pretrain_with(tmp_path, noisy, flags)
+    weights, rows, curves, pictures = outcome(tmp_path / "run")
+    assert weights.keys() == straight[0].keys()
+    assert all(torch.equal(weights[key], value) for key, value in straight[0].items())
+    assert [without_time(row) for row in rows] == [without_time(row) for row in straight[1]]
+    assert curves == straight[2]
+    assert pictures == straight[3]
+
+
+def without_time(row):
+    return {name: value for name, value in row.items() if name != "seconds"}
+
+
+def test_a_killed_run_leaves_no_step_twice(noisy, straight, tmp_path, monkeypatch):
+    """Ends without a checkpoint of the last steps, which TensorBoard has seen."""
+    stop_after(monkeypatch, 2)
+    with pytest.raises(StopRequested):
+        pretrain_with(tmp_path, noisy, f"{FLAGS} --name run")
+    monkeypatch.setattr(checkpointing, "noted", lambda: 0)
+    monkeypatch.setattr(L.Trainer, "save_checkpoint", lambda *_, **__: None)
+    seen = count()
+
+    def die(self, trainer, task, *_):
+        if next(seen) == 3:
+            raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cromss.callbacks.StepSeed.on_train_batch_end", die, raising=False)
+        with pytest.raises(RuntimeError, match="killed"):
+            pretrain_with(tmp_path, noisy, f"{FLAGS} --name run")
+    monkeypatch.undo()
+    pretrain_with(tmp_path, noisy, f"{FLAGS} --name run")
+    assert outcome(tmp_path / "run")[2] == straight[2]
+
+
+def test_the_checkpoint_before_is_gone_on_from_where_the_last_is_broken(noisy, straight, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(LastCheckpoint, "interval_s", -1, raising=False)
+    stop_after(monkeypatch, 5)
+    with pytest.raises(StopRequested):
+        pretrain_with(tmp_path, noisy, f"{FLAGS} --name run --save_seconds 0")
+    monkeypatch.undo()
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:-1000])
+    pretrain_with(tmp_path, noisy, f"{FLAGS} --name run --save_seconds 0")
+    assert "last.ckpt: cannot be read" in capsys.readouterr().out
+    weights, _, curves, _ = outcome(tmp_path / "run")
+    assert all(torch.equal(weights[key], value) for key, value in straight[0].items())
+    assert curves == straight[2]
+
+
+def test_only_the_newest_checkpoints_are_kept(noisy, tmp_path):
+    flags = f"{METHOD} --epochs 4 --name run --save_interval 1 --keep_checkpoints"
+    pretrain_with(tmp_path, noisy, f"{flags} 2")
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").glob("epoch=*"))
+    assert kept == ["epoch=0002.ckpt", "epoch=0003.ckpt"]
+
+
+def test_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    target, before = tmp_path / "last.ckpt", {"a": torch.ones(3)}
+    io = AtomicCheckpointIO(target, tmp_path / "previous.ckpt")
+    io.save_checkpoint(before, target)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpointing.torch, "save", full)
+    with pytest.raises(OSError, match=r"last\.ckpt: cannot be written, \d+ MB are free on its disk; make room"):
+        io.save_checkpoint({"a": torch.zeros(3)}, target)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+    assert torch.equal(torch.load(target, weights_only=True)["a"], before["a"])
+
+
+def test_the_version_before_is_kept(tmp_path):
+    target, before = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
+    io = AtomicCheckpointIO(target, before)
+    for number in range(3):
+        io.save_checkpoint({"number": number}, target)
+    io.save_checkpoint({"number": 9}, tmp_path / "epoch=0001.ckpt")
+    assert [torch.load(path, weights_only=True)["number"] for path in (target, before)] == [2, 1]
+
+
+def test_within_an_epoch_the_number_of_processes_stays(noisy, tmp_path, monkeypatch):
+    stop_after(monkeypatch, 1)
+    with pytest.raises(StopRequested):
+        pretrain_with(tmp_path, noisy, f"{FLAGS} --name run")
+    monkeypatch.undo()
+    monkeypatch.setattr(LastCheckpoint, "load_state_dict", lambda self, state: setattr(self, "processes", 4))
+    with pytest.raises(ValueError, match="1 processes: the checkpoint lies within an epoch of 4; go on with 4"):
+        pretrain_with(tmp_path, noisy, f"{FLAGS} --name run")
