@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from cromss.batch_transforms import BatchTransform
 from cromss.downstream_sets import CLASS_SCORES
 from cromss.epoch_sums import EpochMeans, restore_states, summed_states
+from cromss.gathering import whole_batch
 from cromss.legends import IGNORE_INDEX, Legend
 from cromss.losses import as_two_classes, segmentation_loss
 from cromss.metrics import scores
@@ -22,6 +23,9 @@ from cromss.objective import CrossModalObjective
 
 StagedOptimiser = Callable[[Sequence[Sequence[nn.Parameter]]], dict[str, Any]]
 Score = Callable[[Tensor], dict[str, Any]]
+
+SKIPS_IN_A_ROW = 10
+"""Steps in a row that may be left out."""
 
 SUMS_KEY = "epoch_sums"
 """Where checkpoints keep what is summed up over the epoch."""
@@ -66,15 +70,19 @@ class CardedTask(L.LightningModule):
     They hold the sums of the epoch, too, and what is logged lies in TensorBoard's files before they are written, so
     that a run goes on from them without a gap.
 
+    A loss or a gradient that is not finite ends the run or, if so told, the step, in all processes, and is named.
+
     Attributes:
         card: Plain values; empty for none.
         train_means: Means of the training losses over an epoch.
+        non_finite: `"stop"` or `"skip"`; after ten steps in a row that is the end, too.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.card: Mapping[str, Any] = {}
         self.train_means = EpochMeans()
+        self.non_finite, self._skipped = "stop", 0
 
     def on_fit_start(self) -> None:
         """Channels last, which GPUs with mixed precision want and CPUs do not (`benchmarks/bench_step.py`)."""
@@ -99,13 +107,36 @@ class CardedTask(L.LightningModule):
         )
         self.train_means.reset()
 
-    def _log_step(self, terms: Mapping[str, Tensor], batch_size: int) -> None:
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take the gradients away where one is not finite: without them, the optimiser leaves everything as it is."""
+        gradients = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
+        if torch.isfinite(torch.nn.utils.get_total_norm(gradients.values())):
+            self._skipped = 0
+            return
+        culprits = [name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()]
+        self._refuse(f"gradient is not finite in {shortened(culprits)} at step {self.global_step}")
+        spoilt = [name for name, buffer in self.model.named_buffers() if not torch.isfinite(buffer).all()]
+        self._skipped += 1
+        if spoilt or self._skipped >= SKIPS_IN_A_ROW:
+            why = f"{shortened(spoilt)} not finite" if spoilt else f"{self._skipped} steps in a row"
+            raise ValueError(f"--non_finite skip: {why}; go on from an earlier checkpoint with a lower --learning_rate")
+        optimizer.zero_grad()
+
+    def _log_step(self, terms: Mapping[str, Tensor], ids: Sequence[str]) -> None:
         """Count the losses of a batch, and log the sum of them with the step."""
-        self.train_means.update(terms, batch_size)
         loss = self.trainer.strategy.reduce(terms["loss"].detach(), reduce_op="mean")
+        if torch.isfinite(loss):
+            self.train_means.update(terms, len(ids))
+        else:
+            self._refuse(non_finite(terms, ids) or "loss of another process is not finite")
         self.log("train/loss_step", loss, prog_bar=True, logger=False)
         if self.logger and self.train_means.update_count % self.trainer.accumulate_grad_batches == 0:
             self.logger.log_metrics({"train/loss_step": float(loss)}, self.global_step)
+
+    def _refuse(self, what: str) -> None:
+        if self.non_finite == "stop":
+            raise ValueError(f"{what}; lower --learning_rate, or leave such steps out with --non_finite skip")
+        print(f"warning: {what}; the step is left out")
 
     def _log_epoch(self, values: Mapping[str, float]) -> None:
         self.log_dict(values, logger=False)
@@ -126,6 +157,7 @@ class PretrainTask(CardedTask):
         legend: Classes to report.
         bands: Modality -> band names.
         score_training: Score the training batches, too.
+        whole_batch: Losses and selection see the batch of all processes.
     """
 
     def __init__(
@@ -138,8 +170,10 @@ class PretrainTask(CardedTask):
         legend: Legend,
         bands: Mapping[str, Sequence[str]],
         score_training: bool = False,
+        whole_batch: bool = False,
     ) -> None:
         super().__init__()
+        self.whole_batch = whole_batch
         self.model, self.objective, self.optimiser, self.legend, self.bands = model, objective, optimiser, legend, bands
         self.train_transform, self.eval_transform = train_transform, eval_transform
         self.validation_objective = replace(objective, smoothing_factors=(), selection=False)
@@ -153,9 +187,13 @@ class PretrainTask(CardedTask):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         ready = self.train_transform(batch)
         labels, logits = ready["labels"], self.model(**ready["images"])
-        terms = self.objective(logits, labels, ready["prior"], self.current_epoch)
-        refuse_non_finite(terms, batch["id"])
-        self._log_step(terms, len(labels))
+        if self.whole_batch:
+            prior = None if ready["prior"] is None else whole_batch(ready["prior"])
+            logits_of_all = {branch: whole_batch(x) for branch, x in logits.items()}
+            terms = self.objective(logits_of_all, whole_batch(labels), prior, self.current_epoch)
+        else:
+            terms = self.objective(logits, labels, ready["prior"], self.current_epoch)
+        self._log_step(terms, batch["id"])
         if self.train_scores is not None:
             self.train_scores.update(logits, ready.get("exact", labels))
         return terms["loss"]
@@ -252,8 +290,7 @@ class FinetuneTask(CardedTask):
         ready = self.train_transform(batch)
         self.labelled.update((ready["labels"] != IGNORE_INDEX).sum())
         loss = segmentation_loss(self.loss_type, self.logits(ready["images"]), ready["labels"])
-        refuse_non_finite({"loss": loss}, batch["id"])
-        self._log_step({"loss": loss}, len(batch["id"]))
+        self._log_step({"loss": loss}, batch["id"])
         return loss
 
     def on_train_epoch_end(self) -> None:
@@ -294,16 +331,18 @@ def num_labelled(labels: Tensor) -> int:
     return int((labels != IGNORE_INDEX).flatten(1).any(1).sum())
 
 
-def refuse_non_finite(terms: Mapping[str, Tensor], ids: Sequence[str]) -> None:
-    """Stop at a loss that is NaN or infinite, naming the terms and the batch.
-
-    Raises:
-        ValueError: A term is not finite.
-    """
-    if torch.isfinite(terms["loss"]):
-        return
+def non_finite(terms: Mapping[str, Tensor], ids: Sequence[str]) -> str:
+    """What is not finite in the losses of a batch, and where; empty where all are."""
     culprits = [name for name, value in terms.items() if not torch.isfinite(value)]
-    raise ValueError(
-        f"loss is not finite in {', '.join(culprits)} at locations {', '.join(ids[:8])}; "
-        "lower --learning_rate or look at these locations"
-    )
+    return f"loss is not finite in {', '.join(culprits)} at locations {shortened(ids)}" if culprits else ""
+
+
+def refuse_non_finite(terms: Mapping[str, Tensor], ids: Sequence[str]) -> None:
+    """Raise ValueError at a validation loss that is NaN or infinite, naming the terms and the locations."""
+    if said := non_finite(terms, ids):
+        raise ValueError(f"{said}; lower --learning_rate or look at these locations")
+
+
+def shortened(names: Sequence[str]) -> str:
+    """The first names."""
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -15,7 +15,7 @@ ROOMS = (
         *("archives", "scene_sources", "zarr_shards"),
     ),
     (
-        *("objective", "models", "datasets", "batch_transforms", "epoch_sums", "synthetic", "optimisers"),
+        *("objective", "models", "datasets", "batch_transforms", "epoch_sums", "gathering", "synthetic", "optimisers"),
         *("offset", "aligned_stores", "preparation", "tiles", "analysis", "doctor", "label_places"),
     ),
     ("tasks", "callbacks", "checkpointing", "datamodule"),

@@ -154,6 +154,10 @@ class Runtime:
     """The same as --precision bf16."""
     deterministic: bool = False
     """Only algorithms that give the same bits again, where a GPU would choose faster ones."""
+    non_finite: Literal["stop", "skip"] = "stop"
+    """What a loss or gradient that is not finite ends: the run, or the step; ten such steps in a row end the run."""
+    sync_batchnorm: bool = False
+    """BatchNorm over the batches of all processes, on GPUs."""
     max_steps: int = -1
     """Stop after so many steps; -1 for no limit."""
     limit_batches: int = 0
@@ -170,6 +174,8 @@ class Runtime:
             require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         require(self.num_workers >= -1, "num_workers", self.num_workers, "at least 0, or -1")
         require(self.precision != "32" or not self.amp, "amp", self.amp, "left out with --precision 32")
+        on_cpu, wanted = self.accelerator == "cpu", "left out on the CPU"
+        require(not (self.sync_batchnorm and on_cpu), "sync_batchnorm", self.sync_batchnorm, wanted)
         seeds = self.seed if isinstance(self.seed, tuple) else (self.seed,)
         require(min(seeds) >= 0 and max(seeds) < 1 << 32, "seed", self.seed, "at least 0 and under 4294967296")
         require(self.save_interval > 0, "save_interval", self.save_interval, "at least 1")

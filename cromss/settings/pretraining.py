@@ -190,6 +190,8 @@ class PretrainRuntime(Runtime):
     """Epochs between image panels."""
     cal_tr_acc: bool = False
     """Score the training batches, too."""
+    whole_batch: bool = False
+    """Losses and selection see the batch of all processes, as in one; as published, each process sees its own."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -161,6 +161,7 @@ def _finetune(settings: FinetuneSettings, folder: RunFolder) -> dict[str, Any]:
     data = downstream_data(settings, inputs, trained_sensors(settings, origins))
     checkpoint = folder.open(settings)
     bands, weights = downstream_bands(settings.data), {name: str(origin) for name, origin in origins.items()}
+    task.non_finite = settings.runtime.non_finite
     task.card = {
         "version": __version__,
         "architecture": settings.model.model_framework,

@@ -156,6 +156,7 @@ def pretraining_task(settings: PretrainSettings, network: nn.Module, legend: Leg
         legend=legend,
         bands=pretraining_bands(settings),
         score_training=settings.runtime.cal_tr_acc,
+        whole_batch=settings.runtime.whole_batch,
     )
 
 
@@ -220,6 +221,7 @@ def _pretrain(settings: PretrainSettings, folder: RunFolder) -> dict[str, Any]:
     task = pretraining_task(settings, network, legend)
     checkpoint = folder.open(settings)
     optimisation = settings.optimisation
+    task.non_finite = settings.runtime.non_finite
     task.card = _pretrain_card(settings, legend, locations_checksum(data.train.labels), data.train.sensors)
     callbacks = [PanelWriter(folder.path / "panels", settings.runtime.display_interval)]
     if optimisation.lr_adjust_type == "rop":

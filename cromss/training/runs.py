@@ -138,6 +138,7 @@ def build_trainer(
         num_nodes=nodes,
         strategy=_strategy(nodes, devices, some_parameters_idle),
         precision=_precision(runtime),
+        sync_batchnorm=_syncs_batchnorm(runtime),
         deterministic=runtime.deterministic,
         benchmark=not runtime.deterministic,
         max_epochs=optimisation.epochs,
@@ -168,6 +169,12 @@ def _precision(runtime: Runtime) -> str:
     has_gpu = runtime.accelerator != "cpu" and torch.cuda.is_available()
     by_default = runtime.precision == "auto" and has_gpu and torch.cuda.is_bf16_supported()
     return "bf16-mixed" if runtime.amp or runtime.precision == "bf16" or by_default else "32-true"
+
+
+def _syncs_batchnorm(runtime: Runtime) -> bool:
+    if runtime.sync_batchnorm and not torch.cuda.is_available():
+        raise ValueError("--sync_batchnorm: no GPU is visible to torch, and on the CPU there is none such; leave it out")
+    return runtime.sync_batchnorm
 
 
 def loader_processes(runtime: Runtime) -> int:

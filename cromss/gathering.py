@@ -1,0 +1,22 @@
+"""One batch out of those of all processes, as one process would have it."""
+
+import torch
+from torch import Tensor, distributed
+
+
+def whole_batch(tensor: Tensor) -> Tensor:
+    """`(B, ...)` of each of `P` processes -> `(P * B, ...)` of all, in the order of the processes.
+
+    A loss of it is the same in all processes. Its gradient reaches the own part alone, `P` times as large: the mean
+    over processes, which distributed training takes, is the gradient of one process with the whole batch.
+    """
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return tensor
+    count, own = distributed.get_world_size(), tensor.contiguous()
+    parts = [torch.empty_like(own) for _ in range(count)]
+    distributed.all_gather(parts, own.detach())
+    if own.requires_grad:
+        own = own.view_as(own)
+        own.register_hook(lambda gradient: count * gradient)
+        parts[distributed.get_rank()] = own
+    return torch.cat(parts)

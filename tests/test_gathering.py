@@ -1,0 +1,114 @@
+"""Two processes with half a batch each learn what one learns from the whole, where the losses see all of it."""
+
+import socket
+
+import pytest
+import torch
+from processes import FORKS, run_together
+from sets import NAMES, season_arrays, write_ours
+from test_training import table
+from torch import distributed
+
+from cromss.gathering import whole_batch
+
+FLAGS = """--model_type tu-test_resnet --crop_size 32 --label_smoothing --sample_selection --validation 0.2 --epochs 20
+    --optimizer sgd --learning_rate 0.001 --lr_adjust_type none --accelerator cpu --use_common_feature
+    --sample_selection_rmdown_epoch 4"""
+FROZEN = """
+import runpy
+
+import torch
+
+from cromss.training import pretraining
+
+build = pretraining.pretraining_network
+
+
+def frozen(settings):
+    network = build(settings)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    return network
+
+
+pretraining.pretraining_network = frozen
+torch.set_num_threads(1)
+runpy.run_path("train_scripts/train_pretrain_mm.py", run_name="__main__")
+"""
+
+
+def test_one_process_has_the_batch_already():
+    tensor = torch.ones(2, requires_grad=True)
+    assert whole_batch(tensor) is tensor
+
+
+def squares(rank, port, found):
+    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=3)
+    weight = torch.tensor(2.0, requires_grad=True)
+    values = weight * torch.arange(2 * rank, 2 * rank + 2).float()[:, None]
+    batch = whole_batch(values)
+    (batch**2).mean().backward()
+    mean = weight.grad.clone()
+    distributed.all_reduce(mean)
+    found.put((rank, batch.detach().flatten().tolist(), float(mean) / 3))
+    distributed.destroy_process_group()
+
+
+def test_gradients_of_three_processes_are_those_of_one():
+    found = FORKS.Queue()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    processes = [FORKS.Process(target=squares, args=(rank, port, found)) for rank in range(3)]
+    for process in processes:
+        process.start()
+    results = [found.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    weight = torch.tensor(2.0, requires_grad=True)
+    ((weight * torch.arange(6.0)) ** 2).mean().backward()
+    for _, batch, gradient in results:
+        assert batch == (2 * torch.arange(6.0)).tolist()
+        assert gradient == pytest.approx(float(weight.grad))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Folders of one process with batches of 6, and of two with batches of 3, each seeing all or its own."""
+    home = tmp_path_factory.mktemp("runs")
+    write_ours(home / "set", season_arrays(), NAMES)
+    script = home / "frozen.py"
+    script.write_text(FROZEN)
+    common = [*FLAGS.split(), "--data_path", home / "set", "--save_dir", home]
+    run_together(home, 1, str(script), *common, "--name", "one", "--batch_size", 6, "--devices", 1)
+    for name, flags in (("all", ["--whole_batch"]), ("own", [])):
+        run_together(home, 2, str(script), *common, "--name", name, "--batch_size", 3, "--devices", 2, *flags)
+    return home
+
+
+def weights(folder):
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def losses(folder):
+    return [float(row["train/loss"]) for row in table(folder / "metrics.csv")]
+
+
+def test_losses_and_weights_are_those_of_one_process(runs):
+    one, two = weights(runs / "one"), weights(runs / "all")
+    assert losses(runs / "all") == pytest.approx(losses(runs / "one"), rel=1e-6)
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_as_published_each_process_selects_among_its_own(runs):
+    """So that the losses differ, by no more than some percent here."""
+    assert losses(runs / "own") != pytest.approx(losses(runs / "one"), rel=1e-4)
+    assert losses(runs / "own") == pytest.approx(losses(runs / "one"), rel=0.1)
+
+
+def test_validation_scores_of_the_same_weights_are_the_same(runs):
+    rows = [table(runs / name / "metrics.csv")[-1] for name in ("one", "all")]
+    scores = [name for name in rows[0] if name.startswith(("val/miou", "val/oa", "val_iou"))]
+    assert len(scores) > 10
+    assert {name: rows[0][name] for name in scores} == {name: rows[1][name] for name in scores}
