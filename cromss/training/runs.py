@@ -173,7 +173,9 @@ def _precision(runtime: Runtime) -> str:
 
 def _syncs_batchnorm(runtime: Runtime) -> bool:
     if runtime.sync_batchnorm and not torch.cuda.is_available():
-        raise ValueError("--sync_batchnorm: no GPU is visible to torch, and on the CPU there is none such; leave it out")
+        raise ValueError(
+            "--sync_batchnorm: no GPU is visible to torch, and on the CPU there is none such; leave it out"
+        )
     return runtime.sync_batchnorm
 
 

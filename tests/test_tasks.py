@@ -1,0 +1,152 @@
+"""Losses and gradients that are not finite, and batches at the edge of what there is to learn."""
+
+import pytest
+import torch
+from sets import NAMES, season_arrays, write_ours
+from test_training import METHOD, pretrain_with, table
+
+from cromss import tasks
+from cromss.objective import CrossModalObjective
+from cromss.tasks import shortened
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+FLAGS = f"{METHOD} --epochs 2 --batch_size 2 --name run --lr_adjust_type none"
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("noisy")
+    write_ours(folder, season_arrays(), NAMES)
+    return folder
+
+
+def spoil_losses(monkeypatch, spoilt, value=float("nan")):
+    """The loss of the batches of these numbers becomes another value."""
+    whole, seen = CrossModalObjective.__call__, []
+
+    def objective(self, logits, labels, prior=None, epoch=0):
+        terms = whole(self, logits, labels, prior, epoch)
+        if not labels.requires_grad and torch.is_grad_enabled():
+            seen.append(epoch)
+            if len(seen) - 1 in spoilt:
+                return terms | {"loss": terms["loss"] * value, "seg_s1": terms["seg_s1"] * value}
+        return terms
+
+    monkeypatch.setattr(CrossModalObjective, "__call__", objective)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(noisy, tmp_path, monkeypatch, value):
+    spoil_losses(monkeypatch, {1}, value)
+    with pytest.raises(ValueError, match=r"loss is not finite in loss, seg_s1 at locations 000000\d, 000000\d; lower"):
+        pretrain_with(tmp_path, noisy, FLAGS)
+
+
+def test_a_step_left_out_changes_nothing(noisy, tmp_path, monkeypatch, capsys):
+    """Weights and state of the optimiser are those before it; the mean of the epoch leaves it out."""
+    kept = []
+
+    def note(self, *_):
+        optimiser = self.trainer.optimizers[0].state_dict()["state"]
+        values = [*self.model.parameters(), *(v for state in optimiser.values() for v in state.values())]
+        kept.append([value.detach().clone() for value in values])
+
+    monkeypatch.setattr(tasks.PretrainTask, "on_train_batch_end", note)
+    spoil_losses(monkeypatch, {1})
+    metrics = pretrain_with(tmp_path, noisy, f"{FLAGS} --non_finite skip")
+    assert all(torch.equal(a, b) for a, b in zip(kept[0], kept[1], strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(kept[1], kept[2], strict=True))
+    said = capsys.readouterr().out
+    assert "warning: loss is not finite in loss, seg_s1 at locations 0" in said
+    assert "the step is left out" in said
+    assert all(float(row["train/loss"]) > 0 for row in table(tmp_path / "run" / "metrics.csv"))
+    assert metrics["train/loss"] > 0
+
+
+def test_ten_steps_in_a_row_are_too_many(noisy, tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks, "SKIPS_IN_A_ROW", 2)
+    spoil_losses(monkeypatch, {1, 2})
+    with pytest.raises(ValueError, match="--non_finite skip: 2 steps in a row; go on from an earlier checkpoint"):
+        pretrain_with(tmp_path, noisy, f"{FLAGS} --non_finite skip")
+
+
+@pytest.mark.parametrize("kind", ["stop", "skip"])
+def test_a_gradient_that_is_not_finite_is_named(noisy, tmp_path, monkeypatch, capsys, kind):
+    first = iter([float("nan")])
+
+    def spoil(self, *_):
+        next(self.model.parameters()).grad.mul_(next(first, 1.0))
+
+    monkeypatch.setattr(tasks.PretrainTask, "on_after_backward", spoil)
+    flags = f"{FLAGS} --non_finite {kind}"
+    if kind == "skip":
+        pretrain_with(tmp_path, noisy, flags)
+        assert "warning: gradient is not finite in encoders.s1." in capsys.readouterr().out
+    else:
+        with pytest.raises(ValueError, match=r"gradient is not finite in encoders\.s1\.\S+ at step 0; lower"):
+            pretrain_with(tmp_path, noisy, flags)
+
+
+def test_statistics_of_batchnorm_that_are_spoilt_stop_the_run(noisy, tmp_path, monkeypatch):
+    def spoil(self, *_):
+        next(buffer for name, buffer in self.model.named_buffers() if name.endswith("running_mean")).fill_(float("nan"))
+
+    monkeypatch.setattr(tasks.PretrainTask, "on_after_backward", spoil)
+    spoil_losses(monkeypatch, {0})
+    with pytest.raises(ValueError, match=r"--non_finite skip: \S+running_mean not finite; go on from an earlier"):
+        pretrain_with(tmp_path, noisy, f"{FLAGS} --non_finite skip")
+
+
+def test_long_lists_are_shortened():
+    assert shortened(list("abc")) == "a, b, c"
+    assert shortened([str(number) for number in range(10)]) == "0, 1, 2, 3, 4, 5, 6, 7 and 2 more"
+
+
+NUM_CLASSES, SIDE = 5, 8
+CASES = ("one class", "one pixel of a class", "all ignored", "one labelled pixel", "every class")
+
+
+def labels_of(case):
+    labels = torch.full((2, SIDE, SIDE), 1)
+    if case == "one pixel of a class":
+        labels[0, 0, 0] = 3
+    elif case == "all ignored":
+        labels[:] = 255
+    elif case == "one labelled pixel":
+        labels[:] = 255
+        labels[1, 2, 3] = 4
+    elif case == "every class":
+        labels = torch.arange(2 * SIDE * SIDE).reshape(2, SIDE, SIDE) % NUM_CLASSES
+    return labels
+
+
+def logits_of(case, labels):
+    logits = torch.zeros(2, NUM_CLASSES, SIDE, SIDE)
+    if case == "certain":
+        logits[:, 1] = 1e4
+    elif case == "certain and wrong":
+        logits[:, 2] = 1e4
+    elif case == "huge differences":
+        logits = torch.linspace(-3e4, 3e4, logits.numel()).reshape(logits.shape)
+    return logits
+
+
+@pytest.mark.parametrize("loss_type", ["cd", "f"])
+@pytest.mark.parametrize("consistency", ["ce", "kl", "mse"])
+@pytest.mark.parametrize("kind", ["entropy", "gini"])
+@pytest.mark.parametrize("confidence", ["equal", "certain", "certain and wrong", "huge differences"])
+@pytest.mark.parametrize(
+    "case", ["one class", "one pixel of a class", "all ignored", "one labelled pixel", "every class"]
+)
+def test_losses_and_gradients_at_the_edge_are_finite(case, confidence, kind, consistency, loss_type):
+    labels = labels_of(case)
+    twins = {name: logits_of(confidence, labels).requires_grad_() for name in ("s1", "s2")}
+    objective = CrossModalObjective(
+        NUM_CLASSES, loss_type, consistency, smoothing_factors=(0.15,), selection=True, confidence_kind=kind
+    )
+    for epoch in (0, 200):
+        terms = objective(twins, labels, epoch=epoch)
+        assert all(torch.isfinite(value) for value in terms.values()), terms
+        for gradient in torch.autograd.grad(terms["loss"], list(twins.values())):
+            assert torch.isfinite(gradient).all()
