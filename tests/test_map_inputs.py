@@ -1,5 +1,7 @@
 """Maps of awkward scenes: bands that end early, names of all kinds, VRTs, other pixels, images that never meet."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import rasterio
@@ -11,8 +13,9 @@ from rasterio.warp import transform
 from test_mapping import CPU, SENSORS, Pixelwise, predictor_of
 
 from cromss.mapping import predict_map
+from cromss.mapping.feeding import open_feed
 from cromss.mapping.scene import Scene, pixel_metres
-from cromss.normalization import published_zscore
+from cromss.normalization import NORMALIZATIONS, published_zscore
 from cromss.scenes import Grid
 from cromss.sensors import S1, S2
 
@@ -110,6 +113,29 @@ def test_radar_is_clipped_to_percentiles_of_the_scene_not_of_tiles(tmp_path):
     assert len(fed) == len(places)
     for tile, (row, column) in zip(fed, places):
         assert np.abs(tile[0] - expected[:, row : row + 64, column : column + 64]).max() < 0.1
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
+@pytest.mark.parametrize("normalization", ["common", "zscore", "reflectance"])
+def test_values_of_any_type_are_normalised_alike(tmp_path, normalization, dtype):
+    """Extremes of the type among them, and a pixel without data; against the values as float64."""
+    dn = optical(64, 48).astype(np.float64) + 1000
+    dn[:, 0, :4] = 0, 1, 999, 32767
+    dn[:, 0, 0] = 0
+    dn[0, 0, 4] = {"uint16": 65535, "int16": -32768, "float32": 60000.5}[dtype]
+    path = write_scene(tmp_path / "s2.tif", dn.astype(dtype))
+    predictor = replace(predictor_of(Pixelwise()), normalizations={"s2": normalization})
+    with Scene({"s2": path}, predictor.bands, SENSORS) as scene:
+        feed = open_feed(scene, predictor, 1000)
+        (left, right), there = feed.tiles((0, 64), [(0, 32), (16, 48)])
+    assert bool(feed.tables) == (dtype != "float32")
+    filled = np.maximum(dn - 1000, 0)
+    filled[:, 0, 0] = np.trunc(S2.mean) if feed.tables else S2.mean
+    expected = NORMALIZATIONS[normalization](filled, S2)
+    assert left["s2"].dtype == expected.dtype
+    assert np.allclose(left["s2"], expected[..., :32], rtol=1e-6, atol=1e-6)
+    assert np.allclose(right["s2"], expected[..., 16:], rtol=1e-6, atol=1e-6)
+    assert np.argwhere(~there).tolist() == [[0, 0]]
 
 
 @pytest.mark.parametrize(

@@ -179,12 +179,17 @@ def _encoded(probabilities: np.ndarray, valid: np.ndarray, products: Sequence[Pr
     bands = []
     for product in products:
         if product.legend:
-            bands.append(probabilities.argmax(0)[None])
+            bands.append(_classes(probabilities)[None])
         else:
             shown = probabilities if product.flag == "probabilities" else probabilities.max(0)[None]
             bands += [np.rint(100 * band).astype(np.uint8)[None] for band in shown]
     stacked = np.concatenate([band.astype(np.uint8, copy=False) for band in bands])
     return np.where(valid, stacked, np.uint8(IGNORE_INDEX)).swapaxes(0, 1)
+
+
+def _classes(probabilities: np.ndarray) -> np.ndarray:
+    """Most probable class `(rows, W)` uint8; row by row, for `argmax` copies what it looks at."""
+    return np.stack([row.argmax(0).astype(np.uint8) for row in probabilities.swapaxes(0, 1)])
 
 
 def _class_counts(partial: PartialMap, num_classes: int) -> np.ndarray:
