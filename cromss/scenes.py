@@ -1,6 +1,7 @@
 """Scenes -> arrays: GeoTIFF of one band or many. Images are resampled bicubically, labels to the nearest neighbour."""
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -180,14 +181,14 @@ def scene_shape(source: Scene) -> tuple[int, int] | None:
 
 
 def band_files(folder: Scene, modality: Modality) -> dict[str, Scene]:
-    """Band -> its file `<band>.tif` or `<anything>_<band>.tif`, in the sensor's order.
+    """Band -> its file, in the sensor's order; see `band_in_name`.
 
     Raises:
         ValueError: A band is missing, or has two files.
     """
     files: dict[str, Scene] = {}
     for path in sorted(folder.glob("*.tif"), key=str):
-        band = canonical_band(path.stem.rpartition("_")[2])
+        band = band_in_name(path.stem)
         if files.setdefault(band, path) != path and band in modality.bands:
             raise ValueError(f"{folder}: {files[band].name} and {path.name} are both band {band}; keep one")
     missing = [band for band in modality.bands if band not in files]
@@ -195,6 +196,11 @@ def band_files(folder: Scene, modality: Modality) -> dict[str, Scene]:
         level = " (level 2A has none: level 1C is wanted)" if missing == ["B10"] else ""
         raise ValueError(f"{folder}: no file for band {' '.join(missing)} of {modality.title}{level}")
     return {band: files[band] for band in modality.bands}
+
+
+def band_in_name(stem: str) -> str:
+    """Band that a file is named after: `<band>`, `<anything>_<band>`, or either with `_10m` behind it."""
+    return canonical_band(re.sub(r"_\d\dm$", "", stem).rpartition("_")[2])
 
 
 def _grid(dataset: rasterio.DatasetReader) -> Grid | None:

@@ -79,3 +79,32 @@ def test_rows_are_on_the_disk_before_the_next_ones_are_mapped(tmp_path, monkeypa
     monkeypatch.setattr("os.fsync", lambda handle: synced.append(partial.path.stat().st_size))
     partial.append(np.zeros((3, 1, 64), np.uint8))
     assert synced == [3 * 64]
+
+
+ASIDE = {
+    "statistics": (".aux.xml", '<Metadata><MDI key="STATISTICS_MEAN">3</MDI></Metadata>', "64 of 150 rows are done"),
+    "overviews": (".ovr", "", "64 of 150 rows are done"),
+    "nodata": (".aux.xml", "<NoDataValue>700</NoDataValue>", "beginning anew"),
+}
+
+
+@pytest.mark.parametrize(("end", "content", "words"), ASIDE.values(), ids=ASIDE)
+def test_a_map_goes_on_whatever_a_gis_wrote_beside_its_raster(tmp_path, monkeypatch, capsys, end, content, words):
+    """Unless it tells something else of the pixels."""
+    scene, network = write_scene(tmp_path / "s2.tif", optical(150, 64)), Pixelwise()
+    options = {"tile_size": 96, "overlap": 32, **CPU}
+
+    def killed(partial, rows):
+        append(partial, rows)
+        raise KeyboardInterrupt
+
+    append = PartialMap.append
+    with monkeypatch.context() as patch:
+        patch.setattr(PartialMap, "append", killed)
+        with pytest.raises(KeyboardInterrupt):
+            predict_map(predictor_of(network), {"s2": scene}, tmp_path / "map.tif", **options)
+    aside = f'<PAMDataset><PAMRasterBand band="1">{content}</PAMRasterBand></PAMDataset>'
+    scene.with_name(scene.name + end).write_bytes(aside.encode() if content else scene.read_bytes())
+    capsys.readouterr()
+    predict_map(predictor_of(network), {"s2": scene}, tmp_path / "map.tif", **options)
+    assert words in capsys.readouterr().out

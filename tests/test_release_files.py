@@ -259,13 +259,18 @@ def test_a_release_with_new_sums_is_refused_all_the_same(copy, tmp_path, harm, l
 
 def test_what_a_hub_or_the_owner_adds_is_no_part_of_a_release(copy):
     sums = (copy / "SHA256SUMS").read_text()
-    for name in (".gitattributes", ".cache/huggingface/download/s1/config.json.metadata", "LICENSE", "LICENSE.md"):
+    hub = ".gitattributes", ".cache/huggingface/download/s1/config.json.metadata"
+    for name in (*hub, ".git/HEAD", ".git/lfs/objects/s3/oid", "LICENSE", "LICENSE.md"):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).write_text("s3")
     assert [path.name for path in check_release(copy)] == ["s1"]
     (copy / "SHA256SUMS").unlink()
     write_sums(copy)
     assert (copy / "SHA256SUMS").read_text() == sums
+    (copy / ".gitmodules").touch()
+    with pytest.raises(WeightsError, match=r"\.gitmodules: not in SHA256SUMS; remove it"):
+        check_release(copy)
+    (copy / ".gitmodules").unlink()
     (copy / "s1" / ".gitattributes").touch()
     with pytest.raises(WeightsError, match=r"s1/\.gitattributes: not in SHA256SUMS; remove it"):
         check_release(copy)

@@ -223,6 +223,14 @@ def test_bands_are_found_by_the_end_of_the_name(tmp_path):
         scenes.band_files(folder, S2)
 
 
+@pytest.mark.parametrize(
+    ("stem", "band"),
+    [("B02", "B2"), ("b8a", "B8A"), ("T49_2016_B11", "B11"), ("T49_B05_20m", "B5"), ("B10_60m", "B10"), ("a_vv", "VV")],
+)
+def test_a_band_is_told_by_the_end_of_a_name_but_for_its_pixels(stem, band):
+    assert scenes.band_in_name(stem) == band
+
+
 def test_free_descriptions_are_not_band_names(tmp_path):
     db = fake_db(np.random.default_rng(0))
     path = write_tiff(tmp_path / "S1.tif", db, ("copolarised", "crosspolarised"))

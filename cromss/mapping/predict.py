@@ -161,10 +161,12 @@ def _refuse_overwriting(products: Sequence[Product], files: Sequence[Path]) -> N
 
 
 def _made_of(predictor: Predictor, scene: Scene, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a map follows from."""
+    """What a map follows from; of files aside of a raster, what they tell."""
     files = {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in scene.files}
     fed = {name: [*predictor.bands[name], predictor.normalizations[name]] for name in predictor.bands}
-    return {"cromss": __version__, "weights": _checksum(predictor.network), "fed": fed, "rasters": files, **settings}
+    told = {name: [part.told for part in image.source.parts] for name, image in scene.images.items()}
+    weights = _checksum(predictor.network)
+    return {"cromss": __version__, "weights": weights, "fed": fed, "rasters": files, "told": told, **settings}
 
 
 def _checksum(network: nn.Module) -> str:

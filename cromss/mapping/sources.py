@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import rasterio
 from rasterio.errors import RasterioError
@@ -13,10 +13,12 @@ from rasterio.vrt import WarpedVRT
 
 from cromss.mapping.safe import GEOCODE, is_safe, read_safe
 from cromss.offset import metadata_offset
+from cromss.scenes import band_in_name
 from cromss.sensors import S1, S2, Modality, canonical_band
 
 _SUFFIXES = frozenset((".tif", ".tiff", ".jp2", ".vrt", ".img"))
-_BAND_IN_NAME = re.compile(r"(?:.*_)?(B\d{1,2}A?|VV|VH)(?:_\d\dm)?", re.IGNORECASE)
+_ASIDE = ".aux.xml", ".ovr"
+"""Ends of files that a GIS writes beside a raster: statistics and overviews."""
 _BAND_FIRST = re.compile(r"(B\d{1,2}A?|VV|VH)\b", re.IGNORECASE)
 
 
@@ -32,6 +34,12 @@ class Bands(NamedTuple):
     dataset: DatasetReader | WarpedVRT
     numbers: list[int]
     extent: WarpedVRT | None = None
+
+    @property
+    def told(self) -> list[Any]:
+        """What is read of the file beside its pixels: CRS, transform, nodata value, which bands are wanted."""
+        dataset = self.dataset
+        return [dataset.crs.to_string(), *dataset.transform[:6], dataset.nodata, *self.numbers]
 
 
 class Source(NamedTuple):
@@ -107,9 +115,9 @@ def _open(stack: AbstractContextManager, where: str, path: Path | str) -> Datase
 
 
 def _files_on_disk(dataset: DatasetReader) -> Iterator[Path]:
-    """The file, and those that it refers to, as VRTs do, which may refer to others."""
+    """The file, and those that it refers to, as VRTs do, which may refer to others; none that a GIS wrote aside."""
     for path in map(Path, dataset.files):
-        if path.is_file():
+        if path.is_file() and not path.name.endswith(_ASIDE):
             yield path
         if path.suffix.lower() == ".vrt" and path != Path(dataset.name):
             with suppress(RasterioError), rasterio.open(path) as inner:  # what is damaged is told when it is read
@@ -117,11 +125,11 @@ def _files_on_disk(dataset: DatasetReader) -> Iterator[Path]:
 
 
 def _band_files(where: str, folder: Path, bands: Sequence[str]) -> dict[str, Path]:
-    """Band -> its file in a folder, named `<band>`, `<anything>_<band>` or `<anything>_<band>_10m`."""
+    """Band -> its file in a folder."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        match = _BAND_IN_NAME.fullmatch(path.stem) if path.suffix.lower() in _SUFFIXES else None
-        if match and found.setdefault(band := canonical_band(match[1]), path) != path and band in bands:
+        band = band_in_name(path.stem) if path.suffix.lower() in _SUFFIXES else ""
+        if band in (*S1.bands, *S2.bands) and found.setdefault(band, path) != path and band in bands:
             raise ValueError(f"{where}: {found[band].name} and {path.name} are both band {band}; keep one")
     return found
 
@@ -145,7 +153,7 @@ def _band_numbers(dataset: DatasetReader, where: str, sensor: Modality, bands: S
         if dataset.count == len(order):
             return [order.index(band) + 1 for band in bands], f"its bands have no names, taken as {' '.join(order)}"
     raise ValueError(
-        f"{where}: {dataset.count} bands without names; name them (gdal_edit.py, band descriptions), or give "
+        f"{where}: {dataset.count} bands without names; name them (rasterio's set_band_description), or give "
         f"{len(sensor.bands)} bands in the order {' '.join(sensor.bands)}"
     )
 

@@ -31,8 +31,8 @@ SUMS_NAME = "SHA256SUMS"
 _MODEL_ARGS = {"in_chans", "num_classes", "patch_size", "img_size"}
 _IN_WORDS = "cromss.normalization"
 """Entry of a `config.json` that another version may word differently."""
-_OF_THE_HUB = re.compile(r"\.gitattributes|\.cache/.*|LICENSE[\w.-]*")
-"""Files that a hub, its client or the owner adds, and no tool loads."""
+_OF_THE_HUB = re.compile(r"\.gitattributes|(\.cache|\.git)/.*|LICENSE[\w.-]*")
+"""Files that a hub, its client, `git clone` or the owner adds, and no tool loads."""
 
 
 def write_sums(folder: Path) -> None:
