@@ -158,6 +158,8 @@ class Runtime:
     """What a loss or gradient that is not finite ends: the run, or the step; ten such steps in a row end the run."""
     sync_batchnorm: bool = False
     """BatchNorm over the batches of all processes, on GPUs."""
+    compile: bool = False
+    """Compile the network (torch.compile): a slow start, faster steps, other rounding; wants a C++ compiler."""
     max_steps: int = -1
     """Stop after so many steps; -1 for no limit."""
     limit_batches: int = 0

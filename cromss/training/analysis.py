@@ -36,7 +36,7 @@ _ALIKE = (
 """Settings in which the two runs must agree: the network and the places follow from them."""
 
 _ASIDE = frozenset(
-    ("save_dir", "name", "resume", "accelerator", "devices", "slurm", "num_workers", "test_batch_size")
+    ("save_dir", "name", "resume", "accelerator", "devices", "slurm", "num_workers", "compile", "test_batch_size")
     + ("save_interval", "save_seconds", "keep_checkpoints", "display_interval", "cal_tr_acc", "gt_available")
 )
 """Settings whose differences say nothing about the networks."""

@@ -32,7 +32,7 @@ from cromss.training.common import (
 )
 from cromss.training.downstream import downstream_bands, downstream_data
 from cromss.training.run_folder import RunFolder
-from cromss.training.runs import build_trainer, fit
+from cromss.training.runs import build_trainer, compile_network, fit
 
 
 def finetune(settings: FinetuneSettings) -> dict[str, Any]:
@@ -157,6 +157,7 @@ def trained_sensors(settings: FinetuneSettings, origins: Mapping[str, Origin]) -
 
 def _finetune(settings: FinetuneSettings, folder: RunFolder) -> dict[str, Any]:
     task, origins = finetuning_task(settings)
+    compile_network(task.model, settings.runtime)
     inputs = normalizations(settings, origins)
     data = downstream_data(settings, inputs, trained_sensors(settings, origins))
     checkpoint = folder.open(settings)

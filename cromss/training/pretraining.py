@@ -39,7 +39,7 @@ from cromss.training.common import (
     wavelengths,
 )
 from cromss.training.run_folder import RunFolder
-from cromss.training.runs import build_trainer, fit, loader_processes
+from cromss.training.runs import build_trainer, compile_network, fit, loader_processes
 
 
 def pretrain(settings: PretrainSettings) -> dict[str, Any]:
@@ -219,6 +219,7 @@ def _pretrain(settings: PretrainSettings, folder: RunFolder) -> dict[str, Any]:
     data = pretraining_data(settings)
     legend = legend_of(data.train.labels, settings.data.n_classes)
     task = pretraining_task(settings, network, legend)
+    compile_network(network, settings.runtime)
     checkpoint = folder.open(settings)
     optimisation = settings.optimisation
     task.non_finite = settings.runtime.non_finite

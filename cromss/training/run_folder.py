@@ -14,8 +14,8 @@ from cromss.config import replace_text, save_yaml, to_flat
 from cromss.models.weights import open_checkpoint
 
 FREE_TO_CHANGE = frozenset(
-    ("resume", "save_dir", "name", "accelerator", "devices", "slurm", "num_workers", "epochs", "max_steps")
-    + ("save_interval", "save_seconds", "keep_checkpoints", "display_interval", "save_maps")
+    ("resume", "save_dir", "name", "accelerator", "devices", "slurm", "num_workers", "compile")
+    + ("epochs", "max_steps", "save_interval", "save_seconds", "keep_checkpoints", "display_interval", "save_maps")
 )
 """Settings in which a run may differ from the one that it continues."""
 

@@ -2,7 +2,10 @@
 
 import logging
 import os
+import shlex
+import shutil
 import subprocess
+import sysconfig
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +21,7 @@ from lightning.pytorch.plugins.environments import (
     SLURMEnvironment,
     TorchElasticEnvironment,
 )
+from torch import nn
 
 from cromss.callbacks import EpochTable, SameBuffers, StepLimit, StepSeed
 from cromss.checkpointing import AtomicCheckpointIO, LastCheckpoint
@@ -163,6 +167,23 @@ def build_trainer(
         ],
         plugins=[AtomicCheckpointIO(folder.last, folder.previous), *_environment()],
     )
+
+
+def compile_network(network: nn.Module, runtime: Runtime) -> None:
+    """Let a network compile itself at its first batch if --compile asks for it; the names of its weights stay.
+
+    Raises:
+        ValueError: There is no C++ compiler, or no headers of Python for it.
+    """
+    if not runtime.compile:
+        return
+    compiler, headers = os.environ.get("CXX") or "g++", sysconfig.get_path("include")
+    advice = "install it, or leave --compile out"
+    if shutil.which(shlex.split(compiler)[0]) is None:
+        raise ValueError(f"--compile: there is no C++ compiler {compiler} in PATH (CXX names another); {advice}")
+    if not Path(headers, "Python.h").exists():
+        raise ValueError(f"--compile: there is no Python.h in {headers} (python3-dev); {advice}")
+    network.compile()
 
 
 def _precision(runtime: Runtime) -> str:
