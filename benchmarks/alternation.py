@@ -4,7 +4,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,20 @@ def weighed(what: str, megabytes: Mapping[str, float]) -> list[dict[str, Any]]:
         | ({"ratio": f"{reference / each:.2f}"} if each != reference else {})
         for name, each in megabytes.items()
     ]
+
+
+def measured(what: str, way: str, values: Sequence[float], unit: str) -> dict[str, Any]:
+    """A row of what was measured several times: median and quartiles."""
+    low, middle, high = statistics.quantiles(values, n=4)
+    return {
+        "what": what,
+        "way": way,
+        "value": f"{middle:.4g}",
+        "unit": unit,
+        "quartiles": f"{low:.4g} to {high:.4g}",
+        "ratio": "",
+        "ratio_range": "",
+    }
 
 
 def resident_mb(name: str) -> float:
