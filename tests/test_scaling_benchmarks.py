@@ -7,7 +7,9 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from conftest import REPOSITORY, load_script
+from processes import FORKS
 
 HOME = REPOSITORY / "benchmarks"
 
@@ -63,3 +65,42 @@ def test_sets_are_started_in_turn_and_told_apart(tmp_path, monkeypatch):
         ("loader process, its own", "30 locations"): 4,
     }
     assert [path.name for path in tmp_path.iterdir()] == ["start_up.csv"]
+
+
+def test_steps_in_two_processes_and_in_one(tmp_path):
+    ddp = load_script("ddp_overhead", HOME)
+    settings = ddp.DdpOverhead(encoder="tu-test_resnet", batch_size=4, crop_size=32, rounds=2)
+    seconds, megabytes = ddp.timed(settings, FORKS)
+    assert {name: len(each) for name, each in seconds.items()} == dict.fromkeys(
+        (ddp.APART, ddp.TOGETHER, ddp.ONE, ddp.SUM), 2
+    )
+    parameters = sum(parameter.numel() for parameter in ddp.network(settings).parameters())
+    assert megabytes == pytest.approx(4 * parameters / 1e6)
+
+
+def test_gradients_that_are_no_mean_are_refused(monkeypatch):
+    ddp = load_script("ddp_overhead", HOME)
+    other = torch.tensor([3.0, 5.0])
+    monkeypatch.setattr(ddp.dist, "all_reduce", lambda tensor: tensor.add_(other))
+    ddp.check_mean(torch.tensor([1.0, -1.0]), torch.tensor([2.0, 2.0]))
+    with pytest.raises(AssertionError):
+        ddp.check_mean(torch.tensor([1.0, -1.0]), torch.tensor([1.0, -1.0]))
+
+
+def test_rates_of_a_machine_are_of_what_was_moved(tmp_path, monkeypatch):
+    limits = load_script("machine_limits", HOME)
+    monkeypatch.setattr(limits, "seconds", lambda work: work() is work or 2.0)
+    assert limits.copy_rates(10, 2) == [0.005, 0.005]
+    assert limits.product_rates(100, 1) == [2 * 100**3 / 1e9 / 2]
+    assert limits.read_rates(tmp_path / "file", 5, 1) == [0.004]
+    assert (tmp_path / "file").stat().st_size == 8_000_000
+
+
+def test_limits_of_a_machine_are_written(tmp_path):
+    limits = load_script("machine_limits", HOME)
+    small = {"megabytes": 8, "side": 64, "file_megabytes": 8, "rounds": 2}
+    limits.main(limits.MachineLimits(**small, results=tmp_path / "limits.csv"))
+    found = table(tmp_path / "limits.csv")
+    assert {what for what, _ in found} == {"memory copy", "float32 matrix product", "sequential read"}
+    assert all(value > 0 for value in found.values())
+    assert [path.name for path in tmp_path.iterdir()] == ["limits.csv"]
