@@ -3,11 +3,13 @@
 python benchmarks/start_up.py
 
 Sets of tiny tiles are written, and processes of their own open them and load batches, as pretraining does, in turn.
-The first batch is timed from the start of the process, and from where all packages are imported. Memory is that of the
+The first batch is timed from the start of the process, and from where all packages are imported; processor time is less
+where others use the machine. Memory is that of the
 loader process that has most, after as many batches of each set: anonymous memory, and what it alone has written.
 Results go to benchmarks/start_up.csv.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -28,6 +30,7 @@ SCRIPT = Path(__file__).resolve().parents[1] / "train_scripts" / "train_pretrain
 FIGURES = {
     "first batch, from the start": "s",
     "first batch, from the imports": "s",
+    "first batch, processor time": "s",
     "loader process, anonymous": "MB",
     "loader process, its own": "MB",
 }
@@ -46,7 +49,7 @@ data = pretraining_data(parse(MultiModalSettings, sys.argv[1:]))
 data.trainer = SimpleNamespace(current_epoch=0, global_rank=0, world_size=1)
 batches = iter(data.train_dataloader())
 next(batches)
-print(time.perf_counter() - begun, flush=True)
+print(time.perf_counter() - begun, time.process_time(), flush=True)
 for _ in islice(batches, 50):
     pass
 print(*(process.pid for process in multiprocessing.active_children()), flush=True)
@@ -76,7 +79,8 @@ def main(settings: StartUp) -> None:
         for _ in range(settings.rounds):
             for count, home in homes.items():
                 starts[count].append(start(home, settings.num_workers))
-    rows = [measured("--help", "", [help_seconds() for _ in range(settings.rounds)], "s")]
+    helps = zip(*(help_seconds() for _ in range(settings.rounds)))
+    rows = [measured(what, "", each, "s") for what, each in zip(("--help", "--help, processor time"), helps)]
     for i, (what, unit) in enumerate(FIGURES.items()):
         rows += [measured(what, f"{n} locations", [each[i] for each in starts[n]], unit) for n in settings.locations]
     report(rows, settings.results)
@@ -96,19 +100,19 @@ def write_set(home: Path, count: int) -> Path:
     return home
 
 
-def start(home: Path, num_workers: int) -> tuple[float, float, float, float]:
+def start(home: Path, num_workers: int) -> tuple[float, ...]:
     """Seconds and MB as in `FIGURES`, of a process that loads batches of a set."""
     flags = f"--crop_size {SIDE} --batch_size 16 --num_workers {num_workers} --accelerator cpu --data_path"
     command = [sys.executable, "-c", _LOAD, *flags.split(), str(home)]
     begun = time.perf_counter()
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        from_imports = process.stdout.readline()
+        told = process.stdout.readline().split()
         from_start = time.perf_counter() - begun
         memory = [memory_mb(int(pid)) for pid in process.stdout.readline().split()]
         process.stdin.close()
     if process.returncode:
         raise ValueError(f"{home}: the loading process ended with status {process.returncode}")
-    return from_start, float(from_imports), *max(memory)
+    return from_start, *map(float, told), *max(memory)
 
 
 def memory_mb(pid: int) -> tuple[float, float]:
@@ -120,11 +124,13 @@ def memory_mb(pid: int) -> tuple[float, float]:
 _MEMORY = ("Anonymous", "Private_Dirty")
 
 
-def help_seconds() -> float:
-    """Seconds of the pretraining script's --help."""
-    begun = time.perf_counter()
+def help_seconds() -> tuple[float, float]:
+    """Seconds of the pretraining script's --help, and those in which a processor worked for it."""
+    begun, worked = time.perf_counter(), os.times()
     subprocess.run([sys.executable, str(SCRIPT), "--help"], check=True, capture_output=True)
-    return time.perf_counter() - begun
+    now = os.times()
+    cpu = now.children_user - worked.children_user + now.children_system - worked.children_system
+    return time.perf_counter() - begun, cpu
 
 
 if __name__ == "__main__":

@@ -4,18 +4,20 @@ import csv
 import io
 import os
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY, load_script
-from processes import FORKS
+
+from cromss.models import build_pretrainer
 
 HOME = REPOSITORY / "benchmarks"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def beside():
+def beside(one_thread):
     """Benchmarks import what lies beside them."""
     sys.path.insert(0, str(HOME))
     yield
@@ -35,7 +37,9 @@ def test_what_is_started_tells_of_its_first_batch_and_of_its_loader_processes(tm
     monkeypatch.setattr("sys.stdin", io.StringIO())
     exec(start_up._LOAD, {})
     seconds, workers = capsys.readouterr().out.splitlines()
-    assert 0 < float(seconds) < 60
+    since_imports, cpu = map(float, seconds.split())
+    assert 0 < since_imports < 60
+    assert cpu > 0
     assert len({*workers.split()} - {str(os.getpid())}) == 2
 
 
@@ -49,16 +53,19 @@ def test_memory_is_what_a_process_has_written():
 
 def test_sets_are_started_in_turn_and_told_apart(tmp_path, monkeypatch):
     start_up, asked = load_script("start_up", HOME), []
-    monkeypatch.setattr(start_up, "help_seconds", lambda: 0.5)
-    monkeypatch.setattr(start_up, "start", lambda home, workers: asked.append(home.name) or (len(asked), 2, 3, 4))
+    monkeypatch.setattr(start_up, "help_seconds", lambda: (0.5, 0.25))
+    monkeypatch.setattr(start_up, "start", lambda home, workers: asked.append(home.name) or (len(asked), 2, 1, 3, 4))
     start_up.main(start_up.StartUp(locations=(20, 30), rounds=3, results=tmp_path / "start_up.csv"))
     assert asked == ["20", "30"] * 3
     assert table(tmp_path / "start_up.csv") == {
         ("--help", ""): 0.5,
+        ("--help, processor time", ""): 0.25,
         ("first batch, from the start", "20 locations"): 3,
         ("first batch, from the start", "30 locations"): 4,
         ("first batch, from the imports", "20 locations"): 2,
         ("first batch, from the imports", "30 locations"): 2,
+        ("first batch, processor time", "20 locations"): 1,
+        ("first batch, processor time", "30 locations"): 1,
         ("loader process, anonymous", "20 locations"): 3,
         ("loader process, anonymous", "30 locations"): 3,
         ("loader process, its own", "20 locations"): 4,
@@ -67,13 +74,14 @@ def test_sets_are_started_in_turn_and_told_apart(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["start_up.csv"]
 
 
-def test_steps_in_two_processes_and_in_one(tmp_path):
-    ddp = load_script("ddp_overhead", HOME)
+def test_steps_of_every_way_are_timed(tmp_path):
+    """In one process, which is the mean of itself."""
+    ddp, told = load_script("ddp_overhead", HOME), []
     settings = ddp.DdpOverhead(encoder="tu-test_resnet", batch_size=4, crop_size=32, rounds=2)
-    seconds, megabytes = ddp.timed(settings, FORKS)
-    assert {name: len(each) for name, each in seconds.items()} == dict.fromkeys(
-        (ddp.APART, ddp.TOGETHER, ddp.ONE, ddp.SUM), 2
-    )
+    ddp.take_part(0, 1, settings, f"file://{tmp_path}/meeting", SimpleNamespace(put=told.append))
+    ((seconds, megabytes),) = told
+    ways = (ddp.APART, ddp.TOGETHER, ddp.ONE, ddp.SUM)
+    assert {name: len(each) for name, each in seconds.items()} == dict.fromkeys(ways, 2)
     parameters = sum(parameter.numel() for parameter in ddp.network(settings).parameters())
     assert megabytes == pytest.approx(4 * parameters / 1e6)
 
@@ -82,6 +90,7 @@ def test_gradients_that_are_no_mean_are_refused(monkeypatch):
     ddp = load_script("ddp_overhead", HOME)
     other = torch.tensor([3.0, 5.0])
     monkeypatch.setattr(ddp.dist, "all_reduce", lambda tensor: tensor.add_(other))
+    monkeypatch.setattr(ddp.dist, "get_world_size", lambda: 2)
     ddp.check_mean(torch.tensor([1.0, -1.0]), torch.tensor([2.0, 2.0]))
     with pytest.raises(AssertionError):
         ddp.check_mean(torch.tensor([1.0, -1.0]), torch.tensor([1.0, -1.0]))
@@ -94,6 +103,7 @@ def test_rates_of_a_machine_are_of_what_was_moved(tmp_path, monkeypatch):
     assert limits.product_rates(100, 1) == [2 * 100**3 / 1e9 / 2]
     assert limits.read_rates(tmp_path / "file", 5, 1) == [0.004]
     assert (tmp_path / "file").stat().st_size == 8_000_000
+    assert limits.best("memory copy", [2, 4, 3], "GB/s")["value"] == "4"
 
 
 def test_limits_of_a_machine_are_written(tmp_path):
@@ -104,3 +114,78 @@ def test_limits_of_a_machine_are_written(tmp_path):
     assert {what for what, _ in found} == {"memory copy", "float32 matrix product", "sequential read"}
     assert all(value > 0 for value in found.values())
     assert [path.name for path in tmp_path.iterdir()] == ["limits.csv"]
+
+
+@pytest.mark.parametrize(("script", "page"), [("limits", "README.md"), ("scaling", "scaling.md")])
+def test_pages_have_the_tables_that_their_script_makes(script, page):
+    """After a change of a table: `python benchmarks/limits.py`, `python benchmarks/scaling.py`."""
+    made, text = load_script(script, HOME).tables(), (HOME / page).read_text()
+    assert load_script("pages", HOME).filled(text, made) == text
+
+
+def test_tables_replace_what_stands_between_their_lines():
+    pages = load_script("pages", HOME)
+    text = "a\n<!-- x -->\nold\n<!-- end -->\nb\n<!-- y -->\n<!-- end -->\n"
+    new = pages.markdown([{"GPUs": 1, "s": r"\1"}, {"GPUs": 8, "s": ""}])
+    assert new == "| GPUs | s |\n| --- | ---: |\n| 1 | \\1 |\n| 8 |  |"
+    assert pages.filled(text, {"x": new}) == f"a\n<!-- x -->\n{new}\n<!-- end -->\nb\n<!-- y -->\n<!-- end -->\n"
+    with pytest.raises(ValueError, match="no lines <!-- z -->"):
+        pages.filled(text, {"z": new})
+
+
+def test_values_of_tables_are_of_one_row(tmp_path, monkeypatch):
+    pages = load_script("pages", HOME)
+    monkeypatch.setattr(pages, "HOME", tmp_path)
+    (tmp_path / "a.csv").write_text("what,way,value\nread,ours,1.5\nread,theirs,3\nread,theirs,4\n")
+    assert pages.value("a.csv", "read", "ours") == 1.5
+    for way, count in (("nobody's", 0), ("theirs", 2)):
+        with pytest.raises(ValueError, match=f"a.csv: {count} rows of 'read'"):
+            pages.value("a.csv", "read", way)
+
+
+def test_epochs_and_exchanges_by_hand(monkeypatch):
+    scaling = load_script("scaling", HOME)
+    assert [scaling.steps(gpus) for gpus in (1, 8, 64, 512)] == [810, 101, 12, 1]
+    assert scaling.steps(512, batch=16) == 12
+    assert scaling.steps(200_000) == 1
+    assert scaling.all_reduce_s(1e9, 2, 4) == pytest.approx(1)  # 4 GB to the other and 4 GB back, half of them each
+    assert scaling.all_reduce_s(1e9, 1, 4) == 0
+    measured = {"sequential read": 0.5, "read from the files a sample": 1.25, "read, cold": 2}
+    monkeypatch.setattr(scaling, "value", lambda table, what, way: measured[what])
+    first, *_, last = (row.strip("| ").split(" | ") for row in scaling.epochs().splitlines()[2:])
+    assert first == ["1", "120", "0.15", "865", "865", "865", "865", "865"]
+    assert last == ["512", "1200", "768", "0.17", "**259**", "**130**", "**13**", "**1.3**"]
+    fullest = [row.strip("| ").split(" | ") for row in scaling.saturation().splitlines()[2:]]
+    assert fullest[0] == ["8", "500", "50", "12", "12", "disk of 10 GB/s", "101", "0"]
+    assert fullest[2][2:] == ["3200", "12", "14", "disk of 10 GB/s", "1", "37"]
+
+
+def test_the_networks_of_the_scaling_page_have_as_many_parameters():
+    scaling = load_script("scaling", HOME)
+    with torch.device("meta"):
+        for fusion, count in scaling.PARAMETERS.items():
+            network = build_pretrainer(fusion, "resnet50")
+            assert sum(parameter.numel() for parameter in network.parameters()) == pytest.approx(count, rel=1e-4)
+
+
+def test_limits_are_the_larger_of_moving_computing_and_reading(monkeypatch):
+    limits = load_script("limits", HOME)
+    rates = {"memory copy": 5, "float32 matrix product": 50, "sequential read": 0.5}
+    monkeypatch.setattr(limits, "value", lambda table, what, way: rates.get(what, 8.0))
+    work = [
+        limits.Work("moving", "a.csv", "x", moved=20, computed=50),
+        limits.Work("computing", "a.csv", "x", moved=20, computed=200),
+        limits.Work("reading", "a.csv", "x", moved=20, read=4),
+    ]
+    monkeypatch.setattr(limits, "works", lambda: work)
+    rows = [row.strip("| ").split(" | ") for row in limits.tables()["limits.py"].splitlines()[2:]]
+    assert [row[-1] for row in rows] == ["4.0 x", "2.0 x", "1.0 x"]
+    assert rows[0] == ["moving", "20.00", "2.00", "50", "1.00", "", "8.00", "4.0 x"]
+
+
+def test_what_the_prior_and_the_losses_take_at_least_by_hand():
+    prior, forward, *_ = load_script("limits", HOME).works()
+    taps = 2 * 12 + 1  # of a Gaussian of sigma 3 cut at 4 sigma
+    assert prior.computed == pytest.approx(9 * 264 * 264 * taps * 2 * 2 / 1e6)
+    assert prior.moved == pytest.approx((4 * 264 * 264 + 9 * 264 * 264 * 4) / 1e6)
+    assert forward.moved == pytest.approx(8 * 256 * 256 * (3 * 9 * 4 + 8) / 1e6)
