@@ -85,6 +85,26 @@ def test_line_filters_and_matrices_give_the_same(seed, ignored, kind):
     torch.testing.assert_close(label_prior(*given_all), dense_prior(*given_all), atol=2e-6, rtol=0)
 
 
+@pytest.mark.parametrize("num_classes", [2, 8, 9, 10, 20])
+@pytest.mark.parametrize("ignored", [0.0, 0.3])
+def test_any_number_of_classes_is_filtered(num_classes, ignored):
+    labels = random_labels(3, 1, 4, 21, 26, num_classes=num_classes)
+    labels[torch.rand(labels.shape, generator=torch.manual_seed(0)) < ignored] = IGNORE_INDEX
+    prior = label_prior(labels, torch.tensor([3]), num_classes, "ts", 1.0, 3.0)
+    expected = naive_prior(labels[0].numpy(), 3, num_classes, "ts", 1.0, 3.0)
+    np.testing.assert_allclose(prior[0].numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("num_seasons", [127, 128])
+def test_many_seasons(num_seasons):
+    labels = torch.zeros(1, num_seasons, 12, 9, dtype=torch.uint8)
+    labels[..., 4:] = 1
+    expected = naive_prior(labels[0, :2].numpy(), 0, 2, "ts", 1.0, 3.0)
+    np.testing.assert_allclose(
+        label_prior(labels, torch.tensor([5]), 2, "ts", 1.0, 3.0)[0].numpy(), expected, atol=1e-6
+    )
+
+
 def test_permuting_classes_permutes_the_prior():
     labels, order = random_labels(1, 2, 4, 30, 30), torch.tensor([3, 1, 4, 0, 2])
     season = torch.tensor([0, 3])

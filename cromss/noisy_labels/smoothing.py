@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import lru_cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -40,9 +41,10 @@ def label_prior(
     """
     if kind not in PRIOR_KINDS:
         raise ValueError(f"label smoothing prior {kind!r}: choose one of {', '.join(PRIOR_KINDS)}")
-    if labels.device.type == "cpu":
-        prior = torch.zeros(len(labels), num_classes, *labels.shape[-2:])
-        for one in zip(prior, labels, _season_votes(labels, season, kind)):
+    if labels.device.type == "cpu" and labels.shape[1] <= _MOST_SEASONS:
+        prior = torch.empty(len(labels), num_classes, *labels.shape[-2:])
+        votes = _season_votes(labels, season, kind).to(torch.uint8)
+        for one in zip(prior, labels.to(torch.uint8).numpy(), votes.numpy()):
             _fill_sparse_prior(*one, gaussian_kernel(sigma, truncate).float())
         return prior
     return dense_prior(labels, season, num_classes, kind, sigma, truncate)
@@ -135,35 +137,50 @@ def mirrored(size: int, radius: int) -> Tensor:
     return torch.minimum(period, 2 * size - 1 - period)
 
 
-def _fill_sparse_prior(prior: Tensor, labels: Tensor, votes: Tensor, kernel: Tensor) -> None:
-    """Fill the zeros of one prior `(K, H, W)`: only classes in the sample are filtered, line by line, channels last.
+def _fill_sparse_prior(prior: Tensor, labels: np.ndarray, votes: np.ndarray, kernel: Tensor) -> None:
+    """Fill one prior `(K, H, W)` from labels `(T, H, W)` uint8: only classes in the sample are filtered, in eights.
 
-    Filters of depth are fast where channels come in eights. Where nothing is ignored, the last class takes the rest.
+    Where nothing is ignored, the last class takes the rest.
     """
-    counts = torch.bincount(labels.flatten(), minlength=IGNORE_INDEX + 1)
-    present = counts[: len(prior)].nonzero().flatten()
-    if len(present) == 0:
-        prior.fill_(1 / len(prior))
-        return
-    present, last = (present, None) if counts[IGNORE_INDEX] else (present[:-1], int(present[-1]))
-    rows, columns = (mirrored(side, len(kernel) // 2) for side in labels.shape[-2:])
-    padded = labels.index_select(-2, rows).index_select(-1, columns).int()
-    channels = max(8, -(-len(present) // 8) * 8)
-    vote_of = torch.zeros(IGNORE_INDEX + 1, channels)
-    vote_of[present, torch.arange(len(present))] = 1
-    seen = torch.zeros(padded[0].numel(), channels)
-    for vote, season in zip(votes, padded):
-        seen += (vote_of * vote).index_select(0, season.flatten())
-    smooth = seen.view(1, len(rows), len(columns), channels).permute(0, 3, 1, 2)
-    for shape in ((-1, 1), (1, -1)):
-        smooth = F.conv2d(smooth, kernel.view(1, 1, *shape).expand(channels, -1, -1, -1), groups=channels)
-    total = smooth.sum(1)[0] if last is None else votes.sum()
-    for k, of_class in zip(present, smooth[0]):
-        torch.div(of_class, total.clamp_min(_NOTHING), out=prior[k])
-    if last is None:
-        prior[:, total <= _NOTHING] = 1 / len(prior)
+    there = labels.tobytes()
+    present, complete = [k for k in range(len(prior)) if k in there], labels.max() < len(prior)
+    filtered, last = (present[:-1], present[-1]) if complete else (present, None)
+    flat, scale = prior.zero_().view(len(prior), -1), 1 / float(votes.sum()) if complete else 1.0
+    if complete:
+        prior[last] = 1
+    for first in range(0, len(filtered), 8):
+        classes = filtered[first : first + 8]
+        channels = _line_filtered(_packed_votes(labels, votes, classes), kernel)
+        mixing = torch.zeros(len(prior), 8)
+        mixing[classes, range(len(classes))] = scale
+        if complete:
+            mixing[last] = -scale
+        flat.addmm_(mixing, channels.T)
+    if complete:
+        prior[last].clamp_min_(0)
     else:
-        prior[last] = (1 - prior.sum(0)).clamp_min(0)
+        total = prior.sum(0)
+        prior.div_(total.clamp_min(_NOTHING))[:, total <= _NOTHING] = 1 / len(prior)
+
+
+def _packed_votes(labels: np.ndarray, votes: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+    """Votes for up to eight classes, `(H, W, 8)` uint8: a pixel's are the bytes of one number, so that they add up."""
+    tables = np.zeros((len(votes), IGNORE_INDEX + 1, 8), np.uint8)
+    tables[:, classes, range(len(classes))] = votes[:, np.newaxis]
+    packed = np.zeros((*labels.shape[-2:], 1), np.uint64)
+    for table, season in zip(tables.view(np.uint64), labels):
+        packed[..., 0] += table.take(season)
+    return packed.view(np.uint8)
+
+
+def _line_filtered(votes: np.ndarray, kernel: Tensor) -> Tensor:
+    """`(H, W, 8)` -> `(H W, 8)` float32, filtered down and across with `kernel`, the border mirrored."""
+    radius, depth = len(kernel) // 2, votes.shape[-1]
+    padded = np.pad(votes.view(np.uint64), [(radius, radius), (radius, radius), (0, 0)], mode="symmetric")
+    smooth = torch.from_numpy(padded.view(np.uint8)).float().permute(2, 0, 1)[None]
+    for shape in ((-1, 1), (1, -1)):
+        smooth = F.conv2d(smooth, kernel.view(1, 1, *shape).expand(depth, -1, -1, -1), groups=depth)
+    return smooth[0].permute(1, 2, 0).reshape(-1, depth)
 
 
 def _season_votes(labels: Tensor, season: Tensor, kind: str) -> Tensor:
@@ -177,3 +194,5 @@ def _season_votes(labels: Tensor, season: Tensor, kind: str) -> Tensor:
 
 _NOTHING = 1e-6
 """Votes up to here are none: only ignored pixels are in reach."""
+_MOST_SEASONS = 127
+"""Twice their votes fit a byte."""
