@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -32,6 +33,11 @@ class Placement:
     left: int = 0
     flip: tuple[int, ...] = ()
     degrees: float = 0.0
+
+    @property
+    def crop(self) -> tuple[slice, slice]:
+        """Rows and columns of the crop."""
+        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
 
 @dataclass(frozen=True)
@@ -76,12 +82,18 @@ class BatchTransform:
     def _prepare(self, batch: Mapping) -> dict:
         season, tile = batch["season"].long(), batch["labels"].shape[-2:]
         placements = [self.place(e, i, tile) for e, i in zip(batch["epoch"], batch["index"])]
-        images = {m: cut(as_unit(batch[m]), placements) for m in MODALITIES if m in batch}
-        prior = None
-        if self.prior_kind:
-            prior = cut(label_prior(batch["labels"], season, self.num_classes, self.prior_kind), placements)
+        images = {m: cut(batch[m], placements, divisor=_divisor(batch[m])) for m in MODALITIES if m in batch}
+        prior = self._prior(batch["labels"], season, placements) if self.prior_kind else None
         masks = {name: _drawn_mask(batch[name], season, placements) for name in ("labels", "exact") if name in batch}
         return {"images": images, "prior": prior, **masks}
+
+    def _prior(self, labels: Tensor, season: Tensor, placements: Sequence[Placement]) -> Tensor:
+        crops = [at.crop for at in placements]
+        prior = label_prior(labels, season, self.num_classes, self.prior_kind, crops=crops)
+        for one, at in zip(prior, placements):
+            if at.flip or at.degrees:
+                one.copy_(turned(one, at))
+        return prior
 
     def place(self, epoch: int, index: int, tile: Sequence[int]) -> Placement:
         """The placement of sample `index` in `epoch`: centred, or a pure function of (seed, epoch, index).
@@ -104,41 +116,93 @@ class BatchTransform:
 
 def as_unit(image: Tensor) -> Tensor:
     """Quantised uint8 -> float32 in [0, 1]; other types are taken as normalised already."""
-    return image.float() / 255 if image.dtype == torch.uint8 else image.float()
+    return image.float() / _divisor(image)
 
 
-def cut(image: Tensor, placements: Sequence[Placement], mode: str = "bilinear") -> Tensor:
-    """Crop, flip and rotate each sample of a batch `(B, C, H, W)`, all to one size."""
-    pieces = []
-    for sample, at in zip(image, placements):
-        piece = sample[:, at.top : at.top + at.height, at.left : at.left + at.width]
-        piece = piece.flip(at.flip) if at.flip else piece
-        pieces.append(rotate(piece, at.degrees, mode) if at.degrees else piece)
-    return torch.stack(pieces)
+def _divisor(image: Tensor) -> int:
+    return 255 if image.dtype == torch.uint8 else 1
+
+
+def cut(image: Tensor, placements: Sequence[Placement], mode: str = "bilinear", divisor: float = 1.0) -> Tensor:
+    """Crop, flip and rotate each sample of a batch `(B, C, H, W)`, all to one size, and divide: float32."""
+    ready = torch.empty(*image.shape[:2], placements[0].height, placements[0].width, device=image.device)
+    for out, sample, at in zip(ready, image, placements):
+        out.copy_(turned(sample[:, *at.crop], at, mode))
+        if divisor != 1:
+            out.div_(divisor)
+    return ready
+
+
+def turned(piece: Tensor, at: Placement, mode: str = "bilinear") -> Tensor:
+    """A crop `(C, H, W)`, flipped and rotated."""
+    piece = piece.flip(at.flip) if at.flip else piece
+    return rotate(piece, at.degrees, mode) if at.degrees else piece
 
 
 def rotate(image: Tensor, degrees: float, mode: str = "bilinear") -> Tensor:
-    """Rotate counter-clockwise as displayed, about the centre of the pixel grid.
+    """Rotate counter-clockwise as displayed, about the centre of the pixel grid; float32.
 
     The border is mirrored without repeating the edge pixel.
 
     Args:
-        image: `(C, H, W)` float.
+        image: `(C, H, W)`.
         degrees: Angle.
         mode: `"bilinear"`, or `"nearest"` for labels.
     """
     height, width = image.shape[-2:]
+    if image.device.type == "cpu" and mode == "bilinear":
+        pixels = F.pad(image.float().permute(1, 2, 0), (0, -len(image) % 8)).reshape(height * width, -1)
+        corners, shares = bilinear_corners(height, width, degrees)
+        turned = F.embedding_bag(corners, pixels, mode="sum", per_sample_weights=shares)
+        return turned.T[: len(image)].view(image.shape)
+    grid = F.affine_grid(
+        _turn(height, width, degrees).to(image.device)[None], [1, 1, height, width], align_corners=True
+    )
+    turned = F.grid_sample(image[None].float(), grid, mode=mode, padding_mode="reflection", align_corners=True)
+    return turned.squeeze(0)
+
+
+@lru_cache(maxsize=16)
+def bilinear_corners(height: int, width: int, degrees: float) -> tuple[Tensor, Tensor]:
+    """The four pixels that every pixel of a rotated image is mixed from, and their shares, `(H W, 4)` both.
+
+    By them all channels of a pixel are gathered at once, in eights: several times as fast as channel by channel.
+    """
+    (down, down_share), (right, right_share) = (
+        _neighbours(at, size) for at, size in zip(_sources(height, width, degrees), (height, width))
+    )
+    corners = [y * width + x for y in down for x in right]
+    shares = [y * x for y in down_share for x in right_share]
+    return torch.stack(corners, -1).view(-1, 4), torch.stack(shares, -1).view(-1, 4)
+
+
+def _sources(height: int, width: int, degrees: float) -> tuple[Tensor, Tensor]:
+    """Row and column `(H, W)` in the image that each pixel of the rotated one comes from."""
+    (xx, xy, _), (yx, yy, _) = _turn(height, width, degrees)
+    x, y = torch.linspace(-1, 1, width), torch.linspace(-1, 1, height).unsqueeze(1)
+    return (yx * x + yy * y + 1) * ((height - 1) / 2), (xx * x + xy * y + 1) * ((width - 1) / 2)
+
+
+def _neighbours(at: Tensor, size: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The two pixels of a mirrored line around each position, int32, and their shares."""
+    period = 2 * (size - 1)
+    at = at.abs().remainder(period)
+    at = torch.minimum(at, period - at)
+    before = at.int()
+    share = at - before
+    return (before, (before + 1).clamp_max_(size - 1)), (1 - share, share)
+
+
+def _turn(height: int, width: int, degrees: float) -> Tensor:
+    """Matrix `(2, 3)` from positions in a rotated image to those in its source, both from -1 to 1."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     aspect = (height - 1) / (width - 1)
-    theta = image.new_tensor([[cos, -sin * aspect, 0], [sin / aspect, cos, 0]]).unsqueeze(0)
-    grid = F.affine_grid(theta, [1, 1, height, width], align_corners=True)
-    turned = F.grid_sample(image.unsqueeze(0), grid, mode=mode, padding_mode="reflection", align_corners=True)
-    return turned.squeeze(0)
+    return torch.tensor([[cos, -sin * aspect, 0], [sin / aspect, cos, 0]])
 
 
 def _drawn_mask(labels: Tensor, season: Tensor, placements: Sequence[Placement]) -> Tensor:
     drawn = labels[torch.arange(len(labels), device=labels.device), season]
-    return cut(drawn.unsqueeze(1).float(), placements, mode="nearest").squeeze(1).long()
+    return cut(drawn.unsqueeze(1), placements, mode="nearest").squeeze(1).long()
 
 
 _AUGMENTATION_STREAM = 1

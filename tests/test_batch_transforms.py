@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from cromss.batch_transforms import BatchTransform, Placement, cut, rotate
 from cromss.legends import IGNORE_INDEX
@@ -95,6 +96,19 @@ def test_single_modal_items_match_published(reference):
             compared += 1
     twins = [key for key in arrays.files if re.fullmatch(r"s12_(13|12|9|3)b_season[03]_(nols|lsts)__img", key)]
     assert compared + len(twins) == sum(key.endswith("__img") for key in arrays.files)
+
+
+@pytest.mark.parametrize("size", [(40, 40), (31, 40), (40, 17)])
+@pytest.mark.parametrize("channels", [1, 8, 13])
+@pytest.mark.parametrize("degrees", [30.0, -77.3, 90.0])
+def test_rotation_equals_grid_sampling(size, channels, degrees):
+    height, width = size
+    image = torch.rand(channels, height, width, generator=torch.manual_seed(0))
+    cos, sin, aspect = np.cos(np.radians(degrees)), np.sin(np.radians(degrees)), (height - 1) / (width - 1)
+    turn = torch.tensor([[[cos, -sin * aspect, 0], [sin / aspect, cos, 0]]], dtype=torch.float32)
+    grid = F.affine_grid(turn, [1, 1, height, width], align_corners=True)
+    expected = F.grid_sample(image[None], grid, padding_mode="reflection", align_corners=True)[0]
+    torch.testing.assert_close(rotate(image, degrees), expected, atol=2e-5, rtol=0)
 
 
 def random_batch(seed=0, batch=6, size=40):

@@ -95,6 +95,15 @@ def test_any_number_of_classes_is_filtered(num_classes, ignored):
     np.testing.assert_allclose(prior[0].numpy(), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("num_seasons", [3, 128])
+def test_a_crop_of_the_prior_is_that_of_the_whole_tile(num_seasons):
+    labels, season = random_labels(4, 2, num_seasons, 40, 33), torch.tensor([2, 0])
+    crops = [(slice(0, 20), slice(5, 25)), (slice(20, 40), slice(13, 33))]
+    whole = label_prior(labels, season, 5)
+    for part, one, (rows, columns) in zip(label_prior(labels, season, 5, crops=crops), whole, crops, strict=True):
+        torch.testing.assert_close(part, one[:, rows, columns], atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("num_seasons", [127, 128])
 def test_many_seasons(num_seasons):
     labels = torch.zeros(1, num_seasons, 12, 9, dtype=torch.uint8)

@@ -20,6 +20,7 @@ def label_prior(
     kind: str = "ts",
     sigma: float = 3.0,
     truncate: float = 4.0,
+    crops: Sequence[tuple[slice, slice]] | None = None,
 ) -> Tensor:
     """How probable each class is at each pixel, given the noisy labels around it and in other seasons.
 
@@ -35,19 +36,23 @@ def label_prior(
         kind: `"ts"`, `"t"` or `"s"`.
         sigma: Standard deviation of the Gaussian, in pixels.
         truncate: Radius of the filter, in standard deviations.
+        crops: Rows and columns wanted of each sample, of one size; labels around them count as ever. All for `None`.
 
     Returns:
         `(B, K, H, W)` float32, summing to 1 over the classes.
     """
     if kind not in PRIOR_KINDS:
         raise ValueError(f"label smoothing prior {kind!r}: choose one of {', '.join(PRIOR_KINDS)}")
-    if labels.device.type == "cpu" and labels.shape[1] <= _MOST_SEASONS:
-        prior = torch.empty(len(labels), num_classes, *labels.shape[-2:])
-        votes = _season_votes(labels, season, kind).to(torch.uint8)
-        for one in zip(prior, labels.to(torch.uint8).numpy(), votes.numpy()):
-            _fill_sparse_prior(*one, gaussian_kernel(sigma, truncate).float())
-        return prior
-    return dense_prior(labels, season, num_classes, kind, sigma, truncate)
+    if labels.device.type != "cpu" or labels.shape[1] > _MOST_SEASONS:
+        prior = dense_prior(labels, season, num_classes, kind, sigma, truncate)
+        return prior if crops is None else torch.stack([one[:, *crop] for one, crop in zip(prior, crops)])
+    height, width = labels.shape[-2:]
+    crops = crops or [(slice(0, height), slice(0, width))] * len(labels)
+    prior = torch.empty(len(labels), num_classes, *(side.stop - side.start for side in crops[0]))
+    votes = _season_votes(labels, season, kind).to(torch.uint8).numpy()
+    for one in zip(prior, labels.to(torch.uint8).numpy(), votes, crops):
+        _fill_sparse_prior(*one, gaussian_kernel(sigma, truncate).float())
+    return prior
 
 
 def dense_prior(labels: Tensor, season: Tensor, num_classes: int, kind: str, sigma: float, truncate: float) -> Tensor:
@@ -137,8 +142,10 @@ def mirrored(size: int, radius: int) -> Tensor:
     return torch.minimum(period, 2 * size - 1 - period)
 
 
-def _fill_sparse_prior(prior: Tensor, labels: np.ndarray, votes: np.ndarray, kernel: Tensor) -> None:
-    """Fill one prior `(K, H, W)` from labels `(T, H, W)` uint8: only classes in the sample are filtered, in eights.
+def _fill_sparse_prior(
+    prior: Tensor, labels: np.ndarray, votes: np.ndarray, crop: tuple[slice, slice], kernel: Tensor
+) -> None:
+    """Fill one prior `(K, h, w)` from labels `(T, H, W)` uint8: only classes in the sample are filtered, in eights.
 
     Where nothing is ignored, the last class takes the rest.
     """
@@ -150,7 +157,7 @@ def _fill_sparse_prior(prior: Tensor, labels: np.ndarray, votes: np.ndarray, ker
         prior[last] = 1
     for first in range(0, len(filtered), 8):
         classes = filtered[first : first + 8]
-        channels = _line_filtered(_packed_votes(labels, votes, classes), kernel)
+        channels = _line_filtered(_packed_votes(labels, votes, classes), crop, kernel)
         mixing = torch.zeros(len(prior), 8)
         mixing[classes, range(len(classes))] = scale
         if complete:
@@ -173,12 +180,13 @@ def _packed_votes(labels: np.ndarray, votes: np.ndarray, classes: Sequence[int])
     return packed.view(np.uint8)
 
 
-def _line_filtered(votes: np.ndarray, kernel: Tensor) -> Tensor:
-    """`(H, W, 8)` -> `(H W, 8)` float32, filtered down and across with `kernel`, the border mirrored."""
+def _line_filtered(votes: np.ndarray, crop: tuple[slice, slice], kernel: Tensor) -> Tensor:
+    """Crop of `(H, W, 8)`, filtered across and down with `kernel`, the border mirrored: `(h w, 8)` float32."""
     radius, depth = len(kernel) // 2, votes.shape[-1]
     padded = np.pad(votes.view(np.uint64), [(radius, radius), (radius, radius), (0, 0)], mode="symmetric")
+    padded = padded[tuple(slice(side.start, side.stop + 2 * radius) for side in crop)]
     smooth = torch.from_numpy(padded.view(np.uint8)).float().permute(2, 0, 1)[None]
-    for shape in ((-1, 1), (1, -1)):
+    for shape in ((1, -1), (-1, 1)):
         smooth = F.conv2d(smooth, kernel.view(1, 1, *shape).expand(depth, -1, -1, -1), groups=depth)
     return smooth[0].permute(1, 2, 0).reshape(-1, depth)
 
