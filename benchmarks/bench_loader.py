@@ -22,7 +22,7 @@ from alternation import OURS, PUBLISHED, alternate, compared, report, weighed
 from published_way import Samples
 from torch.utils.data import DataLoader
 
-from cromss.batch_transforms import BatchTransform
+from cromss.batch_transforms import BatchTransform, bilinear_corners
 from cromss.config import run
 from cromss.datasets import SeasonStacks, collate
 from cromss.default_sets import pretraining_set
@@ -82,6 +82,7 @@ def compare(settings: BenchLoader, published: dict, ours: dict) -> list[dict]:
         return DataLoader(samples, settings.batch_size, num_workers=workers, persistent_workers=workers > 0, **collated)
 
     def prepared() -> None:
+        bilinear_corners.cache_clear()  # no two epochs rotate alike
         for batch in loader(stacks):
             transform(batch)
 

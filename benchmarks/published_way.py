@@ -1,12 +1,14 @@
 """What the published code does, written anew from its description, as the reference that benchmarks compare with."""
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from cromss.batch_transforms import cut
+from cromss.batch_transforms import Placement
 
 
 def prior(labels: np.ndarray, season: int, num_classes: int) -> np.ndarray:
@@ -70,6 +72,19 @@ def _dice(probs, targets, weights):
     return score / probs.shape[1]
 
 
+def augmented(image: np.ndarray, at: Placement, mode: str = "bilinear") -> Tensor:
+    """One array `(C, H, W)`, cropped, flipped, and rotated by sampling a grid."""
+    piece = torch.from_numpy(image)[:, at.top : at.top + at.height, at.left : at.left + at.width]
+    piece = piece.flip(at.flip)
+    if not at.degrees:
+        return piece.contiguous()
+    cos, sin = math.cos(math.radians(at.degrees)), math.sin(math.radians(at.degrees))
+    aspect = (at.height - 1) / (at.width - 1)
+    turn = torch.tensor([[[cos, -sin * aspect, 0], [sin / aspect, cos, 0]]])
+    grid = F.affine_grid(turn, [1, 1, at.height, at.width], align_corners=True)
+    return F.grid_sample(piece[None], grid, mode=mode, padding_mode="reflection", align_corners=True)[0]
+
+
 class Samples(torch.utils.data.Dataset):
     """The published loader: all seasons are read, one is used; prior and augmentation of each sample on the CPU.
 
@@ -88,11 +103,10 @@ class Samples(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         stacks = {name: store.read_seasons(index) for name, store in self.stores.items()}
         season = index % len(stacks["labels"])
-        at = [self.transform.place(0, index, stacks["labels"].shape[-2:])]
+        at = self.transform.place(0, index, stacks["labels"].shape[-2:])
         image = np.concatenate([stacks[m][season] for m in ("s1", "s2")]).astype(np.float32) / 255
-        sample = {"images": cut(torch.from_numpy(image)[None], at)[0]}
+        sample = {"images": augmented(image, at)}
         if self.num_classes:
-            smooth = prior(stacks["labels"], season, self.num_classes)
-            sample["prior"] = cut(torch.from_numpy(smooth)[None], at)[0]
-        drawn = torch.from_numpy(stacks["labels"][season].astype(np.float32))
-        return sample | {"labels": cut(drawn[None, None], at, mode="nearest")[0, 0].long()}
+            sample["prior"] = augmented(prior(stacks["labels"], season, self.num_classes), at)
+        drawn = stacks["labels"][season, np.newaxis].astype(np.float32)
+        return sample | {"labels": augmented(drawn, at, mode="nearest")[0].long()}

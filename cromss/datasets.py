@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate, get_worker_info
 
 from cromss.legends import IGNORE_INDEX
 from cromss.normalization import Normalization, common
@@ -154,11 +154,10 @@ class SeasonStacks(Dataset):
         if len(set(sizes.values())) > 1:
             raise ValueError(f"location {location}: sizes differ: {sizes}")
         for name in _MASKS & sample.keys():
-            unknown = np.unique(sample[name][sample[name] >= self.num_classes])
-            if set(unknown.tolist()) - {IGNORE_INDEX}:
-                raise ValueError(
-                    f"location {location}: {name} {unknown.tolist()} where classes are 0..{self.num_classes - 1}"
-                )
+            mask = sample[name]
+            unknown = np.unique(mask[mask >= self.num_classes]).tolist() if mask.max() >= self.num_classes else []
+            if set(unknown) - {IGNORE_INDEX}:
+                raise ValueError(f"location {location}: {name} {unknown} where classes are 0..{self.num_classes - 1}")
 
     def _image(self, modality: str, index: int, season: int) -> np.ndarray:
         store = self.images[modality]
@@ -229,10 +228,17 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         values = [sample[name] for sample in samples]
         if isinstance(first, np.ndarray):
             height, width = (max(value.shape[axis] for value in values) for axis in (-2, -1))
-            batch[name] = torch.from_numpy(np.stack([pad_to(value, height, width, _fill(name)) for value in values]))
+            batch[name] = _stacked([pad_to(value, height, width, _fill(name)) for value in values])
         else:
             batch[name] = torch.tensor(values) if name == "season" else values
     return batch
+
+
+def _stacked(arrays: Sequence[np.ndarray]) -> torch.Tensor:
+    """Arrays of one shape, copied once: in a worker to the memory that it shares with the loader's process."""
+    if get_worker_info() is None:
+        return torch.from_numpy(np.stack(arrays))
+    return default_collate([torch.from_numpy(array) for array in arrays])
 
 
 def _band_positions(store: Store, modality: str, wanted: Sequence[str]) -> list[int] | None:

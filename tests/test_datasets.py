@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from cromss.datasets import Draw, SeasonStacks, check_alignment, collate, pad_to
 from cromss.legends import IGNORE_INDEX
@@ -180,6 +181,18 @@ def test_batches_of_mixed_sizes_are_padded():
     assert (batch["labels"][0, 0, 8:] == IGNORE_INDEX).all()
     assert torch.equal(batch["season"], torch.tensor([0, 0]))
     assert batch["id"] == ["a", "a"]
+
+
+def test_a_worker_hands_over_the_same_batches(stores):
+    data = stacks(stores)
+    here, there = (list(DataLoader(data, 2, num_workers=n, collate_fn=collate)) for n in (0, 1))
+    assert len(here) == len(there) == 3
+    for one, other in zip(here, there):
+        assert one.keys() == other.keys()
+        for name in ("s1", "s2", "labels", "season"):
+            assert torch.equal(one[name], other[name])
+        assert other["s2"].is_shared()
+        other["s2"] += 1
 
 
 def test_padding_further_than_the_tile():

@@ -9,6 +9,7 @@ import os
 import pickle
 import shutil
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import product
 from multiprocessing import get_context
 
 import numpy as np
@@ -185,6 +186,27 @@ def test_a_flipped_byte_is_found(store, images, position):
     with pytest.raises(StoreError, match="index 3, season 1"):
         reader.read_seasons(3)
     np.testing.assert_array_equal(reader.read(3, 0), images[3, 0])
+
+
+def flip_last_byte(store, index, season):
+    key = b"%08d/%d" % (index, season)
+    raw_put(store, key, (value := raw_get(store, key))[:-1] + bytes([value[-1] ^ 0x10]))
+
+
+def test_every_record_is_checked_until_it_was_found_sound(store, images):
+    reader = LmdbReader(store)
+    for index in (3, 4):
+        np.testing.assert_array_equal(reader.read_seasons(index), images[index])
+    environment.forget_environment(os.path.realpath(store))
+    for index, season in product(range(9), range(4)):
+        flip_last_byte(store, index, season)
+    for _, index, season in product(range(2), (0, 1, 2, 5, 6, 7, 8), range(4)):
+        with pytest.raises(StoreError, match=f"index {index}, season {season}: damaged values"):
+            reader.read(index, season)
+    for index in (3, 4):
+        reader.read_seasons(index)
+        with pytest.raises(StoreError, match=f"index {index}, season 0: damaged values"):
+            LmdbReader(store).read_seasons(index)
 
 
 @pytest.mark.parametrize("opener", [LmdbReader, open_store])

@@ -48,7 +48,8 @@ def label_prior(
         return prior if crops is None else torch.stack([one[:, *crop] for one, crop in zip(prior, crops)])
     height, width = labels.shape[-2:]
     crops = crops or [(slice(0, height), slice(0, width))] * len(labels)
-    prior = torch.empty(len(labels), num_classes, *(side.stop - side.start for side in crops[0]))
+    size = (side.stop - side.start for side in crops[0])
+    prior = torch.from_numpy(np.empty((len(labels), num_classes, *size), np.float32))
     votes = _season_votes(labels, season, kind).to(torch.uint8).numpy()
     for one in zip(prior, labels.to(torch.uint8).numpy(), votes, crops):
         _fill_sparse_prior(*one, gaussian_kernel(sigma, truncate).float())
