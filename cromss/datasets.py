@@ -126,10 +126,11 @@ class SeasonStacks(Dataset):
                 not finite.
         """
         epoch, index, counted = draw if isinstance(draw, tuple) else Draw(0, draw)
-        season, location = self._season(epoch, index), self.labels.location_id(index)
+        season = self._season(epoch, index)
         sample = {modality: self._image(modality, index, season) for modality in self.images}
         masks = {"labels": self.labels} | ({"exact": self.exact} if self.exact else {})
         sample |= {name: store.read_seasons(index) for name, store in masks.items()}
+        location = self.labels.location_id(index)
         self._check(sample, index, location)
         size = sample["labels"].shape[-2:]
         sample = {name: pad_to(array, self.min_size, self.min_size, _fill(name)) for name, array in sample.items()}

@@ -259,6 +259,16 @@ def test_missing_record_and_wrong_dtype(store):
         reader.read(4, 1)
 
 
+def test_the_id_comes_from_the_record_just_read(store):
+    raw_put(store, b"00000003/0", None)
+    raw_put(store, b"00000003/9", b"")
+    reader = LmdbReader(store)
+    reader.read(3, 1)
+    assert [reader.location_id(index) for index in (3, 4)] == make_ids(9)[3:5]
+    with pytest.raises(StoreError, match="index 3, season 0: the record is missing"):
+        LmdbReader(store).location_id(3)
+
+
 def test_damaged_ids(store):
     raw_put(store, b"__id__/00000003", b"other\xff")
     with pytest.raises(StoreError, match="damaged location ids"):

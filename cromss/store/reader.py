@@ -51,6 +51,7 @@ class LmdbReader:
         self.num_seasons: int = self.meta.num_seasons
         self.excluded, self._dropped = there.reasons, there.dropped
         self._num_locations, self.ids_sha256 = described["num_locations"], described["ids_sha256"]
+        self._latest = -1, ""
         self._unchecked = bytearray([0xFF * verify_checksums]) * (len(self) * self.num_seasons // 8 + 1)
 
     def __len__(self) -> int:
@@ -76,8 +77,11 @@ class LmdbReader:
             return np.stack(views, dtype=self.meta.dtype)
 
     def location_id(self, index: int) -> str:
-        """Id of a location, from its first record's header, if it is in use; errors as `read`."""
+        """Id of a location, if it is in use from the header of the record just read, or its first; errors as `read`."""
         index = check_position(self.path, "location", index, len(self))
+        latest, name = self._latest
+        if index == latest:
+            return name
         with reading(self._folder, f"{self.path}: index {index}") as txn:
             if index in self.excluded:
                 return fetch_id(txn, self.path, index)
@@ -103,4 +107,5 @@ class LmdbReader:
             where = f"{self.path}: index {index}, season {season}"
             raise StoreError(f"{where}: {header.dtype.name}, but the store holds {self.meta.dtype}")
         self.bytes_read += HEADER_SIZE + header.num_stored
+        self._latest = index, header.location_id
         return view
