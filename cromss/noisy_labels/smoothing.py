@@ -153,17 +153,16 @@ def _fill_sparse_prior(
     there = labels.tobytes()
     present, complete = [k for k in range(len(prior)) if k in there], labels.max() < len(prior)
     filtered, last = (present[:-1], present[-1]) if complete else (present, None)
-    flat, scale = prior.zero_().view(len(prior), -1), 1 / float(votes.sum()) if complete else 1.0
+    prior.zero_()
     if complete:
         prior[last] = 1
     for first in range(0, len(filtered), 8):
         classes = filtered[first : first + 8]
-        channels = _line_filtered(_packed_votes(labels, votes, classes), crop, kernel)
         mixing = torch.zeros(len(prior), 8)
-        mixing[classes, range(len(classes))] = scale
+        mixing[classes, range(len(classes))] = scale = 1 / float(votes.sum()) if complete else 1.0
         if complete:
             mixing[last] = -scale
-        flat.addmm_(mixing, channels.T)
+        _add_filtered(prior, _packed_votes(labels, votes, classes), crop, kernel, mixing)
     if complete:
         prior[last].clamp_min_(0)
     else:
@@ -181,15 +180,21 @@ def _packed_votes(labels: np.ndarray, votes: np.ndarray, classes: Sequence[int])
     return packed.view(np.uint8)
 
 
-def _line_filtered(votes: np.ndarray, crop: tuple[slice, slice], kernel: Tensor) -> Tensor:
-    """Crop of `(H, W, 8)`, filtered across and down with `kernel`, the border mirrored: `(h w, 8)` float32."""
-    radius, depth = len(kernel) // 2, votes.shape[-1]
+def _add_filtered(prior: Tensor, votes: np.ndarray, crop: tuple[slice, slice], kernel: Tensor, mixing: Tensor) -> None:
+    """Add the crop of `(H, W, 8)`, filtered down and across, the border mirrored, and mixed by `(K, 8)`.
+
+    So many rows are taken at a time as the processor's cache holds at every step.
+    """
+    radius, (height, width), depth = len(kernel) // 2, prior.shape[-2:], votes.shape[-1]
     padded = np.pad(votes.view(np.uint64), [(radius, radius), (radius, radius), (0, 0)], mode="symmetric")
     padded = padded[tuple(slice(side.start, side.stop + 2 * radius) for side in crop)]
-    smooth = torch.from_numpy(padded.view(np.uint8)).float().permute(2, 0, 1)[None]
-    for shape in ((1, -1), (-1, 1)):
-        smooth = F.conv2d(smooth, kernel.view(1, 1, *shape).expand(depth, -1, -1, -1), groups=depth)
-    return smooth[0].permute(1, 2, 0).reshape(-1, depth)
+    for top in range(0, height, _ROWS):
+        rows = padded[top : top + _ROWS + 2 * radius].view(np.uint8)
+        smooth = torch.from_numpy(rows).float().unsqueeze(0).permute(0, 3, 1, 2)  # what a filter takes as channels last
+        for shape in ((-1, 1), (1, -1)):
+            smooth = F.conv2d(smooth, kernel.view(1, 1, *shape).expand(depth, -1, -1, -1), groups=depth)
+        mixed = prior.view(len(prior), -1)[:, top * width : (top + _ROWS) * width]
+        mixed.addmm_(mixing, smooth[0].permute(1, 2, 0).reshape(-1, depth).T)
 
 
 def _season_votes(labels: Tensor, season: Tensor, kind: str) -> Tensor:
@@ -203,5 +208,7 @@ def _season_votes(labels: Tensor, season: Tensor, kind: str) -> Tensor:
 
 _NOTHING = 1e-6
 """Votes up to here are none: only ignored pixels are in reach."""
+_ROWS = 136
+"""Half a tile."""
 _MOST_SEASONS = 127
 """Twice their votes fit a byte."""
