@@ -100,7 +100,7 @@ def test_code_never_runs(tmp_path):
 
 def test_records_need_an_id(tmp_path):
     path = write_raw(tmp_path / "p", [("0", pickle.dumps((bytes(24), (2, 3, 4))))])
-    with pytest.raises(StoreError, match=r"p: key 0: not a tuple \(bytes, shape, id\)$"):
+    with pytest.raises(StoreError, match=r"p: key 0: not a tuple \(bytes, shape, id\); copy or write the LMDB again$"):
         PublishedReader(path)
 
 

@@ -218,7 +218,10 @@ def test_foreign_keys_do_no_harm(tmp_path):
 def test_a_key_that_is_not_there(tmp_path):
     part = write_transfer(tmp_path / "p", make_part(("s2", "dw")))
     for modality, key in (("s1", ""), ("labels", "osm"), ("labels", "lbl")):
-        with pytest.raises(StoreError, match=rf"p: no keys {key or modality}_0, .* keys dw_0 \.\.\., s2_0 \.\.\.$"):
+        with pytest.raises(
+            StoreError,
+            match=rf"p: no keys {key or modality}_0, .* keys dw_0 \.\.\., s2_0 \.\.\.; give the LMDB that has them$",
+        ):
             open_part(part, modality, key)
     with pytest.raises(StoreError, match=r"an LMDB, but none was published for this set; .* labels\.lmdb"):
         open_part(part, "labels")

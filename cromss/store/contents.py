@@ -11,7 +11,7 @@ import lmdb
 
 from cromss.store.environment import open_environment, transaction
 from cromss.store.exclusions import EXCLUDED_KEY, decode_exclusions
-from cromss.store.meta import FORMAT_VERSION, META_KEY, StoreError, decode_meta, ids_checksum
+from cromss.store.meta import FORMAT_VERSION, META_KEY, StoreError, decode_meta, ids_checksum, totals_of
 from cromss.store.record import HEADER_SIZE, unpack_record
 
 ID_PREFIX = b"__id__/"
@@ -117,7 +117,7 @@ def verify(folder: Path, progress: Callable[[], object] = lambda: None) -> dict[
     digest, num_bytes = hashlib.sha256(), 0
     with open_environment(folder, readonly=True) as env, transaction(env, folder) as txn:
         meta, described = decode_meta(txn.get(META_KEY), folder)
-        ids = read_ids(txn, folder, described["ids_sha256"])
+        ids = read_ids(txn, folder, totals_of(described, folder)[1])
         excluded = decode_exclusions(txn.get(EXCLUDED_KEY), folder, len(ids))
         entries = check_entries(txn, folder, len(ids), meta.num_seasons, excluded.extra_entries)
         in_use = (index for index in range(len(ids)) if index not in excluded.reasons)

@@ -52,7 +52,7 @@ def decode_exclusions(value: bytes | memoryview | None, path: Path, num_location
     try:
         reasons = {int(index): str(reason) for index, reason in entries["reasons"].items()}
         dropped, num_missing = frozenset(map(int, entries["dropped"])), int(entries["num_missing"])
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise StoreError(f"{where} is not a list of locations left out ({error!r}); copy the store again") from None
     if not reasons or not dropped <= reasons.keys() or not all(0 <= index < num_locations for index in reasons):
         raise StoreError(f"{where}: names other locations than the {num_locations} there are; copy the store again")

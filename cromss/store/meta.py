@@ -20,6 +20,9 @@ UNSAID = {"classes": (), "colours": (), "compression": ""}
 
 META_KEY = b"__meta__"
 
+MAX_LOCATIONS = 10**8
+"""Locations that keys of eight digits can tell apart."""
+
 
 class StoreError(ValueError):
     """A store that cannot be read or written; one line says which, why, and what to do."""
@@ -67,7 +70,7 @@ class StoreMeta:
             raise StoreError(f"dtype {self.dtype!r} cannot be stored; choose one of {', '.join(DTYPES)}")
         if self.compression not in ("", DEFLATE):
             raise StoreError(f"compression {self.compression!r} is unknown; choose {DEFLATE!r} or none")
-        if self.num_seasons < 1:
+        if not isinstance(self.num_seasons, int) or self.num_seasons < 1:
             raise StoreError(f"num_seasons {self.num_seasons}: a location has at least one season")
         if len(self.colours) != len(self.classes) or not all(re.fullmatch("[0-9a-f]{6}", c) for c in self.colours):
             raise StoreError(f"colours {self.colours!r}: wanted are six hex digits for each of {self.classes!r}")
@@ -105,6 +108,19 @@ def decode_meta(value: bytes | memoryview | None, path: Path) -> tuple[StoreMeta
         return StoreMeta(**{f.name: told[f.name] for f in fields(StoreMeta)}), entries
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise StoreError(f"{where} is not a store's ({error!r}); write it again") from error
+
+
+def totals_of(described: Mapping[str, Any], path: Path) -> tuple[int, str]:
+    """Number of locations and checksum of the ids, which a finished store has among the entries of its `META_KEY`.
+
+    Raises:
+        StoreError: They are not there, or of another kind.
+    """
+    count, checksum = described.get("num_locations"), described.get("ids_sha256")
+    if type(count) is not int or not 0 < count <= MAX_LOCATIONS or not isinstance(checksum, str):
+        told = f"num_locations {count!r:.40} and ids_sha256 {checksum!r:.80}"
+        raise StoreError(f"{path}: {META_KEY.decode()}: {told} are not those of a finished store; write it again")
+    return count, checksum
 
 
 def load_json(raw: bytes, where: str) -> dict[str, Any]:

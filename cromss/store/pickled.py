@@ -57,7 +57,9 @@ class PickledReader:
         with reading(self._folder, self.path, fresh=True) as txn:
             self._numbers = _numbers(txn, prefix)
             if not self._numbers:
-                raise StoreError(f"{path}: no keys {prefix}0, {prefix}1 ... in it; {_layout(txn)}")
+                raise StoreError(
+                    f"{path}: no keys {prefix}0, {prefix}1 ... in it; {_layout(txn)}; give the LMDB that has them"
+                )
             first, _ = self._parse(txn, 0)
             self._shape, self._dtype = first.shape, first.dtype
 
@@ -118,7 +120,8 @@ class PickledReader:
         if array.shape[:-2] != self._shape[:-2] or array.dtype != self._dtype:
             there, wanted = f"{array.shape} of {array.dtype}", f"{(*self._shape[:-2], 'H', 'W')} of {self._dtype}"
             raise StoreError(
-                f"{self.path}: key {self._key(index)}: shape {there}, expected {wanted} as in key {self._key(0)}"
+                f"{self.path}: key {self._key(index)}: shape {there}, expected {wanted} as in key {self._key(0)}; "
+                "copy or write the LMDB again"
             )
         return self._seasons(array)
 
@@ -130,7 +133,7 @@ class PickledReader:
                 raise StoreError("the record is missing")
             return parse_record(value, self._form)
         except (StoreError, lmdb.Error) as error:
-            raise StoreError(f"{self.path}: key {key}: {error}") from None
+            raise StoreError(f"{self.path}: key {key}: {error}; copy or write the LMDB again") from None
 
 
 def _numbers(txn: lmdb.Transaction, prefix: str) -> range | list[int]:

@@ -11,7 +11,7 @@ from cromss.store.contents import check_position, fetch, fetch_id, read_ids
 from cromss.store.environment import reading
 from cromss.store.exclusions import EXCLUDED_KEY, decode_exclusions
 from cromss.store.folder import DATA_NAME, MANIFEST_NAME, read_manifest
-from cromss.store.meta import META_KEY, StoreError, decode_meta
+from cromss.store.meta import META_KEY, StoreError, decode_meta, totals_of
 from cromss.store.record import HEADER_SIZE, unpack_header, unpack_record
 
 
@@ -42,7 +42,8 @@ class LmdbReader:
         self._folder = os.path.realpath(path)
         with reading(self._folder, self.path, fresh=True) as txn:
             self.meta, described = decode_meta(txn.get(META_KEY), self.path)
-            there = decode_exclusions(txn.get(EXCLUDED_KEY), self.path, described.get("num_locations", 0))
+            self._num_locations, self.ids_sha256 = totals_of(described, self.path)
+            there = decode_exclusions(txn.get(EXCLUDED_KEY), self.path, self._num_locations)
             entries = txn.stat()["entries"] - there.extra_entries
         if (entries, described) != (manifest.get("entries"), manifest.get("meta")):
             raise StoreError(f"{path}: {MANIFEST_NAME} belongs to another {DATA_NAME}; copy both from the same store")
@@ -50,7 +51,6 @@ class LmdbReader:
             raise StoreError(f"{path}: holds {self.meta.modality!r}, but {modality!r} is wanted")
         self.num_seasons: int = self.meta.num_seasons
         self.excluded, self._dropped = there.reasons, there.dropped
-        self._num_locations, self.ids_sha256 = described["num_locations"], described["ids_sha256"]
         self._latest = -1, ""
         self._unchecked = bytearray([0xFF * verify_checksums]) * (len(self) * self.num_seasons // 8 + 1)
 
@@ -74,6 +74,9 @@ class LmdbReader:
         index = check_position(self.path, "location", index, len(self))
         with reading(self._folder, f"{self.path}: index {index}") as txn:
             views = [self._view(txn, index, season) for season in range(self.num_seasons)]
+            if len({view.shape for view in views}) > 1:
+                told = ", ".join(str(view.shape) for view in views)
+                raise StoreError(f"{self.path}: index {index}: seasons of shapes {told}; write the store again")
             return np.stack(views, dtype=self.meta.dtype)
 
     def location_id(self, index: int) -> str:
@@ -103,9 +106,12 @@ class LmdbReader:
         unpack = partial(unpack_record, verify_checksum=bool(self._unchecked[byte] & 1 << bit))
         header, view = fetch(txn, self.path, index, season, unpack)
         self._unchecked[byte] &= ~(1 << bit)
-        if header.dtype.name != self.meta.dtype:
+        bands = (len(self.meta.bands),) if self.meta.bands else ()
+        fits = view.shape[:-2] == bands and view.ndim == len(bands) + 2 and view.size
+        if header.dtype.name != self.meta.dtype or not fits:
+            there, wanted = f"{header.dtype.name} of shape {view.shape}", f"{self.meta.dtype} of {(*bands, 'H', 'W')}"
             where = f"{self.path}: index {index}, season {season}"
-            raise StoreError(f"{where}: {header.dtype.name}, but the store holds {self.meta.dtype}")
+            raise StoreError(f"{where}: {there}, but the store holds {wanted}; copy or write the store again")
         self.bytes_read += HEADER_SIZE + header.num_stored
         self._latest = index, header.location_id
         return view

@@ -21,8 +21,8 @@ PLAIN, DEFLATED = 1, 2
 DEFLATE_LEVEL = 1
 """Higher ones take several times as long for a few percent."""
 
-_MOST_DEFLATED = 1032
-"""Times that deflated bytes can be shorter than what they stand for."""
+_MOST_DEFLATED, MAX_INFLATED = 1032, 1 << 30
+"""Times that deflated bytes can be shorter than what they stand for, and bytes that they may stand for at most."""
 
 _MAGIC = b"CSLR"
 _PREFIX = struct.Struct("<4sI")  # magic, checksum of the rest of the header
@@ -64,20 +64,23 @@ def unpack_header(record: bytes | memoryview) -> RecordHeader:
         StoreError: Not a record, of another form, or damaged.
     """
     if len(record) < HEADER_SIZE or bytes(record[: len(_MAGIC)]) != _MAGIC:
-        raise StoreError(f"not an array record ({len(record)} bytes)")
+        raise StoreError(f"not an array record ({len(record)} bytes); copy or write the store again")
     if _PREFIX.unpack_from(record)[1] != zlib.crc32(record[_PREFIX.size : HEADER_SIZE]):
         raise StoreError("damaged header (checksum differs); copy or write the store again")
     checksum, form, dtype_code, ndim, id_bytes, *shape, identity = _BODY.unpack_from(record, _PREFIX.size)
     if form not in (PLAIN, DEFLATED):
-        raise StoreError(f"record of form {form}, but this version reads {PLAIN} and {DEFLATED}")
+        raise StoreError(f"record of form {form}, but this version reads {PLAIN} and {DEFLATED}; update cromss")
     if dtype_code >= len(DTYPES) or ndim > len(shape):
-        raise StoreError(f"impossible header (dtype code {dtype_code}, {ndim} dimensions)")
+        raise StoreError(f"impossible header (dtype code {dtype_code}, {ndim} dimensions); write the store again")
     dtype, shape = np.dtype(DTYPES[dtype_code]).newbyteorder("<"), tuple(shape[:ndim])
     name, there = identity[:id_bytes].decode(errors="replace"), len(record) - HEADER_SIZE
     header = RecordHeader(name, dtype, shape, checksum, form == DEFLATED, there)
     size = header.num_bytes
     if size > _MOST_DEFLATED * there if header.deflated else size != there:
-        raise StoreError(f"shape {shape} of {dtype.name} takes {size} bytes, the record has {there}")
+        told = f"shape {shape} of {dtype.name} takes {size} bytes, the record has {there}"
+        raise StoreError(f"{told}; copy or write the store again")
+    if header.deflated and size > MAX_INFLATED:
+        raise StoreError(f"{size} deflated bytes, but at most {MAX_INFLATED} are read; write them without compression")
     return header
 
 

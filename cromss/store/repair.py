@@ -12,7 +12,7 @@ from cromss.store.contents import record_key
 from cromss.store.environment import forget_environment, open_environment
 from cromss.store.exclusions import EXCLUDED_KEY, Exclusions, decode_exclusions
 from cromss.store.folder import DATA_NAME, LOCK_NAME, lock_folder
-from cromss.store.meta import META_KEY, StoreError, decode_meta
+from cromss.store.meta import META_KEY, StoreError, decode_meta, totals_of
 from cromss.store.pages import check_pages
 
 _SLACK = 1 << 26
@@ -81,7 +81,7 @@ def _commit(env: lmdb.Environment, path: Path, change: Callable[..., Exclusions]
         try:
             with env.begin(write=True, buffers=True) as txn:
                 meta, described = decode_meta(txn.get(META_KEY), path)
-                known = decode_exclusions(txn.get(EXCLUDED_KEY), path, described["num_locations"])
+                known = decode_exclusions(txn.get(EXCLUDED_KEY), path, totals_of(described, path)[0])
                 wanted = change(txn, known, meta.num_seasons)
                 keys = (record_key(*place) for place in product(wanted.reasons, range(meta.num_seasons)))
                 wanted = replace(wanted, num_missing=sum(_is_missing(env, txn, key) for key in keys))
