@@ -156,7 +156,7 @@ WRONG = {
         lambda: {key: value for key, value in dofa().items() if "fc_weight" not in key},
         (13, DOFA),
         {},
-        "no encoder takes any bands; found none$",
+        "no encoder takes any bands; found none; give weights of a whole network or encoder$",
     ),
     "one-too-many": (
         lambda: changed(mae(), blocks__0__ls1__gamma=torch.ones(192)),

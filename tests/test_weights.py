@@ -131,7 +131,7 @@ WRONG = {
         lambda: {"model": {"head.weight": torch.zeros(3, 3)}},
         13,
         {},
-        "no encoder takes 13 bands; found none$",
+        "no encoder takes 13 bands; found none; give weights of a whole network or encoder$",
     ),
     "no-tensors": (lambda: {"epoch": 3}, 13, {}, "no tensors found"),
     "truncated": (None, 13, {}, "cannot be read as weights"),

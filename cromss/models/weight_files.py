@@ -29,19 +29,36 @@ class WeightsError(ValueError):
 def open_checkpoint(path: Path) -> object:
     """Whatever lies in a weights file, on the CPU; plain values and tensors, or a WeightsError."""
     if not path.is_file():
-        raise WeightsError(f"{path}: {'a folder, not a weights file' if path.is_dir() else 'no such file'}")
+        raise WeightsError(
+            f"{path}: {'a folder, not a weights file; give the file' if path.is_dir() else 'no such file'}"
+        )
     try:
         if path.suffix == ".safetensors":
             return _with_card(path)
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings(action="ignore"):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_plain_zip(path))
     except Exception as error:
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
         if code:
             reason = f"holds a pickled {code[1]}, which was not run; save the plain state_dict of tensors instead"
         else:
-            reason = f"cannot be read as weights ({type(error).__name__}): damaged, or another kind of file"
+            what = f"({type(error).__name__}): damaged, or another kind of file; save or download it anew"
+            reason = f"cannot be read as weights {what}"
         raise WeightsError(f"{path}: {reason}") from None
+
+
+def _is_plain_zip(path: Path) -> bool:
+    """A zip whose members take as much memory as they do in the file, as torch writes them; no zip is none.
+
+    Raises:
+        BadZipFile: Damaged, or with compressed members, which could be a thousand times larger than the file.
+    """
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise zipfile.BadZipFile("compressed")
+    return True
 
 
 def _with_card(path: Path) -> object:
@@ -63,7 +80,8 @@ def tensors_in(content: object, path: str | Path) -> dict[str, torch.Tensor]:
         tensors = {name: value for name, value in content.items() if isinstance(name, str) and _is_plain(value)}
         if tensors:
             return tensors
-    raise WeightsError(f"{path}: no tensors found, neither bare nor under {', '.join(CONTAINERS)}")
+    told = f"no tensors found, neither bare nor under {', '.join(CONTAINERS)}"
+    raise WeightsError(f"{path}: {told}; save the plain state_dict of a network")
 
 
 def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:

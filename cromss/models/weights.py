@@ -198,7 +198,7 @@ def _choose(path: str | Path, stems: tuple[Stem, ...], wanted: Stem, modality: s
         asked = f"{wanted.shape[1] or 'any'} bands" + (f" of {modality}" if modality else "")
         asked += f" in {source}" if source != "auto" else ""
         problem = f"more than one encoder takes {asked}, name the modality" if fitting else f"no encoder takes {asked}"
-        remedy = "" if fitting or not stems else f"; {_remedy(stems, wanted, modality, source)}"
+        remedy = "" if fitting else f"; {_remedy(stems, wanted, modality, source)}"
         raise WeightsError(f"{path}: {problem}; found {listed(stems)}{remedy}")
     if wanted.kind in VIT_STEMS and (misfits := fitting[0].misfits(wanted)):
         raise WeightsError(f"{path}: {'; '.join(misfits)}; found {listed(stems)}")
@@ -217,6 +217,8 @@ def _fits(stem: Stem, wanted: Stem, modality: str | None, source: str) -> bool:
 
 def _remedy(stems: tuple[Stem, ...], wanted: Stem, modality: str | None, source: str) -> str:
     """What to do about a file whose encoders are of the kind wanted, but none of them fits."""
+    if not stems:
+        return "give weights of a whole network or encoder"
     if any(_fits(stem, wanted, modality, "auto") for stem in stems):
         return "leave --weight_source out"
     if modality == "common" and all(stem.modality != "common" for stem in stems):
