@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import datetime
 import difflib
 import io
 import os
@@ -40,7 +41,13 @@ def read(settings: type[Settings], arguments: Sequence[str]) -> Settings:
         ValueError: A wrong flag, value, key or file, in one line.
         SystemExit: The help was asked for, and has been printed.
     """
-    return _parse_flags(settings, _with_config(settings, list(arguments)))
+    path, told, flags = _with_config(settings, list(arguments))
+    try:
+        return _parse_flags(settings, told + flags)
+    except ValueError as error:
+        if told and str(error) == _complaint(settings, told):
+            raise ValueError(f"--config {path}: {error}") from None
+        raise
 
 
 def suggestion(key: str, known: Iterable[str], otherwise: str = "--help lists them") -> str:
@@ -101,14 +108,25 @@ def _interrupted() -> int:
     return _fail("interrupted; the same command goes on where it stopped", status=130)
 
 
-def _with_config(settings: type, arguments: list[str]) -> list[str]:
+def _complaint(settings: type, arguments: list[str]) -> str:
+    """What is wrong with flags, but for those that are missing among them."""
+    try:
+        _parse_flags(settings, arguments)
+    except ValueError as error:
+        return "" if str(error).startswith("required") else str(error)
+    return ""
+
+
+def _with_config(settings: type, arguments: list[str]) -> tuple[Path | None, list[str], list[str]]:
+    """The YAML file that is told, if any, the flags that it stands for, and the others."""
     arguments = [part for a in arguments for part in (a.split("=", 1) if a.startswith("--config=") else [a])]
     if "--config" not in arguments:
-        return arguments
+        return None, [], arguments
     at = arguments.index("--config")
     if at + 1 == len(arguments):
         raise ValueError("--config wants a YAML file")
-    return _yaml_arguments(settings, Path(arguments[at + 1])) + arguments[:at] + arguments[at + 2 :]
+    path = Path(arguments[at + 1])
+    return path, _yaml_arguments(settings, path), arguments[:at] + arguments[at + 2 :]
 
 
 def _yaml_arguments(settings: type, path: Path) -> list[str]:
@@ -120,7 +138,7 @@ def _yaml_arguments(settings: type, path: Path) -> list[str]:
     tokens: list[str] = []
     for key, value in content.items():
         if key not in known:
-            raise ValueError(f"--config {path}: unknown key {key!r}; {suggestion(str(key), known)}")
+            raise ValueError(f"--config {path}: unknown key {key!r:.80}; {suggestion(str(key), known)}")
         tokens += _tokens(path, key, value, known[key])
     return tokens
 
@@ -147,13 +165,20 @@ def _tokens(path: Path, key: str, value: Any, default: Any) -> list[str]:
         return []
     if isinstance(default, bool):
         if not isinstance(value, bool):
-            raise ValueError(f"--config {path}: {key} wants true or false, got {value!r}")
+            raise ValueError(f"--config {path}: {key} wants true or false, got {value!r:.200}")
         return [f"--{key}" if value else f"--no_{key}"]
     values = value if isinstance(value, list) else [value]
-    if any(item is None or isinstance(item, (dict, list, bool)) for item in values):
+    if not all(map(_is_plain_text, values)):
         like = "" if default is None else f" like {default!r}"
-        raise ValueError(f"--config {path}: {key} wants a plain value{like}, got {value!r}")
+        raise ValueError(f"--config {path}: {key} wants a plain value{like}, got {value!r:.200}")
     return [f"--{key}", *map(str, values)]
+
+
+def _is_plain_text(value: Any) -> bool:
+    """A number, a date, or text of one line that is no flag itself."""
+    if isinstance(value, str):
+        return value.isprintable() and not value.startswith("--")
+    return isinstance(value, (int, float, datetime.date)) and not isinstance(value, bool)
 
 
 def _parse_flags(settings: type[Settings], arguments: list[str]) -> Settings:

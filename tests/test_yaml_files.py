@@ -39,6 +39,9 @@ def test_yaml_that_refers_to_itself_ends(tmp_path):
         (b"10: a\n1_0: b", "(line 2: '1_0' is given twice)"),
         (b"a: " + b"[" * 1200 + b"]" * 1200, "not plain YAML (nested too deeply)"),
         (b"a: !!bool x", "not plain YAML"),
+        (b"a: " + b"1" * 65, "(line 1: a whole number of 65 characters, at most 64 are read)"),
+        (b"a: &a [" + b"1, " * 400 + b"]\nb: [" + b"*a, " * 300 + b"]", "more than 100000 entries, with its aliases"),
+        (b"# " + b"a" * 2**20, "more than 1048576 bytes"),
         (b"a: !!timestamp x", "not plain YAML"),
     ],
 )
@@ -50,6 +53,11 @@ def test_other_files_are_refused_in_one_line(content, message, tmp_path):
     assert message in str(error.value)
     assert str(error.value).startswith(f"--rules {path}: ")
     assert "\n" not in str(error.value)
+
+
+def test_the_limits_themselves_are_read(tmp_path):
+    (tmp_path / "a.yaml").write_bytes(b"a: " + b"[" * 38 + b"]" * 38 + b"\nb: " + b"1" * 64)
+    assert read_yaml(tmp_path / "a.yaml", "grid")["b"] == int("1" * 64)
 
 
 def test_missing_file_is_named(tmp_path):
