@@ -255,7 +255,10 @@ class _Ledger:
             self._writer = csv.writer(file)
             self._writer.writerow(columns)
             for row in (row for row in _read_rows(path, len(columns)) if row[0] in ids):
-                self._add(row)
+                try:
+                    self._add(row)
+                except ValueError as error:
+                    raise ValueError(f"{path}: damaged ({error}); remove it, and the same command goes on") from None
         renewed.replace(path)
         self._file = path.open("a", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file)

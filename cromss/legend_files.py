@@ -120,7 +120,7 @@ def _codes(codes: Any, classes: list[str], ignored: frozenset[int]) -> Mapping[i
     for code, name in codes.items():
         _refuse_no_code(code, "codes")
         if name not in classes:
-            raise ValueError(f"codes: {code}: {name!r} is none of the classes {', '.join(classes)}")
+            raise ValueError(f"codes: {code}: {name!r} is none of the classes {', '.join(classes)}; name one of them")
         if code in ignored:
             always = "; 255 always is" if code == IGNORE_INDEX else "; keep one"
             raise ValueError(f"codes: {code}: {name} is also ignored{always}")

@@ -76,7 +76,7 @@ class Legend:
             shown = ", ".join(map(str, unknown[:8]))
             raise ValueError(
                 f"{where}: label codes outside the {self.title or self.name} legend: {shown} "
-                f"(known: {', '.join(map(str, sorted(self.codes)))})"
+                f"(known: {', '.join(map(str, sorted(self.codes)))}); map or ignore them in a legend file"
             )
 
 

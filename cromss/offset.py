@@ -99,7 +99,7 @@ def declared_offset(entries: Mapping[str, object], where: str) -> int | None:
         baseline = entries.get("PROCESSING_BASELINE")
         return None if baseline is None else S2_OFFSET * (float(baseline) >= OFFSET_BASELINE)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}: offset or baseline in the metadata is not a number ({error})") from error
+        raise ValueError(f"{where}: offset or baseline in the metadata is not a number ({error}); mend them") from error
 
 
 def offsets_by_id(pairs: Sequence[str], ids: Collection[str]) -> dict[str, int]:
@@ -129,6 +129,6 @@ def _json_entries(path: Scene) -> dict[str, object]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not JSON ({error})") from error
+        raise ValueError(f"{path}: not JSON ({error}); mend or remove it") from error
     properties = content.get("properties", {}) if isinstance(content, dict) else {}
     return content | properties if isinstance(properties, dict) and isinstance(content, dict) else {}

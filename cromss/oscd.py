@@ -173,7 +173,7 @@ def _named(path: Path, otherwise: tuple[str, ...]) -> tuple[str, ...]:
     try:
         return tuple(path.read_text(encoding="utf-8-sig").replace(",", " ").split())
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a list of cities ({error})") from error
+        raise ValueError(f"{path}: not a list of cities ({error}); save it as UTF-8") from error
 
 
 def _read_date(folder: Path, grid: Grid) -> np.ndarray:
@@ -207,4 +207,4 @@ def _grey(path: Path) -> np.ndarray:
                 raise ValueError(f"{path}: {dataset.dtypes[0]} or with a palette; grey or RGB of 8 bits is wanted")
             return dataset.read(1)
     except RasterioError as error:
-        raise ValueError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
+        raise ValueError(f"{path}: cannot be read ({' '.join(str(error).split())}); copy it again") from error

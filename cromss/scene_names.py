@@ -7,6 +7,9 @@ from pathlib import Path
 _DATE = r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
 _TIME = re.compile(rf"(?<![\d.])({_DATE})(?:T(\d{{6}}))?(?!\d)")
 
+MAX_ID = 96
+"""Characters of a name, as an id in a store."""
+
 
 def scene_time(name: str) -> str | None:
     """Start of a scene as a sortable `YYYYMMDDTHHMMSS`, from its name; `None` without a date.
@@ -19,7 +22,7 @@ def scene_time(name: str) -> str | None:
 
 def id_key(name: str) -> str:
     """Ids match as numbers: `0000012` and `12` are one place."""
-    return str(int(name)) if name.isdecimal() else name
+    return str(int(name)) if name.isdecimal() and len(name) <= MAX_ID else name
 
 
 def csv_rows(path: Path, where: str) -> list[tuple[int, list[str]]]:
@@ -30,9 +33,13 @@ def csv_rows(path: Path, where: str) -> list[tuple[int, list[str]]]:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            return [(number, [cell.strip() for cell in row]) for number, row in enumerate(csv.reader(file), 1) if row]
+            return [
+                (number, [cell.strip() for cell in row])
+                for number, row in enumerate(csv.reader(file, strict=True), 1)
+                if row
+            ]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{where}: not a CSV of text ({error})") from error
+        raise ValueError(f"{where}: not a CSV of text ({error}); save it as UTF-8 with commas") from error
 
 
 def read_ids(path: Path) -> dict[str, tuple[str, ...]]:
@@ -42,8 +49,8 @@ def read_ids(path: Path) -> dict[str, tuple[str, ...]]:
     the published `dw_complete_ids.csv`. Rows of an id alone leave the scenes to the folders.
 
     Raises:
-        ValueError: An id twice, an empty field, rows of different length, other separators than commas, or a scene
-            name without a date; the line is named. Or as `csv_rows`.
+        ValueError: An id twice, an empty field, rows of different length, other separators than commas, a name that
+            is none of a folder, or a scene name without a date; the line is named. Or as `csv_rows`.
     """
     rows = csv_rows(path, str(path))
     width = len(rows[0][1]) if rows else 0
@@ -57,14 +64,20 @@ def read_ids(path: Path) -> dict[str, tuple[str, ...]]:
             raise ValueError(f"{where}: {name[:80]!r}: fields are separated by commas")
         if len(scenes) + 1 != width or not all((name, *scenes)):
             raise ValueError(f"{where}: {width} filled fields are wanted (an id and its scenes), got {[name, *scenes]}")
+        if odd := [cell for cell in (name, *scenes) if not _is_plain_name(cell)]:
+            raise ValueError(f"{where}: {odd[0][:80]!r}: wanted are printable names without slashes and quotes")
         if id_key(name) in seen:
             raise ValueError(f"{where}: id {name} is already on line {seen[id_key(name)]}; every id once")
         if undated := [scene for scene in scenes if scene_time(scene) is None]:
-            raise ValueError(f"{where}: {undated[0]!r} is not a scene name, it holds no YYYYMMDD date")
+            raise ValueError(f"{where}: {undated[0]!r} is not a scene name, which is wanted with a YYYYMMDD date")
         if len(set(scenes)) < len(scenes):
-            raise ValueError(f"{where}: id {name} names a scene twice: {', '.join(scenes)}")
+            raise ValueError(f"{where}: id {name} names a scene twice: {', '.join(scenes)}; keep one")
         seen[id_key(name)] = number
         ids[name] = tuple(sorted(scenes, key=scene_time))
     if not ids:
         raise ValueError(f"{path}: holds no ids; wanted rows of an id and its scenes")
     return ids
+
+
+def _is_plain_name(name: str) -> bool:
+    return len(name) <= MAX_ID and name.isprintable() and not {"/", "\\", '"'} & set(name) and name not in (".", "..")

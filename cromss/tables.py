@@ -182,14 +182,21 @@ def read_published(path: Path, scores: Sequence[str]) -> list[dict[str, Any]]:
     """Rows of a CSV of published results; the scores become numbers, `None` where there is none.
 
     Raises:
-        ValueError: A score is no number between 0 and 100.
+        ValueError: Not a CSV of text, rows of different length, or a score that is no number between 0 and 100.
     """
-    with path.open(newline="") as file:
-        rows: list[dict[str, Any]] = list(csv.DictReader(file))
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows: list[dict[str, Any]] = list(csv.DictReader(file, strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: not a CSV of text ({error}); save it as UTF-8 with commas") from error
     for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise ValueError(f"{path}, line {number}: wanted are as many fields as in line 1")
         for key in row.keys() & set(scores):
             if not re.fullmatch(r"|100|\d{1,2}(\.\d+)?", row[key]):
-                raise ValueError(f"{path}, line {number}: {key} {row[key]!r} is no percentage")
+                raise ValueError(
+                    f"{path}, line {number}: {key} {row[key]!r} is no percentage; wanted is a number of 0 to 100"
+                )
             row[key] = float(row[key]) if row[key] else None
     return rows
 

@@ -176,7 +176,7 @@ def check_record(out: Path, record: dict, jobs: Sequence[Job]) -> None:
     try:
         found = json.loads(path.read_text())
         other = [name for name in record if found.get(name) != record[name]]
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise ValueError(f"{path}: not readable; remove it and the masks beside it") from None
     if other:
         told = other[0] if other[0] == "rules" else f"{other[0]} {found.get(other[0])}"

@@ -259,6 +259,15 @@ def test_a_damaged_ledger_is_named_with_what_to_do(tmp_path, content):
         refuse_changed_offsets(tmp_path, {"p0": 1000})
 
 
+def test_an_offset_that_is_no_number_is_named(tmp_path):
+    write(tmp_path / "out")
+    for store in [path for path in (tmp_path / "out").iterdir() if path.is_dir()]:
+        store.rename(store.with_name(f"{store.name}.partial"))
+    (tmp_path / "out" / "s2_offsets.csv").write_text(f"{OFFSETS_HEADER}\np0,0,a.tif,many,pixels\n")
+    with pytest.raises(ValueError, match=r"s2_offsets\.csv: damaged \(invalid literal.*\); remove it, and the same"):
+        write(tmp_path / "out")
+
+
 def test_reading_ahead_is_bounded(tmp_path, monkeypatch):
     """At most two locations a thread beyond the one being written, so that memory stays flat."""
     started, ahead, lock, write_one = [], [], threading.Lock(), aligned_stores._write

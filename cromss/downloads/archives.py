@@ -107,7 +107,7 @@ def _described(archive: Path, members: list[zipfile.ZipInfo]) -> dict:
 def _refuse_other(folder: Path, described: dict) -> None:
     try:
         there = json.loads((folder / MARKER_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         there = None
     if there != described:
         raise ValueError(f"{folder}: there already, and not from {described['archive']} as it is; remove or rename it")

@@ -163,7 +163,7 @@ def _card_of(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, "pt") as file:
             card = json.loads((file.metadata() or {})[CARD_KEY])
-    except (KeyError, OSError, ValueError, SafetensorError) as error:
+    except (KeyError, OSError, ValueError, RecursionError, SafetensorError) as error:
         raise WeightsError(f"{path}: not of a release ({_line(error)}); get it anew") from None
     return card if isinstance(card, dict) else {}
 
@@ -216,7 +216,7 @@ def _sums(path: Path) -> dict[str, str]:
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path}: cannot be read ({error}); a folder that release.py wrote is wanted") from None
     if outside := [name for name in sums if name.startswith("/") or ".." in Path(name).parts]:
-        raise WeightsError(f"{path}: {outside[0]} lies outside of the release")
+        raise WeightsError(f"{path}: {outside[0]} lies outside of the release; get it anew")
     return sums
 
 

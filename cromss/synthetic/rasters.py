@@ -114,7 +114,7 @@ def claim(root: str | Path, settings: dict) -> Path:
         return root
     try:
         found = json.loads(record.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{record}: not readable as JSON ({error}); delete the folder and write it anew") from None
     other = [name for name in settings if not isinstance(found, dict) or found.get(name) != settings[name]]
     if other:
