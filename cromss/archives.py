@@ -176,7 +176,7 @@ def _files(archive: Path) -> Iterator[tarfile.TarInfo]:
                     raise ValueError(f"{archive}: {member.name} is no plain file (a link or sparse); pack it anew")
             end = tar.offset
     except tarfile.TarError as error:
-        raise ValueError(f"{archive}: not an uncompressed tar archive, or damaged ({error})") from error
+        raise ValueError(f"{archive}: not an uncompressed tar archive, or damaged ({error}); copy it again") from error
     with archive.open("rb") as file:
         file.seek(end)
         if file.read(len(_ZEROS)) != _ZEROS:

@@ -220,7 +220,7 @@ def _opened(path: Scene, bands: Sequence[str], told: bool = False) -> Iterator[r
             yield dataset
     except RasterioError as error:
         reason = " ".join(str(error.__cause__ or error).split())
-        raise ValueError(f"{path}: cannot be read, truncated or not a GeoTIFF ({reason})") from error
+        raise ValueError(f"{path}: cannot be read, truncated or not a GeoTIFF ({reason}); copy it again") from error
 
 
 def _check_bands(dataset: rasterio.DatasetReader, bands: Sequence[str], path: Scene, told: bool) -> None:

@@ -13,6 +13,9 @@ from cromss.sensors import canonical_band
 GEOCODE = "not geocoded; terrain-correct it to gamma0 or sigma0 in dB first (SNAP, or an RTC product)"
 """What to do with a Sentinel-1 product."""
 
+MAX_METADATA = 10**7
+"""Bytes of metadata that are read; products have a twentieth."""
+
 _IMAGE = re.compile(r"(?:.*/)?GRANULE/([^/]+)/IMG_DATA/(?:R\d\dm/)?[^/]+_(B\d\d|B8A)(?:_(\d\d)m)?\.jp2", re.IGNORECASE)
 _METADATA = re.compile(r"(?:.*/)?MTD_MSI(L1C|L2A)\.xml")
 _RADAR = re.compile(r"(?:.*/)?measurement/[^/]+\.tiff")
@@ -75,14 +78,15 @@ def _names(where: str, path: Path) -> list[str]:
         with ZipFile(path) as archive:
             return archive.namelist()
     except (BadZipFile, OSError) as error:
-        raise ValueError(f"{where}: cannot be read, truncated or no zip ({error})") from None
+        raise ValueError(f"{where}: cannot be read, truncated or no zip ({error}); get it anew") from None
 
 
 def _content(path: Path, name: str) -> bytes:
     if path.is_dir():
-        return (path / name).read_bytes()
-    with ZipFile(path) as archive:
-        return archive.read(name)
+        with (path / name).open("rb") as file:
+            return file.read(MAX_METADATA)
+    with ZipFile(path) as archive, archive.open(name) as file:
+        return file.read(MAX_METADATA)
 
 
 def _entries(where: str, path: Path, name: str) -> dict[str, str]:
@@ -90,7 +94,7 @@ def _entries(where: str, path: Path, name: str) -> dict[str, str]:
     try:
         root = ET.fromstring(_content(path, name))
     except (ET.ParseError, BadZipFile, OSError, zlib.error) as error:
-        raise ValueError(f"{where}: {name} cannot be read, damaged ({error})") from None
+        raise ValueError(f"{where}: {name} cannot be read, damaged ({error}); get the product anew") from None
     offsets = [element for name in ("RADIO_ADD_OFFSET", "BOA_ADD_OFFSET") for element in root.iter(name)]
     entries = {f"RADIO_ADD_OFFSET_{number}": element.text or "" for number, element in enumerate(offsets)}
     return entries | {element.tag: element.text or "" for element in root.iter("PROCESSING_BASELINE")}

@@ -1,8 +1,8 @@
 """The rasters of a scene, read row by row on one grid: bands by name, other grids warped, pixels without data told."""
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Lock
 
@@ -66,7 +66,7 @@ class Image:
             return dataset.read(bands, window=((rows.start, rows.stop), (columns.start, columns.stop)))
         except RasterioError as error:
             where = f"{self.name}: rows {rows.start} to {rows.stop}"
-            raise ValueError(f"{where} cannot be read, damaged ({reason(error)})") from None
+            raise ValueError(f"{where} cannot be read, damaged ({reason(error)}); copy it again") from None
 
 
 class Scene:
@@ -100,7 +100,8 @@ class Scene:
             first = next(iter(told))
             opened = [part.dataset for part in sources[first].parts]
             grids = [Grid(dataset.crs, dataset.transform, dataset.shape) for dataset in opened]
-            self.grid = min(grids, key=lambda grid: round(pixel_metres(grid), 1))
+            with _on_earth(told[first]):
+                self.grid = min(grids, key=lambda grid: round(pixel_metres(grid), 1))
             self.files = sorted({file for source in sources.values() for file in source.files})
             self.images = {}
             for name, source in sources.items():
@@ -131,12 +132,24 @@ def pixel_metres(grid: Grid) -> float:
     return float(np.hypot(north, east).mean())
 
 
+@contextmanager
+def _on_earth(where: str) -> Iterator[None]:
+    """Whatever says that a place cannot be projected, in one line."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except Exception as error:  # those of GDAL have no public class in common
+        raise ValueError(f"{where}: has no place on the Earth ({reason(error)}); warp it (gdalwarp)") from None
+
+
 def _on_grid(stack: ExitStack, part: Bands, grid: Grid, modality: str, where: str, first: str) -> Bands:
     """The file as it is where it lies on the grid, else warped: bicubic, radar bilinear."""
     source = part.dataset
     if source.crs == grid.crs and source.shape == grid.shape and source.transform.almost_equals(grid.transform, 1e-6):
         return part
-    _refuse_elsewhere(source, grid, where, first)
+    with _on_earth(where):
+        _refuse_elsewhere(source, grid, where, first)
     radar = modality == S1.name
     nodata = source.nodata if source.nodata is not None else (math.nan if radar else 0)
     place = {"crs": grid.crs, "transform": grid.transform, "height": grid.shape[0], "width": grid.shape[1]}

@@ -1,5 +1,6 @@
 """What a scene is given as: a multi-band raster, a folder of a file for each band, a `.SAFE` folder or its zip."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
@@ -15,6 +16,9 @@ from cromss.mapping.safe import GEOCODE, is_safe, read_safe
 from cromss.offset import metadata_offset
 from cromss.scenes import band_in_name
 from cromss.sensors import S1, S2, Modality, canonical_band
+
+MAX_COORDINATE = 1e9
+"""Beyond it there is no place on the Earth, in metres or in degrees."""
 
 _SUFFIXES = frozenset((".tif", ".tiff", ".jp2", ".vrt", ".img"))
 _ASIDE = ".aux.xml", ".ovr"
@@ -102,13 +106,16 @@ def _open(stack: AbstractContextManager, where: str, path: Path | str) -> Datase
     try:
         dataset = stack.enter_context(rasterio.open(path))
     except RasterioError as error:
-        raise ValueError(f"{where}: cannot be read, truncated or no raster ({reason(error)})") from None
+        raise ValueError(f"{where}: cannot be read, truncated or no raster ({reason(error)}); copy it again") from None
     if dataset.crs is None:
         file = where if where.endswith(str(path)) else f"{where}: {Path(path).name}"
         lacking = (
             GEOCODE if dataset.gcps[0] else "no CRS; assign it (gdal_edit.py -a_srs EPSG:...), or warp it (gdalwarp)"
         )
         raise ValueError(f"{file}: {lacking}")
+    place = dataset.transform
+    if not all(map(math.isfinite, place)) or not place.determinant or max(map(abs, place)) > MAX_COORDINATE:
+        raise ValueError(f"{where}: geotransform {place.to_gdal()} is nowhere on the Earth; warp it (gdalwarp)")
     if "complex" in dataset.dtypes[0]:
         raise ValueError(f"{where}: complex values; detect and calibrate the product first")
     return dataset
