@@ -6,8 +6,9 @@ from typing import Any
 
 import yaml
 
-MAX_BYTES, MAX_ENTRIES, MAX_DIGITS = 1 << 20, 100_000, 64
-"""Size of a file, entries that it has once its aliases are written out, and characters of a whole number."""
+MAX_BYTES, MAX_ENTRIES, MAX_DEPTH, MAX_DIGITS = 1 << 20, 100_000, 40, 64
+"""Size of a file, entries that it has once its aliases are written out, how deep they lie in each other (the time to
+read them grows with its square), and characters of a whole number."""
 
 
 def read_yaml(path: Path, flag: str) -> Any:
@@ -74,6 +75,16 @@ def _told(key: yaml.Node) -> object:
 
 class _PlainLoader(yaml.SafeLoader):
     """Safe loader that refuses what is easily misread: a key given twice, and `011`, which YAML 1.1 takes for 9."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise RecursionError
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         node, seen = super().compose_mapping_node(anchor), set()
