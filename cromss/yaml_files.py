@@ -96,7 +96,7 @@ class _PlainLoader(yaml.SafeLoader):
         return node
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        if re.fullmatch("[-+]?0[0-7_]+", node.value):
+        if isinstance(node, yaml.ScalarNode) and re.fullmatch("[-+]?0[0-7_]+", node.value):
             problem = f"{node.value} would be octal; leave the leading zero out, or quote it if it is text"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         if len(node.value) > MAX_DIGITS:

@@ -39,6 +39,7 @@ def test_yaml_that_refers_to_itself_ends(tmp_path):
         (b"10: a\n1_0: b", "(line 2: '1_0' is given twice)"),
         (b"a: " + b"[" * 1200 + b"]" * 1200, "not plain YAML (nested too deeply)"),
         (b"a: !!bool x", "not plain YAML"),
+        (b"a: !!int [1]", "(line 1: expected a scalar node, but found sequence); mend it"),
         (b"a: " + b"[" * 41 + b"]" * 41, "not plain YAML (nested too deeply); mend it"),
         (b"a: " + b"1" * 65, "(line 1: a whole number of 65 characters, at most 64 are read)"),
         (b"a: &a [" + b"1, " * 400 + b"]\nb: [" + b"*a, " * 300 + b"]", "more than 100000 entries, with its aliases"),
