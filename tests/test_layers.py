@@ -1,4 +1,4 @@
-"""Who may import whom: the layers, walked through the syntax trees. And what nobody may call."""
+"""Who may import whom: the layers, walked through the syntax trees."""
 
 import ast
 
@@ -30,7 +30,6 @@ NO_TORCH = {
     *("fields", "noise_rules", "rule_files", "legend_files", "mask_pairs", "downloads", "work_ahead", "doctor"),
     *("archives", "scene_sources", "zarr_shards", "disk_space", "statistics", "label_places", "signals"),
 }
-SOURCES = sorted(p for p in REPOSITORY.rglob("*.py") if not {".venv", "build"} & set(p.relative_to(REPOSITORY).parts))
 WRITING = {"layouts", "scenes", "scene_names", "oscd", "offset", "preparation", "aligned_stores", "tiles"}
 WRITING |= {"archives", "scene_sources", "zarr_shards"}
 PACKAGE = sorted((REPOSITORY / "cromss").rglob("*.py"))
@@ -79,18 +78,6 @@ def test_models_and_data_never_meet():
 @pytest.mark.parametrize("path", [p for p in PACKAGE if room(p) in NO_TORCH], ids=lambda p: str(p.name))
 def test_rooms_without_torch(path):
     assert not {name.split(".")[0] for name in imported(path)} & {"torch", "lightning", "timm", "torchvision"}
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(REPOSITORY)))
-def test_nothing_unpickles_or_evaluates(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if not isinstance(node, ast.Call):
-            continue
-        name = ast.unparse(node.func)
-        assert name not in {"eval", "exec", "pickle.load", "pickle.loads", "yaml.load"}, f"{path}:{node.lineno} {name}"
-        if name == "torch.load":
-            safe = [keyword.value for keyword in node.keywords if keyword.arg == "weights_only"]
-            assert [ast.unparse(value) for value in safe] == ["True"], f"{path}:{node.lineno} torch.load is not safe"
 
 
 @pytest.mark.parametrize("path", PACKAGE, ids=lambda p: str(p.relative_to(REPOSITORY)))
