@@ -18,11 +18,11 @@ def test_nothing_runs_what_it_reads():
     assert {path: offences for path, offences in found.items() if offences} == {}
 
 
-ATTACKS = {"os.system", "builtins.eval", "builtins.exec", "__import__", "runpy.run_path"}
-"""What tests of attacks name, and the one that runs the scripts under test."""
+ATTACKS = {"os.system", "builtins.eval", "builtins.exec", "__import__"}
+"""What tests of attacks name."""
 
 
-def test_tests_run_nothing_but_attacks_and_scripts():
+def test_tests_run_nothing_but_attacks():
     for path in (REPOSITORY / "tests").glob("*.py"):
         assert {offence.partition(": ")[2] for offence in unsafe_calls(path.read_text())} <= ATTACKS, path
 
