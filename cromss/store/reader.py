@@ -47,6 +47,9 @@ class LmdbReader:
             entries = txn.stat()["entries"] - there.extra_entries
         if (entries, described) != (manifest.get("entries"), manifest.get("meta")):
             raise StoreError(f"{path}: {MANIFEST_NAME} belongs to another {DATA_NAME}; copy both from the same store")
+        if entries != (expected := self._num_locations * (self.meta.num_seasons + 1) + 1):
+            told = f"{self._num_locations} locations of {self.meta.num_seasons} seasons"
+            raise StoreError(f"{path}: {entries} entries, but {told} make {expected}; copy or write the store again")
         if modality not in (None, self.meta.modality):
             raise StoreError(f"{path}: holds {self.meta.modality!r}, but {modality!r} is wanted")
         self.num_seasons: int = self.meta.num_seasons
