@@ -47,7 +47,10 @@ class EpochTable(Checkpoint):
         if not self.path.exists():
             return []
         with self.path.open(newline="") as file:
-            return list(csv.DictReader(file))
+            rows = list(csv.DictReader(file))
+        if not all((row.get("epoch") or "").isdigit() for row in rows):
+            raise ValueError(f"{self.path}: damaged, a row without an epoch; delete it, and the run goes on without it")
+        return rows
 
 
 class Plateau(L.Callback):

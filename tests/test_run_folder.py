@@ -111,7 +111,10 @@ def test_a_run_limited_in_steps_goes_on_like_an_unlimited_one(noisy, tmp_path):
 
 def test_damaged_run_folders_are_named(noisy, tmp_path):
     pretrain_with(tmp_path, noisy, "--max_steps 1 --name a")
-    for name, content in (("metrics.json", "{"), ("config.yaml", ""), ("config.yaml", "[1")):
+    for name, content in (
+        *(("metrics.json", "{"), ("metrics.json", "[" * 100_000)),
+        *(("config.yaml", ""), ("config.yaml", "[1"), ("config.yaml", "[" * 1000)),
+    ):
         (tmp_path / "a" / name).write_text(content)
         with pytest.raises(ValueError, match=f"{name}: damaged; delete it"):
             pretrain_with(tmp_path, noisy, "--max_steps 1 --name a")

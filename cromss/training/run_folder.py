@@ -2,16 +2,18 @@
 
 import json
 import math
+import zipfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from cromss.config import replace_text, save_yaml, to_flat
 from cromss.models.weights import open_checkpoint
+from cromss.yaml_files import read_yaml
 
 FREE_TO_CHANGE = frozenset(
     ("resume", "save_dir", "name", "accelerator", "devices", "slurm", "num_workers", "compile")
@@ -85,7 +87,7 @@ class RunFolder:
         self.refuse_other_settings(settings)
         if not (self.path / "metrics.json").exists():
             return None
-        metrics = _read(self.path / "metrics.json", json.loads, ("epochs", "max_steps"))
+        metrics = _read(self.path / "metrics.json", _json, ("epochs", "max_steps"))
         if metrics["epochs"] > optimisation.epochs:
             raise OtherSettings(self.path, f"epochs {metrics['epochs']} -> {optimisation.epochs}")
         same_length = (metrics["epochs"], metrics["max_steps"]) == (optimisation.epochs, runtime.max_steps)
@@ -138,7 +140,7 @@ class RunFolder:
             raise ValueError(
                 f"{file}: missing, so that the run's settings are unknown; start afresh with --resume none"
             )
-        before, now = to_flat(type(settings)()) | _read(file, yaml.safe_load), to_flat(settings)
+        before, now = to_flat(type(settings)()) | _read(file, partial(read_yaml, flag="config")), to_flat(settings)
         free = free_to_change(now)
         changed = [k for k in now if k not in free and before[k] != now[k]]
         if changed:
@@ -160,11 +162,15 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _read(file: Path, parse: Callable[[str], Any], keys: Collection[str] = ()) -> dict[str, Any]:
+def _json(file: Path) -> Any:
+    return json.loads(file.read_text())
+
+
+def _read(file: Path, parse: Callable[[Path], Any], keys: Collection[str] = ()) -> dict[str, Any]:
     """A mapping with integers under `keys` from a file of the run folder, or a ValueError that names it."""
     try:
-        content = parse(file.read_text())
-    except (ValueError, yaml.YAMLError):
+        content = parse(file)
+    except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict) or not all(type(content.get(key)) is int for key in keys):
         raise ValueError(f"{file}: damaged; delete it, or start afresh with --resume none")
@@ -180,6 +186,8 @@ def whole_checkpoint(path: Path) -> Path:
     if not path.is_file():
         raise ValueError(f"--resume {path}: no such checkpoint; auto and none are the other choices")
     content = open_checkpoint(path)
+    if zipfile.is_zipfile(path) and (damaged := zipfile.ZipFile(path).testzip()):
+        raise ValueError(f"--resume {path}: damaged in {damaged}; an earlier checkpoint is wanted")
     if not isinstance(content, dict) or not {"state_dict", "optimizer_states", "loops"} <= content.keys():
         raise ValueError(f"--resume {path}: weights without training state; they go to --weight_path or --init_s1")
     return path
