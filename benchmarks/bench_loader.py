@@ -160,10 +160,15 @@ def evict(folders: list[Path]) -> None:
     """Put stores out of the page cache, where what is mapped would stay."""
     for folder in folders:
         forget_environment(os.path.realpath(folder))
-        handle = os.open(folder / DATA_NAME, os.O_RDONLY)
-        os.fsync(handle)
-        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(handle)
+        evict_file(folder / DATA_NAME)
+
+
+def evict_file(path: Path) -> None:
+    """Put a file out of the page cache."""
+    handle = os.open(path, os.O_RDONLY)
+    os.fsync(handle)
+    os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(handle)
 
 
 def megabytes(stores: dict, way: Callable[[], None], count: int) -> float:

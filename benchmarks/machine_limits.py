@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from alternation import measured, report
-from bench_loader import evict
+from bench_loader import evict_file
 
 from cromss.config import run
 
@@ -79,7 +79,7 @@ def read_rates(path: Path, megabytes: int, rounds: int) -> list[float]:
         os.fsync(file.fileno())
     rates = []
     for _ in range(rounds):
-        evict([path])
+        evict_file(path)
         rates.append(path.stat().st_size / 1e9 / seconds(lambda: _read(path, block)))
     return rates
 

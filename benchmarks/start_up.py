@@ -26,7 +26,8 @@ from cromss.sensors import S1, S2
 from cromss.settings import PretrainData
 from cromss.store import LmdbWriter, StoreMeta
 
-SCRIPT = Path(__file__).resolve().parents[1] / "train_scripts" / "train_pretrain_mm.py"
+HOME = Path(__file__).resolve().parent
+SCRIPT = HOME.parent / "train_scripts" / "train_pretrain_mm.py"
 FIGURES = {
     "first batch, from the start": "s",
     "first batch, from the imports": "s",
@@ -35,26 +36,6 @@ FIGURES = {
     "loader process, its own": "MB",
 }
 SIDE = 4
-
-_LOAD = """
-import multiprocessing, sys, time
-from itertools import islice
-from types import SimpleNamespace
-from cromss.config import parse
-from cromss.settings import MultiModalSettings
-from cromss.training.pretraining import pretraining_data
-
-begun = time.perf_counter()
-data = pretraining_data(parse(MultiModalSettings, sys.argv[1:]))
-data.trainer = SimpleNamespace(current_epoch=0, global_rank=0, world_size=1)
-batches = iter(data.train_dataloader())
-next(batches)
-print(time.perf_counter() - begun, time.process_time(), flush=True)
-for _ in islice(batches, 50):
-    pass
-print(*(process.pid for process in multiprocessing.active_children()), flush=True)
-sys.stdin.read()
-"""
 
 
 @dataclass(frozen=True)
@@ -103,7 +84,7 @@ def write_set(home: Path, count: int) -> Path:
 def start(home: Path, num_workers: int) -> tuple[float, ...]:
     """Seconds and MB as in `FIGURES`, of a process that loads batches of a set."""
     flags = f"--crop_size {SIDE} --batch_size 16 --num_workers {num_workers} --accelerator cpu --data_path"
-    command = [sys.executable, "-c", _LOAD, *flags.split(), str(home)]
+    command = [sys.executable, str(HOME / "first_batch.py"), *flags.split(), str(home)]
     begun = time.perf_counter()
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         told = process.stdout.readline().split()

@@ -22,9 +22,9 @@ class Script:
         log: The file.
     """
 
-    def __init__(self, log: Path, script: str, *arguments: object, **environment: str) -> None:
+    def __init__(self, log: Path, script: str | Path, *arguments: object, **environment: str) -> None:
         self.log = log
-        self.process = FORKS.Process(target=_run, args=(log, script, [*map(str, arguments)], environment))
+        self.process = FORKS.Process(target=_run, args=(log, str(script), [*map(str, arguments)], environment))
         self.process.start()
 
     def wait(self, timeout: float = 150) -> str:

@@ -219,7 +219,7 @@ def test_files_that_are_no_grid_are_refused(text, tmp_path):
 def test_names_given_twice_are_refused_with_their_line(twice, line, key, tmp_path):
     path = tmp_path / "grid.yaml"
     path.write_text(f"sets: {{DFC2020: {{recipe: recipe.yaml}}}}\n{twice}\n")
-    with pytest.raises(ValueError, match=rf"grid\.yaml: .*\(line {line}: '{key}' is given twice\)$"):
+    with pytest.raises(ValueError, match=rf"grid\.yaml: .*\(line {line}: '{key}' is given twice\); mend it$"):
         read_grid(path)
 
 

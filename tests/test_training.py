@@ -112,7 +112,7 @@ def test_tensorboard_shows_losses_scores_and_panels(twins):
     } <= scalars
     assert {"val/loss", "val/miou_s1", "val/oa_s2", "lr"} <= scalars
     assert any(tag.startswith("val_iou_s2/") for tag in scalars)
-    assert [event.step for event in events.Images("validation")] == [1, 2]
+    assert [event.step for event in events.Images("validation")] == [0, 1]
 
 
 def test_foreseen_errors_end_in_one_line(tmp_path, sets, monkeypatch, capsys):

@@ -55,7 +55,8 @@ def _dotted(node: ast.AST, names: dict[str, str]) -> str:
 
 
 def _offences(node: ast.AST, names: dict[str, str]) -> Iterator[str]:
-    if isinstance(node, (ast.Name, ast.Attribute)) and (name := _dotted(node, names)) in FORBIDDEN:
+    is_used = isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Load)
+    if is_used and (name := _dotted(node, names)) in FORBIDDEN:
         yield name
     if isinstance(node, ast.ImportFrom) and node.module:
         yield from (name for alias in node.names if (name := f"{node.module}.{alias.name}") in FORBIDDEN)
