@@ -69,7 +69,7 @@ def weighed(what: str, megabytes: Mapping[str, float]) -> list[dict[str, Any]]:
 
 def measured(what: str, way: str, values: Sequence[float], unit: str) -> dict[str, Any]:
     """A row of what was measured several times: median and quartiles."""
-    low, middle, high = statistics.quantiles(values, n=4)
+    low, middle, high = statistics.quantiles(values if len(values) > 1 else [*values] * 2, n=4)
     return {
         "what": what,
         "way": way,

@@ -4,6 +4,7 @@ import itertools
 import mmap
 import os
 import pickle
+import shutil
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -50,6 +51,16 @@ def test_modality_follows_the_shape(tmp_path, shape, modality):
     for other in {"s1", "s2", "labels"} - {modality}:
         with pytest.raises(StoreError, match=f"are '{modality}', but '{other}' is wanted"):
             PublishedReader(path, other)
+
+
+def test_a_new_store_may_have_the_inode_of_a_lock_file_that_is_gone(tmp_path):
+    old, new = (write_published(tmp_path / name, make_images(2)) for name in ("old", "new"))
+    content = (new / "data.mdb").read_bytes()
+    PublishedReader(old).read(0, 0)
+    (old / "lock.mdb").write_bytes(content)
+    (old / "lock.mdb").rename(new / "data.mdb")
+    shutil.rmtree(old)
+    assert PublishedReader(new).read(1, 0).shape == make_images(2)[0][0].shape
 
 
 def test_keys_with_holes_are_taken_in_numeric_order(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from cromss.config import parse
 from cromss.settings import MultiModalSettings, Optimisation, Runtime
 from cromss.training.run_folder import RunFolder
-from cromss.training.runs import build_trainer, loader_processes
+from cromss.training.runs import build_trainer, loader_processes, processes, requeue
 
 
 def runtime(flags: str) -> Runtime:
@@ -69,3 +69,85 @@ def test_full_and_mixed_precision_exclude_each_other(capsys):
 def test_loader_processes_follow_gpus_and_cores(machine, flags, gpus, cores, wanted):
     machine(gpus, cores)
     assert loader_processes(runtime(flags)) == wanted
+
+
+@pytest.fixture
+def slurm(monkeypatch):
+    """Pretend a task of a SLURM job, with variables without their prefix."""
+
+    def pretend(**variables: object):
+        for name in ("NTASKS", "STEP_ID", "NNODES", "NTASKS_PER_NODE", "JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID"):
+            monkeypatch.delenv(f"SLURM_{name}", raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(f"SLURM_{name}", str(value))
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("variables", "flags", "wanted"),
+    [
+        ({}, "--devices 2", (1, 2)),
+        ({"NTASKS": 1, "STEP_ID": 0, "NNODES": 1}, "--slurm", (1, 1)),
+        ({"NTASKS": 2, "STEP_ID": 0, "NNODES": 1, "NTASKS_PER_NODE": 2}, "", (1, 2)),
+        ({"NTASKS": 8, "STEP_ID": 0, "NNODES": 2, "NTASKS_PER_NODE": 4}, "--devices 4", (2, 4)),
+    ],
+)
+def test_processes_are_those_that_slurm_has_started(slurm, variables, flags, wanted):
+    slurm(**variables)
+    assert processes(runtime(f"--accelerator cpu {flags}")) == wanted
+
+
+@pytest.mark.parametrize(
+    ("variables", "flags", "said"),
+    [
+        ({"NTASKS": 4}, "", "SLURM_NTASKS=4, but this is no SLURM task: start it with srun"),
+        ({}, "--slurm", "--slurm, but this is no SLURM task"),
+        ({"NTASKS": 2, "STEP_ID": 0, "NNODES": 1}, "", "2 tasks on 1 node.* --ntasks-per-node, as many on each"),
+        ({"NTASKS": 5, "STEP_ID": 0, "NNODES": 2, "NTASKS_PER_NODE": 3}, "", "5 tasks on 2 node"),
+        (
+            {"NTASKS": 2, "STEP_ID": 0, "NNODES": 1, "NTASKS_PER_NODE": 2},
+            "--devices 4",
+            r"--devices 4: SLURM has started 2 task\(s\) a node; leave --devices out, or say --ntasks-per-node=4",
+        ),
+    ],
+)
+def test_wrong_launches_end_in_a_line(slurm, variables, flags, said):
+    slurm(**variables)
+    with pytest.raises(ValueError, match=said):
+        processes(runtime(f"--accelerator cpu {flags}"))
+
+
+@pytest.mark.parametrize(
+    ("variables", "job"),
+    [({"JOB_ID": 7}, "7"), ({"JOB_ID": 9, "ARRAY_JOB_ID": 8, "ARRAY_TASK_ID": 3}, "8_3")],
+)
+def test_jobs_are_requeued_by_one_process(slurm, variables, job, tmp_path, monkeypatch):
+    slurm(**variables)
+    control = tmp_path / "scontrol"
+    control.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
+    control.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert requeue(is_first=True)
+    assert requeue(is_first=False)
+    assert (tmp_path / "asked").read_text() == f"requeue {job}\n"
+
+
+def test_a_job_that_cannot_be_requeued_is_told(slurm, tmp_path, monkeypatch):
+    slurm(JOB_ID=7)
+    control = tmp_path / "scontrol"
+    control.write_text("#!/bin/sh\necho 'Requested operation is presently disabled' >&2\nexit 1\n")
+    control.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(ValueError, match=r"job 7 cannot be requeued \(Requested operation .*\); submit it again to go"):
+        requeue(is_first=True)
+    slurm()
+    assert not requeue(is_first=True)
+
+
+def test_batchnorm_over_processes_wants_gpus(machine, tmp_path):
+    machine(0)
+    with pytest.raises(ValueError, match="--sync_batchnorm: no GPU is visible to torch"):
+        build_trainer(runtime("--sync_batchnorm"), Optimisation(), RunFolder(tmp_path), [])
+    with pytest.raises(SystemExit):
+        runtime("--sync_batchnorm --accelerator cpu")

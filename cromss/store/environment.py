@@ -12,7 +12,7 @@ from cromss.store.folder import DATA_NAME
 from cromss.store.meta import StoreError
 
 _environments: dict[str, tuple[tuple[int, ...], lmdb.Environment]] = {}
-_opening = threading.Lock()
+_opening = threading.RLock()
 
 
 def _forget_environments() -> None:
@@ -91,7 +91,7 @@ def open_environment(folder: str | Path, **options) -> lmdb.Environment:
     """
     data = os.path.join(folder, DATA_NAME)
     try:
-        env = lmdb.open(str(folder), lock=False, **options)
+        env = _opened(str(folder), options)
     except lmdb.Error as error:
         raise StoreError(f"{data}: cannot be opened ({error}); copy or write the store again") from error
     needed, size = (env.info()["last_pgno"] + 1) * env.stat()["psize"], os.path.getsize(data)
@@ -99,3 +99,25 @@ def open_environment(folder: str | Path, **options) -> lmdb.Environment:
         env.close()
         raise StoreError(f"{data}: truncated, {size} bytes of {needed}; copy or write the store again")
     return env
+
+
+def _opened(folder: str, options: dict) -> lmdb.Environment:
+    try:
+        return lmdb.open(folder, lock=False, **options)
+    except lmdb.Error as error:
+        if "already open" not in str(error) or not _leave_abandoned():
+            raise
+        return lmdb.open(folder, lock=False, **options)
+
+
+def _leave_abandoned() -> bool:
+    """Let go of environments whose store is gone, if there are any.
+
+    LMDB knows an environment by the inodes of its data and of its lock file. The lock file is not held open, so that a
+    new file may have its inode once the store is gone.
+    """
+    with _opening:
+        abandoned = [folder for folder in _environments if not os.path.exists(os.path.join(folder, DATA_NAME))]
+        for folder in abandoned:
+            del _environments[folder]
+    return bool(abandoned)
