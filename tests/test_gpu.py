@@ -4,6 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from processes import run_together
+from sets import NAMES, season_arrays, write_ours
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_training import METHOD, pretrain_with
 from torch.nn.functional import cross_entropy
 
 from cromss.models import build_segmenter
@@ -14,6 +18,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use; run this file where one is"),
 ]
 
+SCRIPT = "train_scripts/train_pretrain_mm.py"
 LARGE = "vit_large_patch16_224"
 NUM_BANDS, NUM_CLASSES = 13, 8
 BUDGET = 80 * 2**30
@@ -92,3 +97,35 @@ def test_logits_are_those_of_the_cpu(architecture):
         found = network.cuda()(images.cuda()).cpu()
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     assert expected.std() > 1e-3
+
+
+@pytest.fixture
+def noisy(tmp_path):
+    write_ours(tmp_path / "noisy", season_arrays(), NAMES)
+    return tmp_path / "noisy"
+
+
+def losses_of(folder):
+    events = EventAccumulator(str(folder), {"scalars": 0}).Reload()
+    return [event.value for event in events.Scalars("train/loss_step")]
+
+
+def test_pretraining_has_the_losses_of_a_cpu(noisy, tmp_path):
+    """Crops, flips, rotations, prior, selection and losses, in full precision."""
+    flags = f"{METHOD} --batch_size 2 --precision 32 --deterministic --rotate_share 1 --max_steps 6"
+    for kind in ("cpu", "gpu"):
+        pretrain_with(tmp_path, noisy, f"{flags} --name {kind} --accelerator {kind} --devices 1")
+    assert losses_of(tmp_path / "gpu") == pytest.approx(losses_of(tmp_path / "cpu"), rel=1e-4)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="BatchNorm over processes wants two GPUs")
+def test_batchnorm_over_two_gpus_is_that_of_one(noisy, tmp_path):
+    flags = f"{METHOD} --precision 32 --deterministic --max_steps 2 --accelerator gpu --optimizer sgd --whole_batch"
+    run_together(tmp_path, 1, SCRIPT, *flags.split(), *_place(noisy, tmp_path, "one"), "--batch_size", 6)
+    both = [*_place(noisy, tmp_path, "two"), "--batch_size", 3, "--devices", 2, "--sync_batchnorm"]
+    run_together(tmp_path, 2, SCRIPT, *flags.split(), *both)
+    assert losses_of(tmp_path / "two") == pytest.approx(losses_of(tmp_path / "one"), rel=1e-3)
+
+
+def _place(noisy, tmp_path, name):
+    return ["--data_path", noisy, "--save_dir", tmp_path, "--name", name, "--model_type", "tu-test_resnet"]
