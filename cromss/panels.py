@@ -71,7 +71,8 @@ def panel(
     """
     columns = list(rows[0])
     left = _GAP + 0.15 * max((name.count("\n") + 1 for name in names), default=0)
-    top = 0.3 + (0.1 + 0.17 * (title.count("\n") + 1) if title else 0)
+    top = 0.15 * (2 + max(column.count("\n") for column in columns))
+    top += 0.1 + 0.17 * (title.count("\n") + 1) if title else 0
     width = left + _CELL * len(columns)
     unknown = any(map(_has_ignored, (image for row in rows for image in row.values())))
     handles = _legend_patches(legend, masks, unknown)

@@ -101,3 +101,9 @@ def test_legends_stay_inside_the_picture(columns, figures):
     assert 0 <= box.x0 <= box.x1 <= figure.bbox.x1
     assert 0 <= box.y0 <= box.y1 <= min(picture.y0 for picture in boxes_of_pictures(figure))
     assert min(picture.height for picture in boxes_of_pictures(figure)) > 120
+
+
+def test_titles_of_two_lines_have_room():
+    cell = class_map(np.zeros((4, 4), np.uint8), DFC2020)
+    low, high = (panel([{column: cell}], DFC2020, "title") for column in ("random", "random\nmIoU 19.3 %"))
+    assert high.shape[0] == low.shape[0] + 15
