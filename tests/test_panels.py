@@ -104,6 +104,6 @@ def test_legends_stay_inside_the_picture(columns, figures):
 
 
 def test_titles_of_two_lines_have_room():
-    cell = class_map(np.zeros((4, 4), np.uint8), DFC2020)
-    low, high = (panel([{column: cell}], DFC2020, "title") for column in ("random", "random\nmIoU 19.3 %"))
+    cell = class_map(np.zeros((4, 4), np.uint8), DW)
+    low, high = (panel([{column: cell}], DW, "title") for column in ("random", "random\nmIoU 19.3 %"))
     assert high.shape[0] == low.shape[0] + 15
