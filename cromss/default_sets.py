@@ -16,10 +16,11 @@ from cromss.aligned_stores import Prepared, write_stores
 from cromss.downstream_sets import DownstreamSet
 from cromss.legends import NOL, NYC_LIDAR, NYC_MERGED, Legend
 from cromss.settings import PretrainData
-from cromss.store import StoreMeta
+from cromss.store import LmdbWriter, StoreMeta, open_store
+from cromss.synthetic.location import NOISE, stream
 from cromss.tiles import TileReader, cut
 
-_SOURCE = f"synthetic world {synthetic.WORLD_VERSION}"
+_SOURCE = f"synthetic world {synthetic.WORLD_VERSION} ({synthetic.WORLD_HASH})"
 _PATIENCE_S = 1800
 _CITY_TILE = 128
 _OTHER_CITY = 6
@@ -59,7 +60,20 @@ def _land_set(folder: Path, names: PretrainData) -> Path:
 
     _once(home, noisy, partial(make, folders={"s1": "s1", "s2": "s2c", "labels": "labels"}))
     _once(home, exact, partial(make, folders={"labels": "exact"}))
+    if not names.has_usual_noise:
+        _once(home, {"labels": home / "lmdb" / names.noisy_name}, partial(_spoil, exact["labels"], names))
     return home / "lmdb"
+
+
+def _spoil(exact: Path, names: PretrainData, stores: Mapping[str, Path]) -> None:
+    """Write labels with the noise asked for beside the exact ones."""
+    masks, model = open_store(exact), synthetic.NOISE_PRESETS[names.synthetic_noise][names.synthetic_noise_level - 1]
+    with LmdbWriter(stores["labels"], _quantised_meta("labels", masks.num_seasons, NOL)) as writer:
+        for index in range(len(writer.location_ids), len(masks)):
+            seasons = enumerate(masks.read_seasons(index))
+            spoilt = [synthetic.noisy_labels(mask, s, stream([0, index], NOISE), model) for s, mask in seasons]
+            writer.write(masks.location_id(index), spoilt)
+        writer.finish()
 
 
 def _city_set(folder: Path, names: PretrainData) -> Path:

@@ -9,7 +9,7 @@ from cromss import default_sets, synthetic
 from cromss.default_sets import downstream_set, pretraining_set
 from cromss.downstream_sets import DOWNSTREAM_SETS
 from cromss.legends import NYC_LIDAR
-from cromss.settings import PretrainData
+from cromss.settings import PretrainData, SingleModalSettings
 from cromss.settings.pretraining import SingleModalData
 from cromss.store import open_part, open_store
 
@@ -55,6 +55,38 @@ def test_noisy_labels_are_noisy(home, names):
 def test_second_call_makes_nothing(home, names, monkeypatch):
     monkeypatch.setattr(synthetic, "write_nol", lambda *_: pytest.fail("made again"))
     assert pretraining_set(home.parent.parent, names, ("s2",)) == home
+
+
+@pytest.mark.parametrize(("kind", "level"), [("borders", 1), ("seasons", 3)])
+def test_other_noise_is_written_beside(home, kind, level):
+    names = PretrainData(synthetic_locations=2, synthetic_noise=kind, synthetic_noise_level=level)
+    assert pretraining_set(home.parent.parent, names, ("s2",)) == home
+    noisy, exact, usual = (open_store(home / n) for n in (names.noisy_name, names.data_name_gt, names.data_name_label))
+    assert noisy.meta.modality == "labels"
+    assert list(noisy.location_ids()) == list(exact.location_ids())
+    seasons, mask = noisy.read_seasons(1), exact.read(1, 0)
+    assert 0.02 < (seasons != mask).mean() < 0.6
+    assert (seasons == seasons[0]).all() == (kind == "borders")
+    assert (seasons != usual.read_seasons(1)).any()
+
+
+def test_the_usual_noise_is_that_of_the_raw_files(home, names, tmp_path):
+    default_sets._spoil(home / names.data_name_gt, names, {"labels": tmp_path / "labels.lmdb"})
+    usual, again = open_store(home / names.data_name_label), open_store(tmp_path / "labels.lmdb")
+    assert all(np.array_equal(usual.read_seasons(i), again.read_seasons(i)) for i in range(2))
+    assert usual.meta == again.meta
+    assert usual.meta.source == f"synthetic world {synthetic.WORLD_VERSION} ({synthetic.WORLD_HASH})"
+
+
+@pytest.mark.parametrize("flag", [{"synthetic_noise": "seasons"}, {"synthetic_noise_level": 1}])
+def test_noise_of_real_labels_is_not_chosen(flag):
+    with pytest.raises(ValueError, match=r"--synthetic_noise \w+ \d: must be left out with --data_path"):
+        PretrainData(data_path="somewhere", **flag)
+
+
+def test_noise_of_orthophotos_is_not_chosen():
+    with pytest.raises(ValueError, match="--synthetic_noise objects 2: must be left out with --input_type ortho"):
+        SingleModalSettings(input_type="ortho", data=SingleModalData(synthetic_noise="objects"))
 
 
 def test_orthophotos_with_noisy_and_exact_labels_of_the_same_classes(tmp_path):

@@ -53,6 +53,10 @@ class PretrainData:
     """Share of the training samples that are rotated, by up to 90 degrees; half of them are flipped anyway."""
     synthetic_locations: int = 48
     """Locations of the synthetic default."""
+    synthetic_noise: Literal["mixed", "confusion", "borders", "objects", "seasons"] = "mixed"
+    """What is wrong with the labels of the synthetic default for both Sentinels: everything, or one thing alone."""
+    synthetic_noise_level: Literal[1, 2, 3] = 2
+    """How much of it: about 10, 25 or 45 percent of the pixels."""
 
     def __post_init__(self) -> None:
         check_channels(self.n_channels)
@@ -63,6 +67,24 @@ class PretrainData:
         require(0 <= self.rotate_share <= 1, "rotate_share", self.rotate_share, "at least 0 and at most 1")
         _check_pattern("place_pattern", self.place_pattern)
         require(self.synthetic_locations > 1, "synthetic_locations", self.synthetic_locations, "at least 2")
+        told = bool(self.data_path) and not self.has_usual_noise
+        require(not told, "synthetic_noise", self.noise, "left out with --data_path")
+
+    @property
+    def noise(self) -> tuple[str, int]:
+        """Kind and level of the noise of the synthetic default."""
+        return self.synthetic_noise, self.synthetic_noise_level
+
+    @property
+    def has_usual_noise(self) -> bool:
+        """Whether the synthetic default has the labels that it has where nothing is told."""
+        return self.noise == (PretrainData.synthetic_noise, PretrainData.synthetic_noise_level)
+
+    @property
+    def noisy_name(self) -> str:
+        """Environment of the noisy labels; any but the usual noise has its own."""
+        prefix = "" if self.has_usual_noise else f"{self.synthetic_noise}_{self.synthetic_noise_level}_"
+        return prefix + self.data_name_label
 
 
 def _check_pattern(flag: str, pattern: str) -> None:
@@ -248,4 +270,6 @@ class SingleModalSettings(PretrainSettings):
             require(not unused, f"init_{modality}", start, f"left out with --input_type {self.input_type}")
         optical, wanted = self.input_type != "ortho", "left out with --input_type ortho: it is for Sentinel-2"
         require(optical or self.data.n_channels == 13, "n_channels", self.data.n_channels, wanted)
+        legal, wanted = optical or self.data.has_usual_noise, "left out with --input_type ortho"
+        require(legal, "synthetic_noise", self.data.noise, wanted)
         super().__post_init__()

@@ -108,7 +108,8 @@ def _nol_rasters(index: int, size: int, seed: int, noise: NoiseModel, num_season
         yield Raster(f"exact/{s2}/label.tif", labels, place.grid())
 
 
-def _dfc2020_rasters(paths: list[str], key: list[int], size: int) -> Iterator[Raster]:
+def dfc2020_patch(key: list[int], size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One patch of `write_dfc2020`: `(2, H, W)` float64 dB, `(13, H, W)` uint16 DN, `(H, W)` uint8 raw codes."""
     labels, ground = draw_location(key, size)
     s1 = radar(labels, DFC2020_SEASON, stream(key, RADAR), ground).astype(np.float64) + DFC2020_DECIBELS
     s2 = optical(labels, DFC2020_SEASON, stream(key, OPTICAL), ground, DFC2020_HAZE) * DFC2020_GAIN
@@ -116,7 +117,11 @@ def _dfc2020_rasters(paths: list[str], key: list[int], size: int) -> Iterator[Ra
     for code, class_id in DFC2020.codes.items():
         codes[class_id] = code
     codes[SNOW] = 8
-    for path, image in zip(paths, (s1, np.clip(s2, 1, 65535).astype(np.uint16), codes[labels])):
+    return s1, np.clip(s2, 1, 65535).astype(np.uint16), codes[labels]
+
+
+def _dfc2020_rasters(paths: list[str], key: list[int], size: int) -> Iterator[Raster]:
+    for path, image in zip(paths, dfc2020_patch(key, size)):
         yield Raster(path, image, draw_place(key).grid())
 
 

@@ -1,5 +1,6 @@
 """Noisy labels whose noise is known: displaced borders, lost objects, confusion, seasonal flips."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -71,6 +72,26 @@ class NoiseModel:
             for noisy, share in others.items():
                 matrix[true, noisy] = rate * share
         return matrix
+
+
+def _alone(name: str, values: Sequence[float]) -> tuple[NoiseModel, ...]:
+    """Models in which one thing goes wrong and nothing else."""
+    right = {"confusion_rate": 0.0, "border_shift": 0.0, "min_object": 0, "seasonal_flip": 0.0}
+    return tuple(NoiseModel(**{**right, name: value}) for value in values)
+
+
+NOISE_PRESETS = {
+    "mixed": (
+        NoiseModel(confusion_rate=0.08, border_shift=0.8, min_object=10, seasonal_flip=0.05),
+        NoiseModel(),
+        NoiseModel(confusion_rate=0.3, border_shift=3.0, min_object=60, seasonal_flip=0.2),
+    ),
+    "confusion": _alone("confusion_rate", (0.1, 0.25, 0.45)),
+    "borders": _alone("border_shift", (1.5, 6.0, 16.0)),
+    "objects": _alone("min_object", (150, 1000, 4000)),
+    "seasons": _alone("seasonal_flip", (0.15, 0.35, 0.7)),
+}
+"""Kind of noise -> models of levels 1, 2 and 3, with 7 to 17, 22 to 29, and 40 to 49 percent of the pixels wrong."""
 
 
 def noisy_labels(

@@ -18,7 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from tqdm import tqdm
 
 WORLD_VERSION = 1
-"""Raised whenever the same settings give other pixels."""
+"""Raised, with `fingerprint.WORLD_HASH`, whenever the same settings give other pixels."""
 
 WRITERS = 4
 """Threads that compress and write while the next scene is computed."""

@@ -75,7 +75,7 @@ def open_stacks(settings: PretrainSettings) -> Callable[..., SeasonStacks]:
         home = default_sets.pretraining_set(home, names, settings.modalities)
     files = {modality: getattr(names, f"data_name_{modality}") for modality in settings.modalities}
     images = {modality: open_store(home / name, modality) for modality, name in files.items()}
-    learned_from = names.data_name_gt if names.experiment == "gt_labels" else names.data_name_label
+    learned_from = names.data_name_gt if names.experiment == "gt_labels" else names.noisy_name
     labels = _open_masks(home / learned_from, names.n_classes)
     exact = _open_masks(home / names.data_name_gt, names.n_classes) if names.gt_available else None
     _refuse_other_role(names, labels)
