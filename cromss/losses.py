@@ -12,7 +12,15 @@ from cromss.noisy_labels.prediction import Prediction, as_prediction
 from cromss.noisy_labels.smoothing import one_hot
 
 CONSISTENCY_KINDS = ("ce", "kl", "mse", "none")
-LOSS_LETTERS = {"c": "cross-entropy", "d": "Dice", "f": "focal"}
+LOSS_LETTERS = {
+    "c": "cross-entropy",
+    "d": "Dice",
+    "f": "focal",
+    "g": "generalised cross-entropy",
+    "s": "symmetric cross-entropy",
+}
+
+_LOG_OF_ZERO = -4.0
 
 
 class SoftTargets:
@@ -33,10 +41,11 @@ class SoftTargets:
 def segmentation_loss(
     loss_type: str, logits: Tensor | Prediction, targets: Tensor | SoftTargets, weights: Tensor | None = None
 ) -> Tensor:
-    """Sum of the losses named by the letters of `loss_type`: c cross-entropy, d Dice, f focal."""
+    """Sum of the losses named by the letters of `loss_type`, see `LOSS_LETTERS`."""
     if not loss_type or not set(loss_type) <= set(LOSS_LETTERS):
-        raise ValueError(f"--loss_type {loss_type!r}: use the letters c (cross-entropy), d (Dice), f (focal)")
-    functions = {"c": _cross_entropy, "d": _dice, "f": _focal}
+        letters = ", ".join(f"{letter} ({name})" for letter, name in LOSS_LETTERS.items())
+        raise ValueError(f"--loss_type {loss_type!r}: use the letters {letters}")
+    functions = {"c": _cross_entropy, "d": _dice, "f": _focal, "g": _generalised, "s": _symmetric}
     prepared = _prepared(logits, targets, weights)
     return torch.stack([functions[letter](*prepared) for letter in loss_type]).sum()
 
@@ -70,6 +79,27 @@ def focal(
 ) -> Tensor:
     """Sigmoid focal loss, summed over the one-against-rest problems of all classes (arXiv 1708.02002)."""
     return _focal(*_prepared(logits, targets, weights), gamma)
+
+
+def generalised_cross_entropy(
+    logits: Tensor | Prediction, targets: Tensor | SoftTargets, weights: Tensor | None = None, q: float = 0.7
+) -> Tensor:
+    """`sum_k t_k (1 - p_k^q) / q`, from cross-entropy (q to 0) to absolute error (q = 1) (arXiv 1805.07836)."""
+    return _generalised(*_prepared(logits, targets, weights), q)
+
+
+def symmetric_cross_entropy(
+    logits: Tensor | Prediction,
+    targets: Tensor | SoftTargets,
+    weights: Tensor | None = None,
+    alpha: float = 0.1,
+    beta: float = 1.0,
+) -> Tensor:
+    """`alpha` times cross-entropy and `beta` times the reverse one, `-sum_k p_k log t_k` (arXiv 1908.06112).
+
+    The logarithm of a target of 0 is -4, and the factors are those of 10 classes, both as published.
+    """
+    return _symmetric(*_prepared(logits, targets, weights), alpha, beta)
 
 
 def consistency(
@@ -112,6 +142,19 @@ def _focal(prediction: Prediction, targets: SoftTargets, weights: Tensor, gamma:
     cross_entropy = F.binary_cross_entropy_with_logits(prediction.logits, targets.soft, reduction="none")
     miss = (prediction.logits.sigmoid() - targets.soft).abs()
     return _weighted_mean((miss**gamma * cross_entropy).sum(1), weights)
+
+
+def _generalised(prediction: Prediction, targets: SoftTargets, weights: Tensor, q: float = 0.7) -> Tensor:
+    powers = (q * prediction.log_probs).exp()
+    return _weighted_mean((targets.soft * (1 - powers)).sum(1) / q, weights)
+
+
+def _symmetric(
+    prediction: Prediction, targets: SoftTargets, weights: Tensor, alpha: float = 0.1, beta: float = 1.0
+) -> Tensor:
+    log_targets = targets.soft.log().clamp_min(_LOG_OF_ZERO)
+    reverse = _weighted_mean(-(prediction.probs * log_targets).sum(1), weights)
+    return alpha * _cross_entropy(prediction, targets, weights) + beta * reverse
 
 
 def _prepared(

@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from cromss.legends import IGNORE_INDEX
-from cromss.losses import as_two_classes, consistency, focal, segmentation_loss, soft_dice, weighted_cross_entropy
+from cromss.losses import (
+    as_two_classes,
+    consistency,
+    focal,
+    generalised_cross_entropy,
+    segmentation_loss,
+    soft_dice,
+    symmetric_cross_entropy,
+    weighted_cross_entropy,
+)
 
 RELATIVE = 1e-5
 WEIGHTS = {"": None, "_w": "weights", "_w0": "weights_zero_class2", "_wint1": None}
@@ -104,12 +113,12 @@ def test_ignored_pixels_add_nothing():
     logits = torch.randn(1, 3, 6, 6, generator=torch.manual_seed(0))
     labels = torch.randint(0, 3, (1, 6, 6), generator=torch.manual_seed(1))
     labels[:, 3:] = IGNORE_INDEX
-    for loss in (weighted_cross_entropy, soft_dice, focal):
+    for loss in (weighted_cross_entropy, soft_dice, focal, generalised_cross_entropy, symmetric_cross_entropy):
         whole, cropped = loss(logits, labels), loss(logits[:, :, :3], labels[:, :3])
         torch.testing.assert_close(whole, cropped)
 
 
-@pytest.mark.parametrize("loss_type", ["c", "d", "f", "cd", "cdf"])
+@pytest.mark.parametrize("loss_type", ["c", "d", "f", "g", "s", "cd", "cdfgs"])
 def test_all_ignored_batch_is_zero_with_zero_gradient(loss_type):
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
     loss = segmentation_loss(loss_type, logits, torch.full((1, 4, 4), IGNORE_INDEX))
@@ -123,6 +132,40 @@ def test_hand_cases():
     p = math.exp(2) / (math.exp(2) + 1)
     assert weighted_cross_entropy(logits, labels).item() == pytest.approx(-math.log(p))
     assert soft_dice(logits, labels).item() == pytest.approx((1 - 2 * p / (p + 1)) / 2)
+
+
+def test_robust_losses_by_hand():
+    """Probabilities 0.8 and 0.2 of the label, the second with a quarter of the weight."""
+    logits = torch.tensor([[0.8, 0.2], [0.2, 0.8]]).log().view(1, 2, 1, 2)
+    labels, weights = torch.zeros(1, 1, 2, dtype=torch.long), torch.tensor([1.0, 0.25]).view(1, 1, 2)
+    generalised = [(1 - p**0.7) / 0.7 for p in (0.8, 0.2)]
+    symmetric = [0.1 * -math.log(p) + 4 * (1 - p) for p in (0.8, 0.2)]
+    for loss, letter, values in (
+        (generalised_cross_entropy, "g", generalised),
+        (symmetric_cross_entropy, "s", symmetric),
+    ):
+        assert loss(logits, labels).item() == pytest.approx(sum(values) / 2)
+        weighted = (values[0] + 0.25 * values[1]) / 1.25
+        assert segmentation_loss(letter, logits, labels, weights).item() == pytest.approx(weighted)
+
+
+def test_robust_losses_on_soft_targets_by_hand():
+    logits, targets = torch.tensor([0.5, 0.3, 0.2]).log().view(1, 3, 1, 1), torch.tensor([0.9, 0.1, 0.0])
+    soft = targets.view(1, 3, 1, 1)
+    generalised = sum(t * (1 - p**0.7) / 0.7 for t, p in ((0.9, 0.5), (0.1, 0.3)))
+    forward = -0.9 * math.log(0.5) - 0.1 * math.log(0.3)
+    reverse = -0.5 * math.log(0.9) - 0.3 * math.log(0.1) + 0.2 * 4
+    assert generalised_cross_entropy(logits, soft).item() == pytest.approx(generalised)
+    assert symmetric_cross_entropy(logits, soft).item() == pytest.approx(0.1 * forward + reverse)
+
+
+def test_generalised_cross_entropy_lies_between_cross_entropy_and_absolute_error():
+    logits = torch.randn(1, 4, 5, 5, generator=torch.manual_seed(0))
+    labels = torch.randint(0, 4, (1, 5, 5), generator=torch.manual_seed(1))
+    nearly = generalised_cross_entropy(logits, labels, q=1e-4)
+    torch.testing.assert_close(nearly, weighted_cross_entropy(logits, labels), rtol=1e-3, atol=0)
+    miss = 1 - logits.softmax(1).gather(1, labels[:, None]).mean()
+    torch.testing.assert_close(generalised_cross_entropy(logits, labels, q=1.0), miss)
 
 
 @pytest.mark.parametrize("loss_type", ["", "x", "cdx", "CE"])

@@ -25,7 +25,7 @@ def check_channels(n_channels: int) -> None:
 
 def check_loss(loss_type: str) -> None:
     """Refuse letters that stand for no loss."""
-    require(bool(re.fullmatch("[cdf]+", loss_type)), "loss_type", loss_type, "letters of c, d, f")
+    require(bool(re.fullmatch("[cdfgs]+", loss_type)), "loss_type", loss_type, "letters of c, d, f, g, s")
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ class DownstreamModel(Encoder):
     encoder_depth: int = 0
     """Encoder stages; 0 for the head's own (PSPNet 3: layer3 and layer4 never run, as published)."""
     loss_type: str = "cd"
-    """Segmentation losses by letter: c cross-entropy, d Dice, f focal."""
+    """Segmentation losses by letter: c cross-entropy, d Dice, f focal, g generalised and s symmetric cross-entropy."""
     moving_batchnorm: bool = False
     """Let a frozen encoder's BatchNorm statistics move, as in the published tables."""
 

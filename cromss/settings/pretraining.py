@@ -161,7 +161,7 @@ class PretrainModel(Encoder):
     pre_train: Annotated[bool, tyro.conf.arg(aliases=["--pre-train"])] = False
     """Start both encoders from ImageNet."""
     loss_type: str = "cd"
-    """Segmentation losses by letter: c cross-entropy, d Dice, f focal."""
+    """Segmentation losses by letter: c cross-entropy, d Dice, f focal, g generalised and s symmetric cross-entropy."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
