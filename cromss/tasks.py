@@ -12,6 +12,7 @@ from torchmetrics import SumMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from cromss.batch_transforms import BatchTransform
+from cromss.clean_shares import CleanShares, rival_names, rival_weights
 from cromss.downstream_sets import CLASS_SCORES
 from cromss.epoch_sums import EpochMeans, restore_states, summed_states
 from cromss.gathering import whole_batch
@@ -147,6 +148,8 @@ class CardedTask(L.LightningModule):
 class PretrainTask(CardedTask):
     """Noisy-label pretraining of one modality or of twins, scored against exact labels where the batches hold any.
 
+    Against those it is also told how clean the selected labels are, see `cromss.clean_shares`.
+
     Args:
         model: Takes one image `(B, C, H, W)` a modality, returns branch -> logits `(B, K, H, W)`; its
             `stages()` are its trainable parameters from input to output.
@@ -180,6 +183,7 @@ class PretrainTask(CardedTask):
         branches = [*bands, "common"] if getattr(model, "common_branch", False) else list(bands)
         self.val_scores = Scoreboard(branches, legend.num_classes)
         self.train_scores = Scoreboard(branches, legend.num_classes) if score_training else None
+        self.clean_shares = CleanShares(rival_names(tuple(bands)), legend.num_classes)
 
     def configure_optimizers(self) -> Any:
         return self.optimiser(self.model.stages())
@@ -187,13 +191,14 @@ class PretrainTask(CardedTask):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         ready = self.train_transform(batch)
         labels, logits = ready["labels"], self.model(**ready["images"])
+        seen, learned, prior, exact = logits, labels, ready["prior"], ready.get("exact")
         if self.whole_batch:
-            prior = None if ready["prior"] is None else whole_batch(ready["prior"])
-            logits_of_all = {branch: whole_batch(x) for branch, x in logits.items()}
-            terms = self.objective(logits_of_all, whole_batch(labels), prior, self.current_epoch)
-        else:
-            terms = self.objective(logits, labels, ready["prior"], self.current_epoch)
+            seen, learned = {branch: whole_batch(x) for branch, x in logits.items()}, whole_batch(labels)
+            prior, exact = (None if x is None else whole_batch(x) for x in (prior, exact))
+        terms = self.objective(seen, learned, prior, self.current_epoch)
         self._log_step(terms, batch["id"])
+        if self.objective.selection and exact is not None:
+            self.clean_shares.update(rival_weights(self.objective, seen, learned, self.current_epoch), learned, exact)
         if self.train_scores is not None:
             self.train_scores.update(logits, ready.get("exact", labels))
         return terms["loss"]
@@ -202,6 +207,9 @@ class PretrainTask(CardedTask):
         super().on_train_epoch_end()
         if self.train_scores is not None:
             self._log_epoch(self._scored("train", self.train_scores))
+        if self.clean_shares.update_called:
+            self._log_epoch(self._clean())
+            self.clean_shares.reset()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         ready = self.eval_transform(batch)
@@ -218,6 +226,13 @@ class PretrainTask(CardedTask):
         shown = {name: value for name, value in scored.items() if name.startswith("val/miou")}
         self.log_dict(shown, prog_bar=True)
         self.log_dict({name: value for name, value in scored.items() if name not in shown})
+
+    def _clean(self) -> dict[str, float]:
+        shares: dict[str, float] = {}
+        for name, (share, by_class) in self.clean_shares.compute().items():
+            shares |= {f"clean/{name}": share}
+            shares |= {f"clean_{name}/{c.replace(' ', '_')}": x for c, x in zip(self.legend.classes, by_class)}
+        return {name: share for name, share in shares.items() if not math.isnan(share)}
 
     def _scored(self, stage: str, board: Scoreboard) -> dict[str, float]:
         scored = {}

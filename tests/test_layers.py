@@ -16,7 +16,7 @@ ROOMS = (
     ),
     (
         *("objective", "models", "datasets", "batch_transforms", "epoch_sums", "gathering", "synthetic", "optimisers"),
-        *("offset", "aligned_stores", "preparation", "tiles", "analysis", "doctor", "label_places"),
+        *("offset", "aligned_stores", "preparation", "tiles", "analysis", "doctor", "label_places", "clean_shares"),
     ),
     ("tasks", "callbacks", "checkpointing", "datamodule"),
     ("config", "settings"),

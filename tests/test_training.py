@@ -112,6 +112,9 @@ def test_tensorboard_shows_losses_scores_and_panels(twins):
     } <= scalars
     assert {"val/loss", "val/miou_s1", "val/oa_s2", "lr"} <= scalars
     assert any(tag.startswith("val_iou_s2/") for tag in scalars)
+    assert {"clean/random", "clean/cross_s1", "clean/single_s2"} <= scalars
+    assert {"clean_random/water", "clean_cross_s2/snow_&_ice", "clean_single_s1/built_area"} <= scalars
+    assert [event.value for event in events.Scalars("clean/cross_s1")] == [1, 1]  # exact labels are the noisy ones here
     assert [event.step for event in events.Images("validation")] == [0, 1]
 
 
