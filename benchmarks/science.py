@@ -1,0 +1,215 @@
+"""Does it work? Ways to pretrain on noisy labels of the synthetic world, whose truth is known, side by side.
+
+python benchmarks/science.py --grid reduced
+
+Each encoder is pretrained for every kind and level of noise and every seed, then transferred, frozen, tuned and under a
+linear probe. What is finished is not done again, and --part 2/4 does the second of four parts; results go to
+benchmarks/science.csv and benchmarks/science_selection.csv. --tables makes the tables and figures of RESULTS.md.
+"""
+
+import csv
+import json
+import os
+import platform
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+from science_grid import GRIDS, METHODS, Cell, Grid, Start, cells, pretrained_name, pretraining, starts, transfer
+from science_tables import write_page
+
+from cromss.config import replace_text, run
+from cromss.downstream_sets import CLASS_SCORES
+from cromss.settings.common import require
+from cromss.synthetic import WORLD_HASH, WORLD_VERSION
+from cromss.tables import to_csv
+
+RECORD = "science.json"
+"""File of a run folder with what is known of a cell."""
+
+WORLD = {"world": WORLD_VERSION, "hash": WORLD_HASH}
+"""What is recorded of the world."""
+
+TOLD, EPOCHS_TOLD = ("CromSS-mid", "CromSS-late"), 11
+"""Methods whose selection is told by epoch, and of how many epochs."""
+
+KEYS = ("grid", "method", "noise", "level", "seed", "input", "state", "fraction")
+SELECTION_KEYS = ("grid", "method", "noise", "level", "seed", "epoch", "class")
+"""What tells rows apart."""
+
+
+@dataclass(frozen=True)
+class Science:
+    """Grid of ways to pretrain on noisy labels, on the synthetic world."""
+
+    grid: Literal["full", "reduced", "tiny"] = "reduced"
+    """full: hours on a GPU; reduced: under an hour on two cores; tiny: seconds, to try the way."""
+    save_dir: Path = Path("runs/science")
+    """Parent of stores and runs."""
+    results: Path = Path("benchmarks/science.csv")
+    """Table to write; what is there of other grids stays. That of the selection lies beside it, tiny in --save_dir."""
+    page: Path = Path("RESULTS.md")
+    """Page of the tables."""
+    part: str = "1/1"
+    """Share of the encoders to do: 2/4 for the second of four processes."""
+    tables: bool = False
+    """Make the tables and figures from the results, and run nothing."""
+
+    def __post_init__(self) -> None:
+        numbers = re.fullmatch(r"(\d+)/(\d+)", self.part)
+        legal = numbers is not None and 1 <= int(numbers[1]) <= int(numbers[2])
+        require(legal, "part", self.part, "a part and their number, such as 2/4")
+
+    @property
+    def home(self) -> Path:
+        """Folder of stores and runs of this grid on this world."""
+        return self.save_dir / f"world{WORLD_VERSION}_{WORLD_HASH}_{self.grid}"
+
+    @property
+    def mine(self) -> list[Start]:
+        """The encoders of this part."""
+        part, parts = map(int, self.part.split("/"))
+        return starts(GRIDS[self.grid])[part - 1 :: parts]
+
+    @property
+    def files(self) -> tuple[Path, Path]:
+        """Tables of the transfers, and of the selection."""
+        path = self.home / self.results.name if self.grid == "tiny" else self.results
+        return path, path.with_name(f"{path.stem}_selection{path.suffix}")
+
+
+def main(settings: Science) -> None:
+    """Pretrain, transfer, and tabulate; or make the tables."""
+    if not settings.tables:
+        do(settings)
+        return
+    rows, selection = (of_this_world(read(path)) for path in settings.files)
+    write_page(settings.page, rows, selection, settings.results.parent)
+
+
+def do(settings: Science) -> None:
+    """Do what is not done, and say how long it will take."""
+    grid, mine, begun = GRIDS[settings.grid], settings.mine, time.monotonic()
+    for number, start in enumerate(mine):
+        passed = time.monotonic() - begun
+        left = f", about {passed / number * (len(mine) - number) / 60:.0f} min to come" if number else ""
+        print(f"\n[{number + 1}/{len(mine)}] {start.name} ({passed / 60:.0f} min passed{left})", flush=True)
+        for cell in cells(grid, start):
+            record(settings, grid, cell)
+        collect(settings, grid)
+    print(f"tables   {', '.join(map(str, settings.files))}")
+
+
+def record(settings: Science, grid: Grid, cell: Cell) -> None:
+    """Pretrain and transfer one cell, and keep its row in its run folder, unless it is there."""
+    file = settings.home / cell.name / RECORD
+    if file.exists():
+        return
+    from cromss.training import finetune, pretrain
+
+    if METHODS[cell.start.method] is None:
+        weights, metrics = "random", {}
+    else:
+        metrics = pretrain(pretraining(grid, cell.start, cell.input, settings.home))
+        weights = metrics["checkpoint"]
+    told = transfer(grid, cell, weights, settings.home)
+    if cell.state == "probe":
+        from probe import probe
+
+        found = probe(told)
+    else:
+        found = finetune(told)
+    replace_text(file, json.dumps(row(settings.grid, cell, metrics, found) | where(), indent=1) + "\n")
+
+
+def row(grid: str, cell: Cell, pretrained: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the table, scores in percent; the pretrained ones on held-out places, against exact labels."""
+    kind, level = cell.start.noise
+    values = (grid, cell.start.method, kind, level, cell.start.seed, cell.input, cell.state, cell.fraction)
+    scores = {key: percent(found[key]) for key in CLASS_SCORES}
+    by_class = {f"iou {name}": percent(value) for name, value in found["iou"].items()}
+    pretrained = {"pretrained_miou": percent(pretrained.get(f"val/miou_{cell.input}"))}
+    counts = {"train_tiles": found["train_tiles"], "seconds": round(found["seconds"], 1)}
+    return dict(zip(KEYS, values)) | scores | by_class | pretrained | counts
+
+
+def percent(score: float | None) -> float | None:
+    """A score in percent; `None` where it is not defined."""
+    return None if score is None else round(100 * score, 3)
+
+
+def where() -> dict[str, Any]:
+    """World, machine and date of a result."""
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    machine = gpu or f"{platform.machine()}, {os.cpu_count()} cores"
+    return WORLD | {"machine": machine, "torch": torch.__version__, "date": date.today().isoformat()}
+
+
+def collect(settings: Science, grid: Grid) -> None:
+    """Bring the tables up to date with the run folders of all parts."""
+    listed = starts(grid)
+    records = [settings.home / cell.name / RECORD for start in listed for cell in cells(grid, start)]
+    rows = [json.loads(path.read_text()) for path in records if path.exists()]
+    selection = [line for start in listed for line in selection_rows(settings, grid, start)]
+    for path, found, keys in zip(settings.files, (rows, selection), (KEYS, SELECTION_KEYS)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(path, to_csv(merged(of_this_world(read(path)), found, keys)))
+
+
+def selection_rows(settings: Science, grid: Grid, start: Start) -> Iterator[dict[str, Any]]:
+    """Clean share of what is selected, in percent, by class and epoch of a finished pretraining."""
+    if start.method not in TOLD:
+        return
+    folder = settings.home / pretrained_name(start, grid.inputs[0])
+    if not (folder / "metrics.json").exists():
+        return
+    epochs = read(folder / "metrics.csv")
+    shown = {round(i * (len(epochs) - 1) / (EPOCHS_TOLD - 1)) for i in range(EPOCHS_TOLD)}
+    for epoch in sorted(shown):
+        found = epochs[epoch]
+        for name in ["all", *class_names(found)]:
+            told = (settings.grid, start.method, *start.noise, start.seed, int(found["epoch"]), name)
+            yield dict(zip(SELECTION_KEYS, told)) | clean_shares(found, name) | WORLD
+
+
+def class_names(metrics: Mapping[str, str]) -> list[str]:
+    """Classes whose clean share an epoch tells."""
+    return sorted(key.partition("/")[2] for key in metrics if key.startswith("clean_random/"))
+
+
+def clean_shares(metrics: Mapping[str, str], name: str) -> dict[str, float | None]:
+    """Selection -> clean share of a class, or of `all`, in percent."""
+    whole = sorted(key.partition("/")[2] for key in metrics if key.startswith("clean/"))
+    keys = {kind: f"clean/{kind}" if name == "all" else f"clean_{kind}/{name}" for kind in whole}
+    return {kind: percent(float(metrics[key])) if metrics.get(key) else None for kind, key in keys.items()}
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV; none where there is no such file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def of_this_world(rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Rows of the world as it is drawn now; others are not to be compared with them."""
+    return [dict(row) for row in rows if all(row[key] == str(value) for key, value in WORLD.items())]
+
+
+def merged(
+    old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]], keys: Sequence[str]
+) -> list[Mapping[str, Any]]:
+    """Rows with new ones in place of old ones of the same keys."""
+    rows = {tuple(str(row[key]) for key in keys): row for row in (*old, *new)}
+    return list(rows.values())
+
+
+if __name__ == "__main__":
+    run(main, Science)

@@ -1,0 +1,231 @@
+"""The science benchmark: what it combines, that a tiny grid goes through and resumes, its tables from known rows."""
+
+import csv
+import itertools
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import REPOSITORY, load_script
+
+from cromss.synthetic import NOISE_PRESETS, WORLD_HASH, WORLD_VERSION
+
+HOME = REPOSITORY / "benchmarks"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scripts(one_thread):
+    """The scripts, which import what lies beside them."""
+    sys.path.insert(0, str(HOME))
+    names = {"grid": "science_grid", "tables": "science_tables", "probe": "probe", "science": "science"}
+    yield SimpleNamespace(**{short: load_script(name, HOME) for short, name in names.items()})
+    sys.path.remove(str(HOME))
+
+
+# what is combined
+
+
+@pytest.mark.parametrize("name", ["full", "reduced", "tiny"])
+def test_every_run_has_a_folder_of_its_own(scripts, name):
+    grid = scripts.grid.GRIDS[name]
+    starts = scripts.grid.starts(grid)
+    cells = [cell for start in starts for cell in scripts.grid.cells(grid, start)]
+    pretrained = {scripts.grid.pretrained_name(s, m) for s in starts for m in grid.inputs if s.method != "random"}
+    assert len({cell.name for cell in cells} | pretrained) == len(cells) + len(pretrained)
+    assert {kind for kind, _ in grid.noises} <= set(NOISE_PRESETS)
+
+
+def test_what_learns_no_noisy_labels_comes_once_a_seed(scripts):
+    grid = scripts.grid.GRIDS["full"]
+    counts = {
+        method: sum(start.method == method for start in scripts.grid.starts(grid)) for method in scripts.grid.METHODS
+    }
+    once = {"random", "single-modal, exact labels", "multi-modal, exact labels"}
+    assert {method for method, count in counts.items() if count == 3} == once
+    assert {count for method, count in counts.items() if method not in once} == {3 * 15}
+
+
+def test_parts_cover_the_grid_once(scripts):
+    parts = [scripts.science.Science(part=f"{part}/4").mine for part in range(1, 5)]
+    whole = scripts.science.Science().mine
+    assert sorted(start.name for part in parts for start in part) == sorted(start.name for start in whole)
+    for wrong in ("0/2", "3/2", "half"):
+        with pytest.raises(ValueError, match=f"--part {wrong}: must be a part and their number"):
+            scripts.science.Science(part=wrong)
+
+
+def test_settings_are_those_of_the_methods(scripts, tmp_path):
+    grid, told = scripts.grid.GRIDS["full"], {}
+    for method in scripts.grid.METHODS:
+        exact = "exact" in method
+        start = scripts.grid.Start(method, scripts.grid.EXACT if exact else ("borders", 3), seed=7)
+        if method != "random":
+            run = told[method] = scripts.grid.pretraining(grid, start, "s1", tmp_path)
+            assert (run.data.experiment == "gt_labels") == exact
+            assert run.data.noise == (("mixed", 2) if exact else ("borders", 3))
+            assert (run.input_type == "s1") == method.startswith("single")
+            assert run.cross.sample_selection == ("selection" in method or "CromSS" in method)
+            assert run.smoothing.label_smoothing == ("smoothing" in method or "CromSS" in method)
+            assert (run.runtime.seed, run.data.gt_available) == (7, True)
+    kinds = [told[f"multi-modal, smoothing {kind}"].smoothing.label_smoothing_prior_type for kind in ("s", "t", "ts")]
+    assert kinds == ["s", "t", "ts"]
+    losses = [told[f"single-modal, {loss} CE"].model.loss_type for loss in ("generalised", "symmetric")]
+    assert losses == ["gd", "sd"]
+    assert told["CromSS-late"].cross.fusion_type == "late"
+    assert told["CromSS-mid, common branch"].cross.use_common_feature
+    assert told["CromSS-mid"].cross.sample_selection_rmdown_epoch == 2 * grid.epochs // 5
+
+
+def test_transfers_take_about_as_many_steps_whatever_the_fraction(scripts, tmp_path):
+    grid, steps = scripts.grid.GRIDS["full"], {}
+    start = scripts.grid.Start("random", scripts.grid.EXACT, seed=1)
+    for fraction, tiles in ((1, 2), (10, 20), (100, 200)):
+        run = scripts.grid.transfer(grid, scripts.grid.Cell(start, "s2", "tuned", fraction), "random", tmp_path)
+        steps[fraction] = run.optimisation.epochs * max(1, tiles // run.optimisation.batch_size)
+        assert (run.data.fraction, run.data.split_seed, run.model.encoder_finetune_tag) == (fraction, 1, "etr")
+    assert all(grid.steps <= count < 1.1 * grid.steps for count in steps.values())
+    probe = scripts.grid.transfer(grid, scripts.grid.Cell(start, "s2", "probe", 100), "random", tmp_path)
+    assert (probe.model.model_framework, probe.model.encoder_finetune_tag) == ("unet", "efix")
+
+
+# a whole run
+
+
+@pytest.fixture(scope="module")
+def done(scripts, tmp_path_factory):
+    """A grid of one encoder, done."""
+    grids = pytest.MonkeyPatch()
+    smaller = replace(scripts.grid.GRIDS["tiny"], methods=("CromSS-mid",))
+    grids.setitem(scripts.science.GRIDS, "tiny", smaller)
+    settings = scripts.science.Science(grid="tiny", save_dir=tmp_path_factory.mktemp("science"))
+    scripts.science.main(settings)
+    yield settings
+    grids.undo()
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_rows_tell_settings_scores_world_and_machine(done):
+    rows = table(done.files[0])
+    assert [row["state"] for row in rows] == ["frozen", "probe"]
+    for row in rows:
+        assert (row["method"], row["noise"], row["level"], row["input"]) == ("CromSS-mid", "confusion", "1", "s2")
+        assert (row["world"], row["hash"]) == (str(WORLD_VERSION), WORLD_HASH)
+        assert 0 <= float(row["miou"]) <= 100
+        assert row["machine"]
+        assert row["date"]
+        assert "iou water" in row
+
+
+def test_the_selection_is_told_by_epoch_and_class(done):
+    rows = table(done.files[1])
+    assert {row["epoch"] for row in rows} == {"0", "1"}
+    assert {"cross_s1", "single_s2", "random"} <= rows[0].keys()
+    overall = [row for row in rows if row["class"] == "all"]
+    assert all(50 < float(row["random"]) < 99 for row in overall)
+    assert {row["class"] for row in rows} > {"all"}
+
+
+def test_what_is_finished_is_not_done_again(done, scripts, monkeypatch):
+    monkeypatch.setattr("cromss.training.pretrain", lambda *_: pytest.fail("done again"))
+    before = [path.read_bytes() for path in done.files]
+    scripts.science.main(done)
+    assert [path.read_bytes() for path in done.files] == before
+
+
+# tables
+
+
+def made_up(scripts, grid="reduced"):
+    """Rows whose score is that of the method, plus twice the seed, plus ten under the probe."""
+    levels = {"random": 10.0, "single-modal": 20.0, "CromSS-mid": 30.0}
+    rows = []
+    for (method, base), seed, state, modality in itertools.product(
+        levels.items(), range(3), ("frozen", "probe"), ("s1", "s2")
+    ):
+        start = scripts.grid.Start(method, scripts.grid.EXACT if method == "random" else ("mixed", 2), seed)
+        score = (base + 2 * seed + 10 * (state == "probe")) / 100
+        found = dict.fromkeys(("oa", "aa", "miou", "mf1"), score) | {"iou": {"water": score, "forest": None}}
+        found |= {"train_tiles": 4, "seconds": 1.0}
+        row = scripts.science.row(grid, scripts.grid.Cell(start, modality, state, 100), {}, found)
+        rows.append(row | scripts.science.WORLD | {"machine": "m", "date": "2026-01-01"})
+    return [{key: "" if value is None else str(value) for key, value in row.items()} for row in rows]
+
+
+def test_tables_have_means_spread_and_paired_gains(scripts):
+    tables = scripts.tables.grid_tables("reduced", made_up(scripts), [])
+    assert "36 transfers; seeds 0, 1, 2;" in tables["transfer"]
+    assert "| CromSS-mid | 32.0 ± 2.0 | 42.0 ± 2.0 |" in tables["transfer"]
+    assert "| random | 12.0 ± 2.0 | 12.0 ± 2.0 |" in tables["noise"]
+    assert "| CromSS-mid | 32.0 ± 2.0 | - |" in tables["noise"]
+    assert "| CromSS-mid, against single-modal | +10.0 ± 0.0 (3/3) | - |" in tables["gains"]
+    assert "| selection, against none | - | - |" in tables["gains"]
+    assert "| CromSS-mid | 42.0 ± 2.0 | - |" in tables["classes"]
+    assert set(scripts.tables.grid_tables("full", [], []).values()) == {"Not run yet."}
+
+
+def test_the_selection_has_a_table_and_a_figure(scripts, tmp_path):
+    rows = [
+        dict(zip(scripts.science.SELECTION_KEYS, ("reduced", "CromSS-mid", "mixed", "2", str(seed), str(epoch), name)))
+        | {"random": "70.0", "cross_s1": str(80 + epoch + seed), "single_s1": "75.0"}
+        for seed, epoch, name in itertools.product(range(2), range(3), ("all", "bare_land"))
+    ]
+    told = scripts.tables.selection_table(rows)
+    assert "| CromSS-mid | mixed 2 | bare land | 70.0 ± 0.0 | 82.5 ± 0.7 | 75.0 ± 0.0 |" in told
+    assert scripts.tables.curves(rows[::2])["cross_s1"] == ([0, 1, 2], [80.5, 81.5, 82.5])
+    scripts.tables.draw(rows, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_new_rows_replace_old_ones_of_this_world_alone(scripts):
+    keys, here = ("grid", "seed"), {"world": str(WORLD_VERSION), "hash": WORLD_HASH}
+    old = [{"grid": "full", "seed": "0", "miou": "1"} | here, {"grid": "full", "seed": "1", "miou": "2"} | here]
+    other = {"grid": "full", "seed": "2", "miou": "3", "world": "0", "hash": WORLD_HASH}
+    kept = scripts.science.of_this_world([*old, other])
+    rows = scripts.science.merged(kept, [{"grid": "full", "seed": 1, "miou": 9.0}], keys)
+    assert [row["miou"] for row in rows] == ["1", 9.0]
+
+
+def test_the_page_is_what_the_results_give(scripts, tmp_path, monkeypatch, capsys):
+    """After a change of a table: `python benchmarks/science.py --tables`."""
+    page = tmp_path / "RESULTS.md"
+    page.write_text((REPOSITORY / "RESULTS.md").read_text())
+    monkeypatch.setattr(scripts.tables, "draw", lambda *_: None)
+    scripts.science.main(scripts.science.Science(results=HOME / "science.csv", page=page, tables=True))
+    assert page.read_text() == (REPOSITORY / "RESULTS.md").read_text()
+
+
+# the probe
+
+
+def test_the_linear_layer_finds_what_is_linear(scripts):
+    rng = torch.Generator().manual_seed(0)
+    inputs = torch.randn(300, 5, generator=rng)
+    labels = (inputs @ torch.randn(5, 3, generator=rng)).argmax(1)
+    stretched = inputs * torch.tensor([1e-3, 1.0, 50.0, 1.0, 1.0]) + 7
+    first, second = (scripts.probe.fitted(x, labels, 3)(x).argmax(1) for x in (inputs, stretched))
+    assert (first == labels).float().mean() > 0.95
+    assert (first == second).float().mean() > 0.99
+
+
+def test_features_of_all_stages_from_stride_4_on_lie_side_by_side(scripts):
+    stages = [torch.rand(1, count, 32 // stride, 32 // stride) for count, stride in ((3, 1), (4, 2), (5, 4), (6, 16))]
+    features = scripts.probe.stage_features(stages)
+    assert features.shape == (1, 11, 8, 8)
+    assert torch.equal(features[:, :5], stages[2])
+    torch.testing.assert_close(features[0, 5:, 0, 0], stages[3][0, :, 0, 0])
+
+
+def test_positions_are_labelled_ones_with_the_labels_at_their_centres(scripts):
+    labels = torch.full((1, 32, 32), 255)
+    labels[:, 2::4, 2::4] = torch.arange(64).view(8, 8) % 3
+    labels[:, :16] = 255
+    features = torch.arange(64.0).view(1, 1, 8, 8)
+    inputs, ids = scripts.probe.some(features, labels, torch.Generator().manual_seed(0))
+    assert sorted(inputs[:, 0].tolist()) == list(range(32, 64))
+    assert torch.equal(inputs[:, 0].long() % 3, ids)
