@@ -19,12 +19,25 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
-from science_grid import GRIDS, METHODS, Cell, Grid, Start, cells, pretrained_name, pretraining, starts, transfer
+from science_grid import (
+    CO_TEACHING,
+    GRIDS,
+    METHODS,
+    Cell,
+    Grid,
+    Start,
+    cells,
+    pretrained_name,
+    pretraining,
+    starts,
+    transfer,
+)
 from science_tables import write_page
 
 from cromss.config import replace_text, run
 from cromss.downstream_sets import CLASS_SCORES
 from cromss.settings.common import require
+from cromss.settings.pretraining import PretrainSettings
 from cromss.synthetic import WORLD_HASH, WORLD_VERSION
 from cromss.tables import to_csv
 
@@ -47,7 +60,7 @@ class Science:
     """Grid of ways to pretrain on noisy labels, on the synthetic world."""
 
     grid: Literal["full", "reduced", "tiny"] = "reduced"
-    """full: hours on a GPU; reduced: under an hour on two cores; tiny: seconds, to try the way."""
+    """full: hours on a GPU; reduced: under an hour of two processes (--part) on two cores; tiny: seconds, to try it."""
     save_dir: Path = Path("runs/science")
     """Parent of stores and runs."""
     results: Path = Path("benchmarks/science.csv")
@@ -109,12 +122,12 @@ def record(settings: Science, grid: Grid, cell: Cell) -> None:
     file = settings.home / cell.name / RECORD
     if file.exists():
         return
-    from cromss.training import finetune, pretrain
+    from cromss.training import finetune
 
     if METHODS[cell.start.method] is None:
         weights, metrics = "random", {}
     else:
-        metrics = pretrain(pretraining(grid, cell.start, cell.input, settings.home))
+        metrics = pretraining_metrics(cell.start.method, pretraining(grid, cell.start, cell.input, settings.home))
         weights = metrics["checkpoint"]
     told = transfer(grid, cell, weights, settings.home)
     if cell.state == "probe":
@@ -124,6 +137,17 @@ def record(settings: Science, grid: Grid, cell: Cell) -> None:
     else:
         found = finetune(told)
     replace_text(file, json.dumps(row(settings.grid, cell, metrics, found) | where(), indent=1) + "\n")
+
+
+def pretraining_metrics(method: str, settings: PretrainSettings) -> dict[str, Any]:
+    """Metrics of a pretraining."""
+    if method == CO_TEACHING:
+        from coteaching import co_teach
+
+        return co_teach(settings)
+    from cromss.training import pretrain
+
+    return pretrain(settings)
 
 
 def row(grid: str, cell: Cell, pretrained: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:

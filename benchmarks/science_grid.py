@@ -16,8 +16,8 @@ RECIPE = Path(__file__).resolve().parents[1] / "train_scripts" / "configs" / "ft
 STATES = {"frozen": "efix", "tuned": "etr", "probe": "efix"}
 """State of the encoder -> value of --encoder_finetune_tag; the probe is a linear head on all stages of a frozen one."""
 
-EXACT = ("none", 0)
-"""Noise of what does not learn noisy labels."""
+EXACT, USUAL = ("none", 0), ("mixed", 2)
+"""Noise of what does not learn noisy labels, and of the synthetic default."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,14 @@ def _smoothed(kind: str) -> str:
     return f"--label_smoothing --label_smoothing_prior_type {kind}"
 
 
+CO_TEACHING = "single-modal, co-teaching"
+
 METHODS: dict[str, Method | None] = {
     "random": None,
     "single-modal": Method("", twins=False),
     "single-modal, generalised CE": Method("--loss_type gd", twins=False),
     "single-modal, symmetric CE": Method("--loss_type sd", twins=False),
+    CO_TEACHING: Method("", twins=False),
     "multi-modal": Method(""),
     "multi-modal, smoothing s": Method(_smoothed("s")),
     "multi-modal, smoothing t": Method(_smoothed("t")),
@@ -81,7 +84,8 @@ class Grid:
         steps: Steps of a transfer, about, whatever the fraction.
         methods: Names in `METHODS`.
         inputs: Modalities to transfer.
-        states: Names in `STATES`; the probe takes the largest fraction alone.
+        states: Names in `STATES`. The probe takes the largest fraction alone; so does everything under other noise than
+            the main one, where no encoder is tuned.
     """
 
     noises: tuple[tuple[str, int], ...]
@@ -98,6 +102,11 @@ class Grid:
     methods: tuple[str, ...] = tuple(METHODS)
     inputs: tuple[str, ...] = ("s1", "s2")
     states: tuple[str, ...] = tuple(STATES)
+
+    @property
+    def main_noise(self) -> tuple[str, int]:
+        """The noise of most transfers: the usual one, if it is there."""
+        return USUAL if USUAL in self.noises else self.noises[0]
 
 
 KINDS = ("mixed", "confusion", "borders", "objects", "seasons")
@@ -120,13 +129,13 @@ GRIDS = {
         seeds=(0, 1, 2),
         fractions=(100,),
         encoder="tu-test_resnet",
-        locations=16,
+        locations=24,
         crop=64,
         batch=4,
-        epochs=12,
+        epochs=20,
         tiles=(24, 24),
         size=64,
-        steps=30,
+        steps=40,
     ),
     "tiny": Grid(
         noises=(("confusion", 1),),
@@ -145,7 +154,7 @@ GRIDS = {
         states=("frozen", "probe"),
     ),
 }
-"""Name -> grid: hours on a GPU, under an hour on two cores, seconds."""
+"""Name -> grid: hours on a GPU, under an hour of two processes on two cores, seconds."""
 
 
 @dataclass(frozen=True)
@@ -190,9 +199,11 @@ def starts(grid: Grid) -> list[Start]:
 
 def cells(grid: Grid, start: Start) -> Iterator[Cell]:
     """All transfers of an encoder."""
+    most, is_main = max(grid.fractions), start.noise in (EXACT, grid.main_noise)
     for modality, state in itertools.product(grid.inputs, grid.states):
-        fractions = (max(grid.fractions),) if state == "probe" else grid.fractions
-        yield from (Cell(start, modality, state, fraction) for fraction in fractions)
+        if state != "tuned" or is_main:
+            fractions = grid.fractions if is_main and state != "probe" else (most,)
+            yield from (Cell(start, modality, state, fraction) for fraction in fractions)
 
 
 def pretrained_name(start: Start, modality: str) -> str:

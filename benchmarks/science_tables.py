@@ -17,6 +17,7 @@ COMPARISONS = (
     ("noisy labels, against random weights", "single-modal", "random"),
     ("generalised CE, against CE", "single-modal, generalised CE", "single-modal"),
     ("symmetric CE, against CE", "single-modal, symmetric CE", "single-modal"),
+    ("co-teaching, against one network", "single-modal, co-teaching", "single-modal"),
     ("two modalities, against one", "multi-modal", "single-modal"),
     ("smoothing s, against none", "multi-modal, smoothing s", "multi-modal"),
     ("smoothing t, against none", "multi-modal, smoothing t", "multi-modal"),
@@ -67,8 +68,8 @@ def provenance(rows: Rows) -> str:
 
 
 def transfer_table(grid: Grid, rows: Rows) -> str:
-    """Methods by state of the encoder and share of the labels, under the first noise of the grid."""
-    kind, level = _main_noise(grid)
+    """Methods by state of the encoder and share of the labels, under the main noise."""
+    kind, level = grid.main_noise
     columns = {f"{s}, {f} %": (s, f) for s, f in dict.fromkeys((row["state"], row["fraction"]) for row in rows)}
     here = _under(rows, (kind, str(level)))
     lines = [
@@ -103,8 +104,8 @@ def gain_table(grid: Grid, rows: Rows) -> str:
 
 
 def class_table(grid: Grid, rows: Rows) -> str:
-    """IoU of each class under the linear probe, by method, under the first noise of the grid."""
-    kind, level = _main_noise(grid)
+    """IoU of each class under the linear probe, by method, under the main noise."""
+    kind, level = grid.main_noise
     here = [row for row in _under(rows, (kind, str(level))) if row["state"] == "probe"]
     classes = [key for key in rows[0] if key.startswith("iou ")]
     lines = [
@@ -197,10 +198,6 @@ def _under(rows: Rows, noise: tuple[str, str]) -> Rows:
 
 def _methods(rows: Rows) -> list[str]:
     return list(dict.fromkeys(row["method"] for row in rows))
-
-
-def _main_noise(grid: Grid) -> tuple[str, int]:
-    return ("mixed", 2) if ("mixed", 2) in grid.noises else grid.noises[0]
 
 
 def _by_input(grid: Grid, rows: Rows, table: Callable[[Grid, Rows], str]) -> str:

@@ -4,6 +4,7 @@ import csv
 import itertools
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -19,7 +20,13 @@ HOME = REPOSITORY / "benchmarks"
 def scripts(one_thread):
     """The scripts, which import what lies beside them."""
     sys.path.insert(0, str(HOME))
-    names = {"grid": "science_grid", "tables": "science_tables", "probe": "probe", "science": "science"}
+    names = {
+        "grid": "science_grid",
+        "tables": "science_tables",
+        "probe": "probe",
+        "co": "coteaching",
+        "science": "science",
+    }
     yield SimpleNamespace(**{short: load_script(name, HOME) for short, name in names.items()})
     sys.path.remove(str(HOME))
 
@@ -45,6 +52,19 @@ def test_what_learns_no_noisy_labels_comes_once_a_seed(scripts):
     once = {"random", "single-modal, exact labels", "multi-modal, exact labels"}
     assert {method for method, count in counts.items() if count == 3} == once
     assert {count for method, count in counts.items() if method not in once} == {3 * 15}
+
+
+def test_other_noise_than_the_main_one_takes_fewer_transfers(scripts):
+    grid = scripts.grid.GRIDS["full"]
+    main, other = (scripts.grid.Start("CromSS-mid", noise, 0) for noise in (("mixed", 2), ("seasons", 3)))
+    of_main = [(c.input, c.state, c.fraction) for c in scripts.grid.cells(grid, main)]
+    assert len(of_main) == 2 * (3 + 3 + 1)
+    assert [(c.input, c.state, c.fraction) for c in scripts.grid.cells(grid, other)] == [
+        ("s1", "frozen", 100),
+        ("s1", "probe", 100),
+        ("s2", "frozen", 100),
+        ("s2", "probe", 100),
+    ]
 
 
 def test_parts_cover_the_grid_once(scripts):
@@ -97,7 +117,7 @@ def test_transfers_take_about_as_many_steps_whatever_the_fraction(scripts, tmp_p
 def done(scripts, tmp_path_factory):
     """A grid of one encoder, done."""
     grids = pytest.MonkeyPatch()
-    smaller = replace(scripts.grid.GRIDS["tiny"], methods=("CromSS-mid",))
+    smaller = replace(scripts.grid.GRIDS["tiny"], methods=("CromSS-mid", "single-modal, co-teaching"))
     grids.setitem(scripts.science.GRIDS, "tiny", smaller)
     settings = scripts.science.Science(grid="tiny", save_dir=tmp_path_factory.mktemp("science"))
     scripts.science.main(settings)
@@ -112,9 +132,10 @@ def table(path):
 
 def test_rows_tell_settings_scores_world_and_machine(done):
     rows = table(done.files[0])
-    assert [row["state"] for row in rows] == ["frozen", "probe"]
+    methods = ["CromSS-mid", "single-modal, co-teaching"]
+    assert [(row["method"], row["state"]) for row in rows] == [*itertools.product(methods, ["frozen", "probe"])]
     for row in rows:
-        assert (row["method"], row["noise"], row["level"], row["input"]) == ("CromSS-mid", "confusion", "1", "s2")
+        assert (row["noise"], row["level"], row["input"]) == ("confusion", "1", "s2")
         assert (row["world"], row["hash"]) == (str(WORLD_VERSION), WORLD_HASH)
         assert 0 <= float(row["miou"]) <= 100
         assert row["machine"]
@@ -132,7 +153,7 @@ def test_the_selection_is_told_by_epoch_and_class(done):
 
 
 def test_what_is_finished_is_not_done_again(done, scripts, monkeypatch):
-    monkeypatch.setattr("cromss.training.pretrain", lambda *_: pytest.fail("done again"))
+    monkeypatch.setattr(scripts.science, "pretraining_metrics", lambda *_: pytest.fail("done again"))
     before = [path.read_bytes() for path in done.files]
     scripts.science.main(done)
     assert [path.read_bytes() for path in done.files] == before
@@ -198,6 +219,43 @@ def test_the_page_is_what_the_results_give(scripts, tmp_path, monkeypatch, capsy
     monkeypatch.setattr(scripts.tables, "draw", lambda *_: None)
     scripts.science.main(scripts.science.Science(results=HOME / "science.csv", page=page, tables=True))
     assert page.read_text() == (REPOSITORY / "RESULTS.md").read_text()
+
+
+# co-teaching
+
+
+def test_each_network_learns_what_is_easy_for_the_other(scripts):
+    rng = torch.Generator().manual_seed(0)
+    logits = {name: torch.randn(2, 3, 6, 5, generator=rng) for name in ("s2", "peer")}
+    labels = torch.randint(0, 3, (2, 6, 5), generator=rng)
+    labels[0, 0] = 255
+    losses = {
+        m: torch.nn.functional.cross_entropy(x, labels, ignore_index=255, reduction="none") for m, x in logits.items()
+    }
+    known = labels != 255
+    for epoch, share in ((0, 1.0), (2, 0.8), (9, 0.6)):
+        terms = scripts.co.CoTeaching(3, "c", "none", ramp_epochs=4, forget=0.4)(logits, labels, epoch=epoch)
+        count = int(share * known.sum() + 1e-4)
+        for own, other in (("s2", "peer"), ("peer", "s2")):
+            easiest = losses[other][known].argsort()[:count]
+            torch.testing.assert_close(terms[f"seg_{own}"], losses[own][known][easiest].mean())
+        torch.testing.assert_close(terms["loss"], terms["seg_s2"] + terms["seg_peer"])
+
+
+def test_two_networks_are_taught_and_the_first_is_kept(done, scripts):
+    settings = scripts.grid.pretraining(
+        scripts.grid.GRIDS["tiny"], scripts.grid.Start(scripts.grid.CO_TEACHING, ("confusion", 1), 0), "s2", done.home
+    )
+    assert 0.05 < scripts.co.noise_rate(settings) < 0.2
+    metrics = scripts.co.co_teach(settings)
+    assert {"train/seg_s2", "train/seg_peer", "val/miou_s2"} <= metrics.keys()
+    assert "val/miou_peer" not in metrics
+    kept = torch.load(metrics["checkpoint"], weights_only=True)["state_dict"]
+    both = torch.load(Path(metrics["checkpoint"]).with_name("last.ckpt"), weights_only=True)["state_dict"]
+    assert kept.keys() == {name for name in both if name.startswith("model.networks.s2.")}
+    assert all(torch.equal(kept[name], both[name]) for name in kept)
+    stem = next(name for name in kept if name.endswith("weight"))
+    assert not torch.equal(both[stem], both[stem.replace(".s2.", ".peer.")])
 
 
 # the probe

@@ -42,9 +42,14 @@ from cromss.training.run_folder import RunFolder
 from cromss.training.runs import build_trainer, compile_network, fit, loader_processes
 
 
-def pretrain(settings: PretrainSettings) -> dict[str, Any]:
-    """Pretrain on noisy labels and return the final metrics; a finished run is not done again."""
-    return run_once(settings, _pretrain_name(settings), _pretrain)
+def pretrain(settings: PretrainSettings, adapt: Callable[[PretrainTask], object] | None = None) -> dict[str, Any]:
+    """Pretrain on noisy labels and return the final metrics; a finished run is not done again.
+
+    Args:
+        settings: Settings.
+        adapt: Changes the task before it is trained, its network or objective, say.
+    """
+    return run_once(settings, _pretrain_name(settings), partial(_pretrain, adapt=adapt))
 
 
 def pretraining_data(settings: PretrainSettings) -> StacksData:
@@ -214,12 +219,16 @@ def _places(labels: LmdbReader | PublishedReader, pattern: str) -> Sequence[Hash
     return [match[1] if match and match[1] else place_of(name) for name, match in zip(ids, named)]
 
 
-def _pretrain(settings: PretrainSettings, folder: RunFolder) -> dict[str, Any]:
+def _pretrain(
+    settings: PretrainSettings, folder: RunFolder, adapt: Callable[[PretrainTask], object] | None
+) -> dict[str, Any]:
     network = pretraining_network(settings)
     data = pretraining_data(settings)
     legend = legend_of(data.train.labels, settings.data.n_classes)
     task = pretraining_task(settings, network, legend)
-    compile_network(network, settings.runtime)
+    if adapt:
+        adapt(task)
+    compile_network(task.model, settings.runtime)
     checkpoint = folder.open(settings)
     optimisation = settings.optimisation
     task.non_finite = settings.runtime.non_finite
