@@ -29,6 +29,7 @@ from science_grid import (
     cells,
     pretrained_name,
     pretraining,
+    settings_hash,
     starts,
     transfer,
 )
@@ -43,9 +44,6 @@ from cromss.tables import to_csv
 
 RECORD = "science.json"
 """File of a run folder with what is known of a cell."""
-
-WORLD = {"world": WORLD_VERSION, "hash": WORLD_HASH}
-"""What is recorded of the world."""
 
 TOLD, EPOCHS_TOLD = ("CromSS-mid", "CromSS-late"), 11
 """Methods whose selection is told by epoch, and of how many epochs."""
@@ -79,8 +77,8 @@ class Science:
 
     @property
     def home(self) -> Path:
-        """Folder of stores and runs of this grid on this world."""
-        return self.save_dir / f"world{WORLD_VERSION}_{WORLD_HASH}_{self.grid}"
+        """Folder of stores and runs of this grid, with these settings, on this world."""
+        return self.save_dir / f"{self.grid}_{settings_hash(self.grid)}_world{WORLD_VERSION}_{WORLD_HASH}"
 
     @property
     def mine(self) -> list[Start]:
@@ -95,26 +93,31 @@ class Science:
         return path, path.with_name(f"{path.stem}_selection{path.suffix}")
 
 
-def main(settings: Science) -> None:
-    """Pretrain, transfer, and tabulate; or make the tables."""
+def main(settings: Science) -> int:
+    """Pretrain, transfer, and tabulate; or make the tables. 1 if a run failed."""
     if not settings.tables:
-        do(settings)
-        return
-    rows, selection = (of_this_world(read(path)) for path in settings.files)
+        return do(settings)
+    rows, selection = (comparable(read(path)) for path in settings.files)
     write_page(settings.page, rows, selection, settings.results.parent)
+    return 0
 
 
-def do(settings: Science) -> None:
-    """Do what is not done, and say how long it will take."""
-    grid, mine, begun = GRIDS[settings.grid], settings.mine, time.monotonic()
+def do(settings: Science) -> int:
+    """Do what is not done, and say how long it will take; where a run fails, the other encoders go on."""
+    grid, mine, begun, failed = GRIDS[settings.grid], settings.mine, time.monotonic(), []
     for number, start in enumerate(mine):
         passed = time.monotonic() - begun
         left = f", about {passed / number * (len(mine) - number) / 60:.0f} min to come" if number else ""
         print(f"\n[{number + 1}/{len(mine)}] {start.name} ({passed / 60:.0f} min passed{left})", flush=True)
-        for cell in cells(grid, start):
-            record(settings, grid, cell)
+        try:
+            for cell in cells(grid, start):
+                record(settings, grid, cell)
+        except (ValueError, RuntimeError) as error:
+            failed.append(f"failed: {start.name}: {error}")
+            print(failed[-1], flush=True)
         collect(settings, grid)
-    print(f"tables   {', '.join(map(str, settings.files))}")
+    print("\n".join([*failed, f"tables   {', '.join(map(str, settings.files))}"]))
+    return int(bool(failed))
 
 
 def record(settings: Science, grid: Grid, cell: Cell) -> None:
@@ -136,7 +139,7 @@ def record(settings: Science, grid: Grid, cell: Cell) -> None:
         found = probe(told)
     else:
         found = finetune(told)
-    replace_text(file, json.dumps(row(settings.grid, cell, metrics, found) | where(), indent=1) + "\n")
+    replace_text(file, json.dumps(row(settings.grid, cell, metrics, found) | where(settings.grid), indent=1) + "\n")
 
 
 def pretraining_metrics(method: str, settings: PretrainSettings) -> dict[str, Any]:
@@ -157,8 +160,9 @@ def row(grid: str, cell: Cell, pretrained: Mapping[str, Any], found: Mapping[str
     scores = {key: percent(found[key]) for key in CLASS_SCORES}
     by_class = {f"iou {name}": percent(value) for name, value in found["iou"].items()}
     pretrained = {"pretrained_miou": percent(pretrained.get(f"val/miou_{cell.input}"))}
+    told = {key: getattr(GRIDS[grid], key) for key in ("encoder", "locations", "crop", "batch", "epochs", "steps")}
     counts = {"train_tiles": found["train_tiles"], "seconds": round(found["seconds"], 1)}
-    return dict(zip(KEYS, values)) | scores | by_class | pretrained | counts
+    return dict(zip(KEYS, values)) | scores | by_class | pretrained | counts | told
 
 
 def percent(score: float | None) -> float | None:
@@ -166,13 +170,13 @@ def percent(score: float | None) -> float | None:
     return None if score is None else round(100 * score, 3)
 
 
-def where() -> dict[str, Any]:
-    """World, machine and date of a result."""
+def where(grid: str) -> dict[str, Any]:
+    """World, settings, machine and date of a result."""
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     machine = gpu or f"{platform.machine()}, {os.cpu_count()} cores"
-    return WORLD | {"machine": machine, "torch": torch.__version__, "date": date.today().isoformat()}
+    return origin(grid) | {"machine": machine, "torch": torch.__version__, "date": date.today().isoformat()}
 
 
 def collect(settings: Science, grid: Grid) -> None:
@@ -183,7 +187,7 @@ def collect(settings: Science, grid: Grid) -> None:
     selection = [line for start in listed for line in selection_rows(settings, grid, start)]
     for path, found, keys in zip(settings.files, (rows, selection), (KEYS, SELECTION_KEYS)):
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(path, to_csv(merged(of_this_world(read(path)), found, keys)))
+        replace_text(path, to_csv(merged(comparable(read(path)), found, keys)))
 
 
 def selection_rows(settings: Science, grid: Grid, start: Start) -> Iterator[dict[str, Any]]:
@@ -199,7 +203,7 @@ def selection_rows(settings: Science, grid: Grid, start: Start) -> Iterator[dict
         found = epochs[epoch]
         for name in ["all", *class_names(found)]:
             told = (settings.grid, start.method, *start.noise, start.seed, int(found["epoch"]), name)
-            yield dict(zip(SELECTION_KEYS, told)) | clean_shares(found, name) | WORLD
+            yield dict(zip(SELECTION_KEYS, told)) | clean_shares(found, name) | origin(settings.grid)
 
 
 def class_names(metrics: Mapping[str, str]) -> list[str]:
@@ -222,9 +226,14 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def of_this_world(rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """Rows of the world as it is drawn now; others are not to be compared with them."""
-    return [dict(row) for row in rows if all(row[key] == str(value) for key, value in WORLD.items())]
+def comparable(rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Rows of the world as it is drawn now, and of the grids as they are."""
+    return [dict(row) for row in rows if all(row[key] == str(value) for key, value in origin(row["grid"]).items())]
+
+
+def origin(grid: str) -> dict[str, Any]:
+    """What is recorded of the world, and of the settings of a grid."""
+    return {"world": WORLD_VERSION, "hash": WORLD_HASH, "settings": settings_hash(grid)}
 
 
 def merged(

@@ -1,5 +1,6 @@
 """What `science.py` combines: kinds of noise, methods, seeds, transfers, and the settings of each run."""
 
+import hashlib
 import itertools
 import math
 from collections.abc import Iterator
@@ -13,8 +14,12 @@ from cromss.settings.pretraining import PretrainSettings
 RECIPE = Path(__file__).resolve().parents[1] / "train_scripts" / "configs" / "ft_dfc2020.yaml"
 """Recipe of the transfers."""
 
-STATES = {"frozen": "efix", "tuned": "etr", "probe": "efix"}
-"""State of the encoder -> value of --encoder_finetune_tag; the probe is a linear head on all stages of a frozen one."""
+STATES = {"frozen": "efix --moving_batchnorm", "tuned": "etr", "probe": "efix --model_framework unet"}
+"""State of the encoder -> value of --encoder_finetune_tag, and further flags.
+
+Statistics of frozen encoders move, as in the published tables: those of random ones mean nothing. The probe is a linear
+layer on all stages of a frozen one, where PSPNet sees but three.
+"""
 
 EXACT, USUAL = ("none", 0), ("mixed", 2)
 """Noise of what does not learn noisy labels, and of the synthetic default."""
@@ -157,6 +162,12 @@ GRIDS = {
 """Name -> grid: hours on a GPU, under an hour of two processes on two cores, seconds."""
 
 
+def settings_hash(name: str) -> str:
+    """Hash of a grid and its methods: results of one hash are of the same settings."""
+    grid = GRIDS[name]
+    return hashlib.sha256(repr((grid, [METHODS[method] for method in grid.methods])).encode()).hexdigest()[:8]
+
+
 @dataclass(frozen=True)
 class Start:
     """Where an encoder comes from."""
@@ -228,12 +239,11 @@ def pretraining(grid: Grid, start: Start, modality: str, home: Path) -> Pretrain
 
 
 def transfer(grid: Grid, cell: Cell, weights: str, home: Path) -> FinetuneSettings:
-    """Settings of a transfer: PSPNet as published; the probe sees all stages of the encoder."""
+    """Settings of a transfer, with PSPNet as published."""
     tiles = math.ceil(grid.tiles[0] * cell.fraction / 100)
     epochs = math.ceil(grid.steps / max(1, tiles // grid.batch))
-    head = "--model_framework unet" if cell.state == "probe" else ""
     flags = f"""
-        --config {RECIPE} {head} --input_type {cell.input} --model_type {grid.encoder} --fraction {cell.fraction:g}
+        --config {RECIPE} --input_type {cell.input} --model_type {grid.encoder} --fraction {cell.fraction:g}
         --synthetic_tiles {grid.tiles[0]} {grid.tiles[1]} --synthetic_size {grid.size} --crop_size {grid.size}
         --batch_size {grid.batch} --epochs {epochs} --learning_rate 1e-3 --split_seed {cell.start.seed}
         --encoder_finetune_tag {STATES[cell.state]} --seed {cell.start.seed} --devices 1 --save_maps 0

@@ -108,6 +108,8 @@ def test_transfers_take_about_as_many_steps_whatever_the_fraction(scripts, tmp_p
     assert all(grid.steps <= count < 1.1 * grid.steps for count in steps.values())
     probe = scripts.grid.transfer(grid, scripts.grid.Cell(start, "s2", "probe", 100), "random", tmp_path)
     assert (probe.model.model_framework, probe.model.encoder_finetune_tag) == ("unet", "efix")
+    frozen = scripts.grid.transfer(grid, scripts.grid.Cell(start, "s2", "frozen", 100), "random", tmp_path)
+    assert frozen.model.moving_batchnorm
 
 
 # a whole run
@@ -159,6 +161,19 @@ def test_what_is_finished_is_not_done_again(done, scripts, monkeypatch):
     assert [path.read_bytes() for path in done.files] == before
 
 
+def test_a_run_that_fails_leaves_the_others_alone(scripts, tmp_path, monkeypatch, capsys):
+    def record(_settings, _grid, cell):
+        if cell.start.method == "random":
+            raise ValueError("loss is not finite")
+        seen.append(cell.start.method)
+
+    seen = []
+    monkeypatch.setattr(scripts.science, "record", record)
+    assert scripts.science.main(scripts.science.Science(grid="tiny", save_dir=tmp_path)) == 1
+    assert set(seen) == {"single-modal", "CromSS-mid"}
+    assert "failed: random_none0_seed0: loss is not finite" in capsys.readouterr().out
+
+
 # tables
 
 
@@ -174,7 +189,7 @@ def made_up(scripts, grid="reduced"):
         found = dict.fromkeys(("oa", "aa", "miou", "mf1"), score) | {"iou": {"water": score, "forest": None}}
         found |= {"train_tiles": 4, "seconds": 1.0}
         row = scripts.science.row(grid, scripts.grid.Cell(start, modality, state, 100), {}, found)
-        rows.append(row | scripts.science.WORLD | {"machine": "m", "date": "2026-01-01"})
+        rows.append(row | scripts.science.origin(grid) | {"machine": "m", "date": "2026-01-01"})
     return [{key: "" if value is None else str(value) for key, value in row.items()} for row in rows]
 
 
@@ -203,11 +218,11 @@ def test_the_selection_has_a_table_and_a_figure(scripts, tmp_path):
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_new_rows_replace_old_ones_of_this_world_alone(scripts):
-    keys, here = ("grid", "seed"), {"world": str(WORLD_VERSION), "hash": WORLD_HASH}
+def test_new_rows_replace_old_ones_of_this_world_and_these_settings_alone(scripts):
+    keys, here = ("grid", "seed"), {key: str(value) for key, value in scripts.science.origin("full").items()}
     old = [{"grid": "full", "seed": "0", "miou": "1"} | here, {"grid": "full", "seed": "1", "miou": "2"} | here]
-    other = {"grid": "full", "seed": "2", "miou": "3", "world": "0", "hash": WORLD_HASH}
-    kept = scripts.science.of_this_world([*old, other])
+    others = [{"grid": "full", "seed": "2", "miou": "3"} | here | {key: "0"} for key in here]
+    kept = scripts.science.comparable([*old, *others])
     rows = scripts.science.merged(kept, [{"grid": "full", "seed": 1, "miou": 9.0}], keys)
     assert [row["miou"] for row in rows] == ["1", 9.0]
 
