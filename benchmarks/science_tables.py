@@ -42,7 +42,7 @@ def write_page(page: Path, rows: Rows, selection: Rows, figures: Path) -> None:
         found, selected = ([row for row in table if row["grid"] == name] for table in (rows, selection))
         tables |= {f"science {name} {what}": text for what, text in grid_tables(name, found, selected).items()}
         if selected:
-            draw(selected, figures / f"science_selection_{name}.png")
+            draw(selected, figures / figure_name(name))
     write_tables(page, tables)
 
 
@@ -50,14 +50,19 @@ def grid_tables(name: str, rows: Rows, selection: Rows) -> dict[str, str]:
     """Tables of a grid by what they tell; where nothing was run, they say so."""
     if not rows:
         return dict.fromkeys(("transfer", "noise", "gains", "classes", "selection"), "Not run yet.")
-    grid = GRIDS[name]
+    grid, picture = GRIDS[name], f"![Clean share of the selected labels by epoch](benchmarks/{figure_name(name)})"
     return {
         "transfer": f"{provenance(rows)}\n\n{_by_input(grid, rows, transfer_table)}",
         "noise": _by_input(grid, rows, noise_table),
         "gains": _by_input(grid, rows, gain_table),
         "classes": _by_input(grid, rows, class_table),
-        "selection": selection_table(selection) if selection else "Not run yet.",
+        "selection": f"{selection_table(selection)}\n\n{picture}" if selection else "Not run yet.",
     }
+
+
+def figure_name(grid: str) -> str:
+    """File of the figure of a grid, beside its CSV."""
+    return f"science_selection_{grid}.png"
 
 
 def provenance(rows: Rows) -> str:

@@ -213,6 +213,8 @@ def test_the_selection_has_a_table_and_a_figure(scripts, tmp_path):
     ]
     told = scripts.tables.selection_table(rows)
     assert "| CromSS-mid | mixed 2 | bare land | 70.0 ± 0.0 | 82.5 ± 0.7 | 75.0 ± 0.0 |" in told
+    whole = scripts.tables.grid_tables("reduced", made_up(scripts), rows)["selection"]
+    assert whole.endswith("(benchmarks/science_selection_reduced.png)")
     assert scripts.tables.curves(rows[::2])["cross_s1"] == ([0, 1, 2], [80.5, 81.5, 82.5])
     scripts.tables.draw(rows, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
