@@ -31,8 +31,8 @@ from cromss.tables import to_csv
 
 SCRIPT = Path(__file__).resolve().parents[1] / "train_scripts" / "train_pretrain_mm.py"
 FORKS = multiprocessing.get_context("forkserver")
-LATEST = 300
-"""Seconds after which a process counts as hanging."""
+LATEST, PATIENCE = 300, 15
+"""Seconds after which a process counts as hanging, and in which one may end by itself when another was killed."""
 
 
 @dataclass(frozen=True)
@@ -106,17 +106,16 @@ def main(settings: Kills) -> None:
     """Kill, resume, compare, and write the table."""
     FORKS.set_forkserver_preload(["cromss.training.pretraining"])
     draw, machine = random.Random(settings.seed), {"cores": os.cpu_count(), "torch": torch.__version__}
-    trials = [(1, signal.SIGKILL, settings.kills), (2, signal.SIGKILL, settings.kills)]
-    trials.append((2, signal.SIGUSR1, settings.requeues))
+    trials = [(2, signal.SIGKILL, settings.kills), (2, signal.SIGUSR1, settings.requeues)]
+    trials.append((1, signal.SIGKILL, settings.kills))
     rows = []
     with tempfile.TemporaryDirectory(dir=settings.results.absolute().parent) as home:
         write_set(Path(home), settings.num_locations, settings.seed)
         for processes, kind, count in trials:
             training = Training(Path(home), processes, flags_of(settings, processes))
             rows.append(tried(training, kind, count, draw) | machine | {"date": date.today().isoformat()})
-    replace_text(settings.results, to_csv(rows))
-    for row in rows:
-        print("  ".join(f"{name} {value}" for name, value in row.items()))
+            replace_text(settings.results, to_csv(rows))
+            print("  ".join(f"{name} {value}" for name, value in rows[-1].items()))
 
 
 def flags_of(settings: Kills, processes: int) -> tuple[str, ...]:
@@ -149,7 +148,8 @@ def tried(training: Training, kind: signal.Signals, count: int, draw: random.Ran
 def struck(training: Training, name: str, kind: signal.Signals, wait: float, draw: random.Random) -> bool:
     """Whether a run was still at work after so many seconds, when it was sent the signal.
 
-    A kill hits all of its processes or a single one, whose death must end the others; other signals hit one.
+    A kill hits all of its processes or a single one; those that wait for it to join them are ended then, as launchers
+    do. Other signals hit one, and all must save and stop.
 
     Raises:
         ValueError: A process hangs, or ends otherwise than it should.
@@ -162,7 +162,10 @@ def struck(training: Training, name: str, kind: signal.Signals, wait: float, dra
         if process.is_alive():
             os.kill(process.pid, kind)
     for rank, process in enumerate(processes):
-        process.join(LATEST)
+        process.join(PATIENCE if kind == signal.SIGKILL else LATEST)
+        if kind == signal.SIGKILL and process.is_alive():
+            process.kill()
+            process.join(LATEST)
         if process.exitcode is None:
             process.kill()
             raise ValueError(f"{name}: process {rank} hangs: {training.said(name, rank)}")
