@@ -43,11 +43,12 @@ def summed_states(module: nn.Module) -> States:
     return states
 
 
-def restore_states(module: nn.Module, states: Mapping[str, Mapping[str, Any]]) -> None:
-    """Let metrics go on from `summed_states`, in one of several processes."""
+def restore_states(module: nn.Module, states: Mapping[str, Mapping[str, Any]], is_first: bool = True) -> None:
+    """Let metrics go on from `summed_states`: the first process has the sums, the others zeros of their shapes."""
     for name, metric in _metrics(module).items():
         for key, value in states.get(name, {}).items():
-            setattr(metric, key, value.to(metric.device))
+            setattr(metric, key, (value if is_first else torch.zeros_like(value)).to(metric.device))
+        metric._update_count += name in states  # so that they are kept again, by all processes alike
 
 
 def _metrics(module: nn.Module) -> dict[str, Metric]:

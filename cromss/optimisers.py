@@ -45,6 +45,16 @@ def staged_optimiser(
     return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor)}
 
 
+def rescale(checkpoint: Mapping[str, Any], factor: float) -> None:
+    """Multiply the learning rates of a checkpoint's optimisers and schedules, in place."""
+    kept = [group for state in checkpoint["optimizer_states"] for group in state["param_groups"]]
+    for state in (*kept, *checkpoint["lr_schedulers"]):
+        for name in {"lr", "initial_lr"} & state.keys():
+            state[name] *= factor
+        for name in {"base_lrs", "_last_lr"} & state.keys():
+            state[name] = [factor * rate for rate in state[name]]
+
+
 def schedule(
     kind: str, values: Sequence[float], epochs: int, learning_rate: float, warmup: int = 0
 ) -> Callable[[int], float]:

@@ -21,12 +21,16 @@ from cromss.losses import as_two_classes, segmentation_loss
 from cromss.metrics import scores
 from cromss.models.weight_files import CARD_KEY
 from cromss.objective import CrossModalObjective
+from cromss.optimisers import rescale
 
 StagedOptimiser = Callable[[Sequence[Sequence[nn.Parameter]]], dict[str, Any]]
 Score = Callable[[Tensor], dict[str, Any]]
 
 SKIPS_IN_A_ROW = 10
 """Steps in a row that may be left out."""
+
+OTHERS_LOSS = "loss of another process is not finite"
+"""Said where a process knows no more."""
 
 SUMS_KEY = "epoch_sums"
 """Where checkpoints keep what is summed up over the epoch."""
@@ -83,7 +87,7 @@ class CardedTask(L.LightningModule):
         super().__init__()
         self.card: Mapping[str, Any] = {}
         self.train_means = EpochMeans()
-        self.non_finite, self._skipped = "stop", 0
+        self.non_finite, self._skipped, self._lost, self._culprits = "stop", 0, False, ""
 
     def on_fit_start(self) -> None:
         """Channels last, which GPUs with mixed precision want and CPUs do not (`benchmarks/bench_step.py`)."""
@@ -96,8 +100,11 @@ class CardedTask(L.LightningModule):
         checkpoint[SUMS_KEY] = summed_states(self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.global_rank == 0:
-            restore_states(self, checkpoint.get(SUMS_KEY, {}))
+        restore_states(self, checkpoint.get(SUMS_KEY, {}), is_first=self.global_rank == 0)
+        cards = checkpoint.get(CARD_KEY, {}), self.card
+        before, now = (card.get("settings", {}).get("learning_rate") for card in cards)
+        if before and now and before != now:
+            rescale(checkpoint, now / before)
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
         self.rate = max(group["lr"] for group in self.trainer.optimizers[0].param_groups)
@@ -109,30 +116,48 @@ class CardedTask(L.LightningModule):
         self.train_means.reset()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take the gradients away where one is not finite: without them, the optimiser leaves everything as it is."""
+        """Take the gradients away where they or the loss are not finite: without, the optimiser changes nothing."""
         gradients = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
-        if torch.isfinite(torch.nn.utils.get_total_norm(gradients.values())):
+        lost, self._lost = self._lost, False
+        if not torch.isfinite(torch.nn.utils.get_total_norm(gradients.values())):
+            culprits = [name for name, gradient in gradients.items() if not torch.isfinite(gradient.norm())]
+            self._refuse(f"gradient is not finite in {shortened(culprits)} at step {self.global_step}")
+        elif not lost:
             self._skipped = 0
             return
-        culprits = [name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()]
-        self._refuse(f"gradient is not finite in {shortened(culprits)} at step {self.global_step}")
-        spoilt = [name for name, buffer in self.model.named_buffers() if not torch.isfinite(buffer).all()]
         self._skipped += 1
-        if spoilt or self._skipped >= SKIPS_IN_A_ROW:
-            why = f"{shortened(spoilt)} not finite" if spoilt else f"{self._skipped} steps in a row"
-            raise ValueError(f"--non_finite skip: {why}; go on from an earlier checkpoint with a lower --learning_rate")
+        self._refuse_to_skip()
         optimizer.zero_grad()
+
+    def _refuse_to_skip(self) -> None:
+        """End the run, in all processes, where statistics are spoilt, or after too many steps left out."""
+        spoilt = [name for name, buffer in self.model.named_buffers() if not torch.isfinite(buffer).all()]
+        if self.trainer.strategy.reduce_boolean_decision(bool(spoilt), all=False):
+            why = f"{shortened(spoilt) or 'statistics of another process'} not finite"
+        elif self._skipped >= SKIPS_IN_A_ROW:
+            why = f"{self._skipped} steps in a row"
+        else:
+            return
+        raise ValueError(f"--non_finite skip: {why}; go on from an earlier checkpoint with a lower --learning_rate")
 
     def _log_step(self, terms: Mapping[str, Tensor], ids: Sequence[str]) -> None:
         """Count the losses of a batch, and log the sum of them with the step."""
-        loss = self.trainer.strategy.reduce(terms["loss"].detach(), reduce_op="mean")
+        loss = self.trainer.strategy.reduce(terms["loss"].detach().clone(), reduce_op="mean")  # which is in place
         if torch.isfinite(loss):
             self.train_means.update(terms, len(ids))
         else:
-            self._refuse(non_finite(terms, ids) or "loss of another process is not finite")
+            self._lost = True
+            self._refuse(non_finite(terms, ids) or OTHERS_LOSS)
         self.log("train/loss_step", loss, prog_bar=True, logger=False)
-        if self.logger and self.train_means.update_count % self.trainer.accumulate_grad_batches == 0:
+        progress, accumulate = self.trainer.fit_loop.epoch_loop.batch_progress, self.trainer.accumulate_grad_batches
+        if self.logger and (progress.is_last_batch or progress.current.ready % accumulate == 0):
             self.logger.log_metrics({"train/loss_step": float(loss)}, self.global_step)
+
+    def on_validation_epoch_end(self) -> None:
+        """End the run, in all processes, where a validation loss of one is not finite."""
+        said, self._culprits = self._culprits, ""
+        if self.trainer.strategy.reduce_boolean_decision(bool(said), all=False):
+            raise ValueError(f"{said or OTHERS_LOSS}; lower --learning_rate or look at the locations")
 
     def _refuse(self, what: str) -> None:
         if self.non_finite == "stop":
@@ -215,13 +240,14 @@ class PretrainTask(CardedTask):
         ready = self.eval_transform(batch)
         labels, logits = ready["labels"], self.model(**ready["images"])
         terms = self.validation_objective(logits, labels)
-        refuse_non_finite(terms, batch["id"])
+        self._culprits = self._culprits or non_finite(terms, batch["id"])
         options = {"on_epoch": True, "sync_dist": True, "batch_size": num_labelled(labels)}
         for name, value in terms.items():
             self.log(f"val/{name}", value, prog_bar=name == "loss", **options)
         self.val_scores.update(logits, ready.get("exact", labels))
 
     def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()
         scored = self._scored("val", self.val_scores)
         shown = {name: value for name, value in scored.items() if name.startswith("val/miou")}
         self.log_dict(shown, prog_bar=True)
@@ -317,11 +343,12 @@ class FinetuneTask(CardedTask):
         ready = self.eval_transform(batch)
         logits = self.logits(ready["images"])
         loss = segmentation_loss(self.loss_type, logits, ready["labels"])
-        refuse_non_finite({"loss": loss}, batch["id"])
+        self._culprits = self._culprits or non_finite({"loss": loss}, batch["id"])
         self.log("val/loss", loss, on_epoch=True, sync_dist=True, batch_size=num_labelled(ready["labels"]))
         self.board.update({"test": logits}, ready["labels"])
 
     def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()
         self._scored("val", prog_bar=True)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
@@ -350,12 +377,6 @@ def non_finite(terms: Mapping[str, Tensor], ids: Sequence[str]) -> str:
     """What is not finite in the losses of a batch, and where; empty where all are."""
     culprits = [name for name, value in terms.items() if not torch.isfinite(value)]
     return f"loss is not finite in {', '.join(culprits)} at locations {shortened(ids)}" if culprits else ""
-
-
-def refuse_non_finite(terms: Mapping[str, Tensor], ids: Sequence[str]) -> None:
-    """Raise ValueError at a validation loss that is NaN or infinite, naming the terms and the locations."""
-    if said := non_finite(terms, ids):
-        raise ValueError(f"{said}; lower --learning_rate or look at these locations")
 
 
 def shortened(names: Sequence[str]) -> str:

@@ -43,6 +43,21 @@ def test_sums_go_on_in_another_process():
     assert second["counts"].compute().tolist() == [[1, 1], [0, 2]]
 
 
+def test_sums_that_nothing_was_added_to_are_kept_again():
+    """And other processes, which must agree on what is kept, hold zeros of the same shape."""
+    first, second, third = module(), module(), module()
+    first["means"].update({"a": torch.tensor(1.0), "b": torch.tensor(2.0)}, 3)
+    states = summed_states(first)
+    restore_states(second, states)
+    assert {name: value.tolist() for name, value in summed_states(second)["means"].items()} == {
+        "totals": [3.0, 6.0],
+        "weight": 3.0,
+    }
+    restore_states(third, states, is_first=False)
+    assert summed_states(third)["means"]["totals"].tolist() == [0.0, 0.0]
+    assert summed_states(third).keys() == {"means"}
+
+
 def test_nothing_counted_is_nothing_kept():
     assert summed_states(module()) == {}
     untouched = module()

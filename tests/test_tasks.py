@@ -1,7 +1,10 @@
 """Losses and gradients that are not finite, and batches at the edge of what there is to learn."""
 
+from itertools import count
+
 import pytest
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from sets import NAMES, season_arrays, write_ours
 from test_training import METHOD, pretrain_with, table
 
@@ -62,6 +65,58 @@ def test_a_step_left_out_changes_nothing(noisy, tmp_path, monkeypatch, capsys):
     assert "the step is left out" in said
     assert all(float(row["train/loss"]) > 0 for row in table(tmp_path / "run" / "metrics.csv"))
     assert metrics["train/loss"] > 0
+
+
+def test_a_step_of_an_infinite_loss_is_left_out_though_its_gradients_are_finite(noisy, tmp_path, monkeypatch, capsys):
+    whole, seen, weights = CrossModalObjective.__call__, count(), []
+
+    def objective(self, *given):
+        terms = whole(self, *given)
+        return terms | {"loss": terms["loss"] + float("inf")} if next(seen) == 0 else terms
+
+    def note(self, *_):
+        weights.append([parameter.detach().clone() for parameter in self.model.parameters()])
+
+    monkeypatch.setattr(CrossModalObjective, "__call__", objective)
+    monkeypatch.setattr(tasks.PretrainTask, "on_train_batch_end", note)
+    monkeypatch.setattr(tasks.PretrainTask, "on_train_start", note, raising=False)
+    pretrain_with(tmp_path, noisy, f"{FLAGS} --max_steps 2 --non_finite skip")
+    assert "loss is not finite in loss at locations 0" in capsys.readouterr().out
+    assert all(map(torch.equal, weights[0], weights[1]))
+    assert not all(map(torch.equal, weights[1], weights[2]))
+
+
+def spoil_means(strategy, tensor, reduce_op, **_):
+    return tensor.fill_(float("nan")) if reduce_op == "mean" else tensor
+
+
+@pytest.mark.parametrize("kind", ["loss", "statistics", "validation"])
+def test_what_is_not_finite_in_another_process_ends_this_one_too(noisy, tmp_path, monkeypatch, kind):
+    """Reductions over processes are in place, and never make the own loss a culprit."""
+    if kind == "loss":
+        monkeypatch.setattr(SingleDeviceStrategy, "reduce", spoil_means)
+        said = "loss of another process is not finite; lower"
+    elif kind == "statistics":
+        spoil_losses(monkeypatch, {0})
+        monkeypatch.setattr(SingleDeviceStrategy, "reduce_boolean_decision", lambda *_, **__: True)
+        said = "--non_finite skip: statistics of another process not finite"
+    else:
+        monkeypatch.setattr(SingleDeviceStrategy, "reduce_boolean_decision", lambda *_, **__: True)
+        said = "loss of another process is not finite; lower --learning_rate or look"
+    with pytest.raises(ValueError, match=said):
+        pretrain_with(tmp_path, noisy, f"{FLAGS} --non_finite {'stop' if kind == 'loss' else 'skip'}")
+
+
+def test_a_validation_loss_that_is_not_finite_is_named(noisy, tmp_path, monkeypatch):
+    whole = CrossModalObjective.__call__
+
+    def objective(self, *given):
+        terms = whole(self, *given)
+        return terms if torch.is_grad_enabled() else terms | {"seg_s2": terms["seg_s2"] * float("nan")}
+
+    monkeypatch.setattr(CrossModalObjective, "__call__", objective)
+    with pytest.raises(ValueError, match=r"loss is not finite in seg_s2 at locations 000000\d, 000000\d; lower"):
+        pretrain_with(tmp_path, noisy, FLAGS)
 
 
 def test_ten_steps_in_a_row_are_too_many(noisy, tmp_path, monkeypatch):
