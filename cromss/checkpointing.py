@@ -65,19 +65,25 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(self, path: Path, interval_s: float = 300) -> None:
-        self.path, self.interval_s, self.saved_at, self.processes = path, interval_s, time.monotonic(), 0
+        self.path, self.interval_s, self.saved_at = path, interval_s, time.monotonic()
+        self.processes = self.batches = 0
 
     def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         """Take SIGTERM from Lightning, which would lose what was done since the last checkpoint.
 
         Raises:
-            ValueError: The run goes on within an epoch, whose samples were dealt to another number of processes.
+            ValueError: The run goes on within an epoch, whose samples were dealt to another number of processes, or in
+                another number of batches.
         """
-        if self.processes not in (0, trainer.world_size) and trainer.fit_loop.restarted_mid_epoch:
-            raise ValueError(
-                f"{trainer.world_size} processes: the checkpoint lies within an epoch of {self.processes}; "
-                f"go on with {self.processes}, or from one at the end of an epoch (--resume PATH)"
-            )
+        for before, now, what in (
+            (self.processes, trainer.world_size, "processes"),
+            (self.batches, trainer.num_training_batches, "batches"),
+        ):
+            if before not in (0, now) and trainer.fit_loop.restarted_mid_epoch:
+                raise ValueError(
+                    f"{now} {what}: the checkpoint lies within an epoch of {before}; "
+                    f"go on with {before}, or from one at the end of an epoch (--resume PATH)"
+                )
         listen(TERMINATE)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
@@ -91,12 +97,12 @@ class LastCheckpoint(Checkpoint):
         self._save_if_due(trainer, trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop)
 
     def state_dict(self) -> dict[str, Any]:
-        """Number of processes that the samples of an epoch are dealt to."""
-        return {"processes": self.processes}
+        """Number of processes that the samples of an epoch are dealt to, and of their batches."""
+        return {"processes": self.processes, "batches": self.batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep it until training starts."""
-        self.processes = state_dict["processes"]
+        """Keep them until training starts."""
+        self.processes, self.batches = state_dict["processes"], state_dict.get("batches", 0)
 
     def _save_if_due(self, trainer: L.Trainer, is_end: bool = False) -> None:
         is_due = is_end or time.monotonic() - self.saved_at > self.interval_s
@@ -104,7 +110,7 @@ class LastCheckpoint(Checkpoint):
         number = int(trainer.strategy.reduce(number, reduce_op="max"))
         if not number:
             return
-        self.processes = trainer.world_size
+        self.processes, self.batches = trainer.world_size, trainer.num_training_batches
         trainer.save_checkpoint(self.path)
         self.saved_at = time.monotonic()
         if number > _SAVE and not is_end:

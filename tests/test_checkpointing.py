@@ -3,6 +3,7 @@
 import re
 import signal
 from itertools import count
+from pathlib import Path
 
 import lightning as L
 import pytest
@@ -66,6 +67,33 @@ def test_stopped_runs_end_like_an_undisturbed_one(noisy, straight, tmp_path, mon
     assert [without_time(row) for row in rows] == [without_time(row) for row in straight[1]]
     assert curves == straight[2]
     assert pictures == straight[3]
+
+
+def test_a_step_of_a_single_batch_at_the_end_of_an_epoch_is_logged_and_gone_on_from(noisy, tmp_path, monkeypatch):
+    """Three batches an epoch make a step of two, and one of one."""
+    flags = f"{FLAGS} --epochs 2 --accumulate 2 --display_interval 99"
+    pretrain_with(tmp_path, noisy, f"{flags} --name straight")
+    for asked in (1, 1):  # at the end of the first epoch's first step, and at the end of the epoch
+        stop_after(monkeypatch, asked)
+        with pytest.raises(StopRequested):
+            pretrain_with(tmp_path, noisy, f"{flags} --name run")
+    monkeypatch.undo()
+    pretrain_with(tmp_path, noisy, f"{flags} --name run")
+    (weights, _, curves, _), stopped = outcome(tmp_path / "straight"), outcome(tmp_path / "run")
+    assert [step for step, _ in curves["train/loss_step"]] == [0, 1, 2, 3]
+    assert stopped[2] == curves
+    assert all(torch.equal(stopped[0][key], value) for key, value in weights.items())
+
+
+def test_a_stop_at_the_end_of_an_epoch_leaves_out_none_of_its_checkpoints(noisy, tmp_path, monkeypatch):
+    stop_after(monkeypatch, 3)
+    with pytest.raises(StopRequested, match="after step 3"):
+        pretrain_with(tmp_path, noisy, f"{FLAGS} --name run --save_interval 1 --display_interval 99")
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert {path.name for path in checkpoints.iterdir()} == {"best.ckpt", "epoch=0000.ckpt", "last.ckpt"}
+    kept = torch.load(checkpoints / "last.ckpt", weights_only=True)["callbacks"]
+    named = {Path(path).name for state in kept.values() for path in state.get("best_k_models", ())}
+    assert named == {"best.ckpt", "epoch=0000.ckpt"}
 
 
 def without_time(row):
@@ -161,3 +189,7 @@ def test_within_an_epoch_the_number_of_processes_stays(noisy, tmp_path, monkeypa
     monkeypatch.setattr(LastCheckpoint, "load_state_dict", lambda self, state: setattr(self, "processes", 4))
     with pytest.raises(ValueError, match="1 processes: the checkpoint lies within an epoch of 4; go on with 4"):
         pretrain_with(tmp_path, noisy, f"{FLAGS} --name run")
+    monkeypatch.undo()
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    with pytest.raises(ValueError, match="2 batches: the checkpoint lies within an epoch of 3; go on with 3"):
+        pretrain_with(tmp_path, noisy, f"{FLAGS} --name other --batch_size 3 --resume {last}")

@@ -131,11 +131,10 @@ def build_trainer(
     steps_done = open_checkpoint(checkpoint)["global_step"] if checkpoint else 0
     newest = {"monitor": "epoch", "mode": "max", "save_top_k": runtime.keep_checkpoints or -1}
     saving = [
-        LastCheckpoint(folder.last, runtime.save_seconds),
+        *([ModelCheckpoint(**keep, filename="best", monitor=best, save_weights_only=True)] if best else []),
         ModelCheckpoint(**keep, filename="{epoch:04d}", every_n_epochs=runtime.save_interval, **newest),
+        LastCheckpoint(folder.last, runtime.save_seconds),  # after the others, of which it knows and at which it stops
     ]
-    if best:
-        saving.append(ModelCheckpoint(**keep, filename="best", monitor=best, save_weights_only=True))
     return L.Trainer(
         accelerator=runtime.accelerator,
         devices=devices,
