@@ -1,15 +1,16 @@
 """Run folders: what is finished, what may go on, and from which checkpoint."""
 
 import json
+import shutil
 
 import pytest
 import torch
 import yaml
 from conftest import REPOSITORY
 from sets import NAMES, season_arrays, write_ours
-from test_training import METHOD, pretrain_with, table
+from test_training import COMMON, METHOD, pretrain_with, table
 
-from cromss.config import parse, to_flat
+from cromss.config import parse, save_yaml, to_flat
 from cromss.optimisers import schedule, staged_optimiser
 from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSettings
 from cromss.training.run_folder import OtherSettings, RunFolder
@@ -107,6 +108,48 @@ def test_a_run_limited_in_steps_goes_on_like_an_unlimited_one(noisy, tmp_path):
     assert [row["train/loss"] for row in parts] == [row["train/loss"] for row in straight]
     with pytest.raises(ValueError, match="--max_steps 2: the run has done 3 steps already"):
         pretrain_with(tmp_path, noisy, f"{flags} --name parts --max_steps 2", SingleModalSettings)
+
+
+@pytest.mark.parametrize("resume", ["none", "path"])
+def test_a_requeued_job_goes_on_from_what_it_has_saved_itself(noisy, tmp_path, monkeypatch, resume):
+    """Not once more from where its command began; the newest checkpoint of others is none of its own."""
+    flags = "--validation 0.2 --name a --epochs"
+    pretrain_with(tmp_path, noisy, f"{flags} 2", SingleModalSettings)
+    origin = tmp_path / "origin.ckpt"
+    shutil.copy(tmp_path / "a" / "checkpoints" / "last.ckpt", origin)
+    command = f"{flags} 9 --resume {'none' if resume == 'none' else origin} --max_steps"
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")  # as if it had been requeued before it saved anything
+    pretrain_with(tmp_path, noisy, f"{command} 3", SingleModalSettings)
+    folder, started = RunFolder(tmp_path / "a"), {"none": [0, 1, 2], "path": [2]}[resume]
+    assert [int(row["epoch"]) for row in table(folder.path / "metrics.csv")][-len(started) :] == started
+    settings = parse(SingleModalSettings, [*COMMON.split(), "--data_path", str(noisy), *f"{command} 4".split()])
+    assert folder.open(settings) == folder.last
+    monkeypatch.delenv("SLURM_RESTART_COUNT")
+    assert folder.open(settings) == (None if resume == "none" else origin)
+
+
+def test_a_lower_rate_is_taken_where_a_checkpoint_is_gone_on_from(noisy, tmp_path):
+    flags = f"{METHOD} --lr_adjust_type exp --lr_adjust 0.5 --learning_rate"
+    pretrain_with(tmp_path, noisy, f"{flags} 0.008 --epochs 1 --name a")
+    last = tmp_path / "a" / "checkpoints" / "last.ckpt"
+    pretrain_with(tmp_path, noisy, f"{flags} 0.0008 --epochs 3 --name b --resume {last}")
+    rates = [float(row["lr"]) for row in table(tmp_path / "b" / "metrics.csv")]
+    assert rates == pytest.approx([0.0004, 0.0002])
+
+
+def test_steps_may_be_left_out_from_now_on(twins, noisy):
+    with pytest.raises(ValueError, match=r"other settings \(whole_batch False -> True\)"):
+        pretrain_with(twins[0], noisy, f"{METHOD} --name a --display_interval 99 --non_finite skip --whole_batch")
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path):
+    folder = RunFolder(tmp_path / "a")
+    folder.checkpoints.mkdir(parents=True)
+    for name in (".last.ckpt.123", ".epoch=0001.ckpt.4", "best.ckpt"):
+        (folder.checkpoints / name).write_bytes(b"half")
+    save_yaml(MultiModalSettings(), folder.path / "config.yaml")
+    folder.open(MultiModalSettings())
+    assert [path.name for path in folder.checkpoints.iterdir()] == ["best.ckpt"]
 
 
 def test_damaged_run_folders_are_named(noisy, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import zipfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -12,11 +13,12 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 
 from cromss.config import replace_text, save_yaml, to_flat
+from cromss.models.weight_files import CARD_KEY
 from cromss.models.weights import open_checkpoint
 from cromss.yaml_files import read_yaml
 
 FREE_TO_CHANGE = frozenset(
-    ("resume", "save_dir", "name", "accelerator", "devices", "slurm", "num_workers", "compile")
+    ("resume", "save_dir", "name", "accelerator", "devices", "slurm", "num_workers", "compile", "non_finite")
     + ("epochs", "max_steps", "save_interval", "save_seconds", "keep_checkpoints", "display_interval", "save_maps")
 )
 """Settings in which a run may differ from the one that it continues."""
@@ -82,7 +84,7 @@ class RunFolder:
             ValueError: Its files are damaged.
         """
         runtime, optimisation = settings.runtime, settings.optimisation
-        if runtime.resume != "auto":
+        if self._resume(settings) != "auto":
             return None
         self.refuse_other_settings(settings)
         if not (self.path / "metrics.json").exists():
@@ -98,12 +100,13 @@ class RunFolder:
 
         Only the first of several processes touches the folder.
 
-        `--resume auto` continues what is there, `none` moves it aside, a path continues that file.
+        `--resume auto` continues what is there, `none` moves it aside, a path continues that file. A job that SLURM
+        has started again continues what it has saved itself. What a kill has left of files half written is removed.
 
         Raises:
             ValueError: The folder holds a run with other settings, or the path is no checkpoint.
         """
-        resume, checkpoint = settings.runtime.resume, None
+        resume, checkpoint = self._resume(settings), None
         if resume == "none":
             if rank_zero_only.rank == 0:
                 self._move_aside()
@@ -117,6 +120,8 @@ class RunFolder:
             raise ValueError(f"--epochs {settings.optimisation.epochs}: {checkpoint} has done {done} epochs already")
         if rank_zero_only.rank == 0:
             self.path.mkdir(parents=True, exist_ok=True)
+            for unfinished in self.checkpoints.glob(".*.ckpt.*"):
+                unfinished.unlink()
             save_yaml(settings, self.path / "config.yaml")
         return checkpoint
 
@@ -146,6 +151,18 @@ class RunFolder:
         if changed:
             shown = ", ".join(f"{key} {before[key]} -> {now[key]}" for key in changed[:4])
             raise OtherSettings(self.path, shown)
+
+    def _resume(self, settings: Any) -> str:
+        """`--resume`; auto where SLURM has started the job again, and it has saved a state since."""
+        told, is_requeued = settings.runtime.resume, int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0
+        return "auto" if told != "auto" and is_requeued and self._has_saved(settings) else told
+
+    def _has_saved(self, settings: Any) -> bool:
+        """Whether the newest checkpoint is of the same command, `--resume` included."""
+        newest, now = self.newest(), to_flat(settings)
+        before = open_checkpoint(newest).get(CARD_KEY, {}).get("settings", {}) if newest else {}
+        free = free_to_change(now) - {"resume"}
+        return all(key in before and before[key] == now[key] for key in now.keys() - free)
 
     def _move_aside(self) -> None:
         if self.path.exists():
