@@ -1,6 +1,7 @@
 """Requests to stop a run: noted when a signal comes, acted on between steps."""
 
 import signal
+import threading
 from types import FrameType
 
 REQUEUE, TERMINATE = signal.SIGUSR1, signal.SIGTERM
@@ -34,10 +35,12 @@ class StopRequested(Exception):
 def listen(*signals: int) -> None:
     """From now on note these signals, which else would end the process; loader processes forked later note their own.
 
+    Python hears signals in its main thread alone: a run in another one is not asked.
+
     Args:
         signals: `REQUEUE`, from the start of a script on; `TERMINATE`, while there is something to save.
     """
-    for number in signals:
+    for number in signals if threading.current_thread() is threading.main_thread() else ():
         signal.signal(number, _note)
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from threading import Thread
 
 import pytest
 
@@ -28,6 +29,21 @@ def test_the_first_signal_is_noted(unheard):
     assert signals.noted() == REQUEUE
     signals.forget()
     assert signals.noted() == 0
+
+
+def test_threads_other_than_the_first_hear_nothing(unheard):
+    failed = []
+
+    def listen():
+        try:
+            signals.listen(REQUEUE)
+        except ValueError as error:
+            failed.append(error)
+
+    thread = Thread(target=listen)
+    thread.start()
+    thread.join()
+    assert not failed
 
 
 @pytest.mark.parametrize(
