@@ -8,7 +8,7 @@ import torch
 from cromss.config import parse
 from cromss.settings import MultiModalSettings, Optimisation, Runtime
 from cromss.training.run_folder import RunFolder
-from cromss.training.runs import build_trainer, loader_processes, processes, requeue
+from cromss.training.runs import _strategy, build_trainer, loader_processes, processes, requeue
 
 
 def runtime(flags: str) -> Runtime:
@@ -69,6 +69,23 @@ def test_full_and_mixed_precision_exclude_each_other(capsys):
 def test_loader_processes_follow_gpus_and_cores(machine, flags, gpus, cores, wanted):
     machine(gpus, cores)
     assert loader_processes(runtime(flags)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("flags", "nodes", "devices", "strategy"),
+    [
+        ("--accelerator cpu", 1, 1, "auto"),
+        ("--accelerator cpu", 1, 2, "ddp"),
+        ("--accelerator cpu", 1, 3, "ddp_find_unused_parameters_true"),
+        ("--accelerator cpu", 2, 2, "ddp_find_unused_parameters_true"),
+        ("", 1, "auto", "ddp"),
+        ("--deterministic", 1, "auto", "ddp_find_unused_parameters_true"),
+        ("", 2, 1, "ddp"),
+    ],
+)
+def test_sums_of_three_gradients_and_more_keep_their_order_where_bits_count(machine, flags, nodes, devices, strategy):
+    machine(4)
+    assert _strategy(runtime(flags), nodes, devices, some_parameters_idle=False) == strategy
 
 
 @pytest.fixture

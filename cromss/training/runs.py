@@ -139,7 +139,7 @@ def build_trainer(
         accelerator=runtime.accelerator,
         devices=devices,
         num_nodes=nodes,
-        strategy=_strategy(nodes, devices, some_parameters_idle),
+        strategy=_strategy(runtime, nodes, devices, some_parameters_idle),
         precision=_precision(runtime),
         sync_batchnorm=_syncs_batchnorm(runtime),
         deterministic=runtime.deterministic,
@@ -213,11 +213,18 @@ def first_seed(runtime: Runtime) -> int:
     return runtime.seed if isinstance(runtime.seed, int) else runtime.seed[0]
 
 
-def _strategy(nodes: int, devices: int | str, some_parameters_idle: bool) -> str:
-    several = nodes > 1 or (torch.cuda.device_count() if devices == "auto" else devices) > 1
-    if not several:
+def _strategy(runtime: Runtime, nodes: int, devices: int | str, some_parameters_idle: bool) -> str:
+    """Of several processes, `ddp`; where bits count, with gradients summed in the same order in all steps.
+
+    In the first step of a process, that of one gone on from too, `ddp` puts gradients together otherwise than in later
+    ones, unless it looks for idle parameters, so that sums of more than two differ in their last bits.
+    """
+    count = nodes * (torch.cuda.device_count() if devices == "auto" else devices)
+    if count < 2 and nodes < 2:
         return "auto"
-    return "ddp_find_unused_parameters_true" if some_parameters_idle else "ddp"
+    on_cpu = runtime.accelerator == "cpu" or not torch.cuda.is_available()
+    ordered = count > 2 and (on_cpu or runtime.deterministic)
+    return "ddp_find_unused_parameters_true" if some_parameters_idle or ordered else "ddp"
 
 
 def _quieten() -> None:
