@@ -87,14 +87,17 @@ class LastCheckpoint(Checkpoint):
         listen(TERMINATE)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Save where it is due after a step; the last one of an epoch is left to its end."""
+        """Save where it is due after a step, or the run ends there; the last step of an epoch is left to its end."""
         progress, accumulate = trainer.fit_loop.epoch_loop.batch_progress, trainer.accumulate_grad_batches
-        if progress.current.ready % accumulate == 0 and not progress.is_last_batch and not trainer.should_stop:
-            self._save_if_due(trainer)
+        if progress.current.ready % accumulate == 0 and not progress.is_last_batch:
+            self._save_if_due(trainer, trainer.should_stop)
 
     def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         """Save where it is due, and at the end of the run."""
-        self._save_if_due(trainer, trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop)
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._save_if_due(trainer, trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop)
+        elif trainer.is_global_zero:
+            self.path.touch()  # newer than what others keep of the cut epoch: a longer run does the rest of it
 
     def state_dict(self) -> dict[str, Any]:
         """Number of processes that the samples of an epoch are dealt to, and of their batches."""

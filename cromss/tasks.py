@@ -98,6 +98,8 @@ class CardedTask(L.LightningModule):
         if self.card:
             checkpoint[CARD_KEY] = dict(self.card)
         checkpoint[SUMS_KEY] = summed_states(self)
+        if self.logger:
+            self.logger.experiment.flush()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         restore_states(self, checkpoint.get(SUMS_KEY, {}), is_first=self.global_rank == 0)

@@ -11,6 +11,7 @@ import torch
 from sets import NAMES, season_arrays, write_ours
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_training import METHOD, pretrain_with, table
+from torch.utils.tensorboard import SummaryWriter
 
 from cromss import checkpointing
 from cromss.checkpointing import AtomicCheckpointIO, LastCheckpoint
@@ -83,6 +84,17 @@ def test_a_step_of_a_single_batch_at_the_end_of_an_epoch_is_logged_and_gone_on_f
     assert [step for step, _ in curves["train/loss_step"]] == [0, 1, 2, 3]
     assert stopped[2] == curves
     assert all(torch.equal(stopped[0][key], value) for key, value in weights.items())
+
+
+def test_a_run_that_ended_within_an_epoch_goes_on_there(noisy, tmp_path):
+    """With the rest of its batches, and the rates of its epochs."""
+    flags = f"{METHOD} --epochs 2 --batch_size 2 --lr_adjust_type exp --lr_adjust 0.1 --display_interval 99"
+    pretrain_with(tmp_path, noisy, f"{flags} --name straight")
+    pretrain_with(tmp_path, noisy, f"{flags} --name parts --save_interval 1 --max_steps 2")
+    pretrain_with(tmp_path, noisy, f"{flags} --name parts --save_interval 1")
+    straight, parts = outcome(tmp_path / "straight"), outcome(tmp_path / "parts")
+    assert all(torch.equal(parts[0][key], value) for key, value in straight[0].items())
+    assert [without_time(row) for row in parts[1]] == [without_time(row) for row in straight[1]]
 
 
 def test_a_stop_at_the_end_of_an_epoch_leaves_out_none_of_its_checkpoints(noisy, tmp_path, monkeypatch):
@@ -179,6 +191,25 @@ def test_the_version_before_is_kept(tmp_path):
         io.save_checkpoint({"number": number}, target)
     io.save_checkpoint({"number": 9}, tmp_path / "epoch=0001.ckpt")
     assert [torch.load(path, weights_only=True)["number"] for path in (target, before)] == [2, 1]
+
+
+def test_what_is_logged_lies_in_files_before_a_checkpoint_does(noisy, tmp_path, monkeypatch):
+    done = []
+    for kind, name in ((SummaryWriter, "flush"), (AtomicCheckpointIO, "save_checkpoint")):
+        monkeypatch.setattr(kind, name, noting(done, name, getattr(kind, name)))
+    pretrain_with(tmp_path, noisy, f"{METHOD} --epochs 1 --batch_size 2 --save_seconds 0 --name run")
+    before = [done[at - 1] for at, name in enumerate(done) if name == "save_checkpoint"]
+    assert before == ["flush"] * 4, done
+
+
+def noting(done, name, work):
+    """The same work, which adds its name to what is done."""
+
+    def noted(*given, **options):
+        done.append(name)
+        return work(*given, **options)
+
+    return noted
 
 
 def test_within_an_epoch_the_number_of_processes_stays(noisy, tmp_path, monkeypatch):
