@@ -135,7 +135,8 @@ class Runtime:
     name: str = ""
     """Run folder inside --save_dir; named after the settings if empty."""
     resume: str = "auto"
-    """auto continues an unfinished run in its folder, none starts afresh, PATH continues a checkpoint."""
+    """auto continues an unfinished run in its folder, none starts afresh, PATH continues a checkpoint; a job that
+    SLURM has started again continues what it has saved itself."""
     seed: int = 42
     """Seed of everything that is drawn."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
