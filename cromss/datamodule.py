@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from cromss.datasets import Draw, SeasonStacks, collate
+from cromss.signals import ignore
 
 
 def hold_out(places: Sequence[Hashable], share: float, seed: int) -> tuple[list[int], list[int]]:
@@ -157,6 +158,7 @@ class StacksData(L.LightningDataModule):
             batch_size=batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
+            worker_init_fn=ignore,
             collate_fn=collate,
             drop_last=drop_last,
             pin_memory=torch.cuda.is_available(),

@@ -33,7 +33,7 @@ class StopRequested(Exception):
 
 
 def listen(*signals: int) -> None:
-    """From now on note these signals, which else would end the process; loader processes forked later note their own.
+    """From now on note these signals, which else would end the process.
 
     Python hears signals in its main thread alone: a run in another one is not asked.
 
@@ -42,6 +42,12 @@ def listen(*signals: int) -> None:
     """
     for number in signals if threading.current_thread() is threading.main_thread() else ():
         signal.signal(number, _note)
+
+
+def ignore(worker: int) -> None:
+    """Let a loader process pass over what a whole job is sent: the run wants its batches until it has saved."""
+    for number in (REQUEUE, TERMINATE):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def noted() -> int:

@@ -1,5 +1,7 @@
 """Runs that stop at any step and go on as if nothing had happened."""
 
+import multiprocessing
+import os
 import re
 import signal
 from itertools import count
@@ -132,6 +134,17 @@ def test_a_killed_run_leaves_no_step_twice(noisy, straight, tmp_path, monkeypatc
     monkeypatch.undo()
     pretrain_with(tmp_path, noisy, f"{FLAGS} --name run")
     assert outcome(tmp_path / "run")[2] == straight[2]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_loader_processes_outlive_what_the_whole_job_is_sent(noisy, tmp_path, monkeypatch, number):
+    def send(self, trainer, task, *_):
+        for process in multiprocessing.active_children():
+            os.kill(process.pid, number)
+
+    monkeypatch.setattr("cromss.callbacks.StepSeed.on_train_batch_end", send, raising=False)
+    flags = f"{METHOD} --epochs 1 --batch_size 2 --num_workers 1 --display_interval 99 --name run"
+    assert pretrain_with(tmp_path, noisy, flags)["train/loss"] > 0
 
 
 def cut(content):
