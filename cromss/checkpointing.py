@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from cromss.signals import TERMINATE, StopRequested, listen, noted
+from cromss.signals import TERMINATE, StopRequested, forget, listen, noted
 
 _SAVE = 1
 """Says that a checkpoint is due, where processes agree by the largest number; signals have larger ones."""
@@ -117,4 +117,5 @@ class LastCheckpoint(Checkpoint):
         trainer.save_checkpoint(self.path)
         self.saved_at = time.monotonic()
         if number > _SAVE and not is_end:
+            forget()
             raise StopRequested(number, trainer.global_step)
