@@ -167,7 +167,8 @@ def test_a_run_that_fails_leaves_the_others_alone(scripts, tmp_path, monkeypatch
             raise ValueError("loss is not finite")
         seen.append(cell.start.method)
 
-    seen = []
+    seen, methods = [], ("random", "single-modal", "CromSS-mid")
+    monkeypatch.setitem(scripts.science.GRIDS, "tiny", replace(scripts.grid.GRIDS["tiny"], methods=methods))
     monkeypatch.setattr(scripts.science, "record", record)
     assert scripts.science.main(scripts.science.Science(grid="tiny", save_dir=tmp_path)) == 1
     assert set(seen) == {"single-modal", "CromSS-mid"}
