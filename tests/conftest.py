@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 from matplotlib.figure import Figure
+from sets import NAMES, season_arrays, write_ours
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -70,6 +71,14 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small pretraining set of noisy labels, for the tests of a file."""
+    folder = tmp_path_factory.mktemp("noisy")
+    write_ours(folder, season_arrays(), NAMES)
+    return folder
 
 
 @pytest.fixture

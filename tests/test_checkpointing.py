@@ -10,7 +10,6 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from sets import NAMES, season_arrays, write_ours
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_training import METHOD, pretrain_with, table
 from torch.utils.tensorboard import SummaryWriter
@@ -22,13 +21,6 @@ from cromss.signals import StopRequested
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 FLAGS = f"{METHOD} --epochs 3 --batch_size 2 --cal_tr_acc --lr_adjust_type rop --lr_adjust 0 --display_interval 1"
-
-
-@pytest.fixture(scope="module")
-def noisy(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("noisy")
-    write_ours(folder, season_arrays(), NAMES)
-    return folder
 
 
 @pytest.fixture(scope="module")

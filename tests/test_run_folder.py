@@ -7,7 +7,6 @@ import pytest
 import torch
 import yaml
 from conftest import REPOSITORY
-from sets import NAMES, season_arrays, write_ours
 from test_training import COMMON, METHOD, pretrain_with, table
 
 from cromss.config import parse, save_yaml, to_flat
@@ -17,13 +16,6 @@ from cromss.training.run_folder import OtherSettings, RunFolder
 from cromss.training.runs import optimiser_fits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def noisy(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("noisy")
-    write_ours(folder, season_arrays(), NAMES)
-    return folder
 
 
 @pytest.fixture(scope="module")

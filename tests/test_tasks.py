@@ -5,7 +5,6 @@ from itertools import count
 import pytest
 import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from sets import NAMES, season_arrays, write_ours
 from test_training import METHOD, pretrain_with, table
 
 from cromss import tasks
@@ -15,13 +14,6 @@ from cromss.tasks import shortened
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 FLAGS = f"{METHOD} --epochs 2 --batch_size 2 --name run --lr_adjust_type none"
-
-
-@pytest.fixture(scope="module")
-def noisy(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("noisy")
-    write_ours(folder, season_arrays(), NAMES)
-    return folder
 
 
 def spoil_losses(monkeypatch, spoilt, value=float("nan")):
