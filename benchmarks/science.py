@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import time
+from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -22,7 +23,7 @@ from typing import Any, Literal
 from science_grid import (
     CO_TEACHING,
     GRIDS,
-    METHODS,
+    WAYS,
     Cell,
     Grid,
     Start,
@@ -45,20 +46,24 @@ from cromss.tables import to_csv
 RECORD = "science.json"
 """File of a run folder with what is known of a cell."""
 
-TOLD, EPOCHS_TOLD = ("CromSS-mid", "CromSS-late"), 11
-"""Methods whose selection is told by epoch, and of how many epochs."""
+EPOCHS_TOLD = 11
+"""Number of epochs of which a selection is told."""
 
 KEYS = ("grid", "method", "noise", "level", "seed", "input", "state", "fraction")
 SELECTION_KEYS = ("grid", "method", "noise", "level", "seed", "epoch", "class")
 """What tells rows apart."""
+
+RIVALS = ("random", "single_s1", "single_s2", "cross_s1", "cross_s2")
+"""Selections."""
 
 
 @dataclass(frozen=True)
 class Science:
     """Grid of ways to pretrain on noisy labels, on the synthetic world."""
 
-    grid: Literal["full", "reduced", "tiny"] = "reduced"
-    """full: hours on a GPU; reduced: under an hour of two processes (--part) on two cores; tiny: seconds, to try it."""
+    grid: Literal["full", "reduced", "ablation", "tiny"] = "reduced"
+    """full: hours on a GPU; reduced: under an hour of two processes (--part) on two cores; ablation: CromSS-mid with
+    one thing changed each, a quarter of an hour; tiny: seconds, to try it."""
     save_dir: Path = Path("runs/science")
     """Parent of stores and runs."""
     results: Path = Path("benchmarks/science.csv")
@@ -127,7 +132,7 @@ def record(settings: Science, grid: Grid, cell: Cell) -> None:
         return
     from cromss.training import finetune
 
-    if METHODS[cell.start.method] is None:
+    if WAYS[cell.start.method] is None:
         weights, metrics = "random", {}
     else:
         metrics = pretraining_metrics(cell.start.method, pretraining(grid, cell.start, cell.input, settings.home))
@@ -191,19 +196,17 @@ def collect(settings: Science, grid: Grid) -> None:
 
 
 def selection_rows(settings: Science, grid: Grid, start: Start) -> Iterator[dict[str, Any]]:
-    """Clean share of what is selected, in percent, by class and epoch of a finished pretraining."""
-    if start.method not in TOLD:
+    """What a finished pretraining selected, in percent, by epoch, and by class in the last."""
+    method = WAYS[start.method]
+    folders = dict.fromkeys(settings.home / pretrained_name(start, m) for m in grid.inputs) if method else {}
+    if method is None or not method.selects or not all((folder / "metrics.json").exists() for folder in folders):
         return
-    folder = settings.home / pretrained_name(start, grid.inputs[0])
-    if not (folder / "metrics.json").exists():
-        return
-    epochs = read(folder / "metrics.csv")
-    shown = {round(i * (len(epochs) - 1) / (EPOCHS_TOLD - 1)) for i in range(EPOCHS_TOLD)}
-    for epoch in sorted(shown):
-        found = epochs[epoch]
-        for name in ["all", *class_names(found)]:
+    epochs = [dict(ChainMap(*rows)) for rows in zip(*(read(folder / "metrics.csv") for folder in folders))]
+    for epoch in sorted({round(i * (len(epochs) - 1) / (EPOCHS_TOLD - 1)) for i in range(EPOCHS_TOLD)}):
+        found, is_last = epochs[epoch], epoch == len(epochs) - 1
+        for name in ["all", *(class_names(found) if is_last else ())]:
             told = (settings.grid, start.method, *start.noise, start.seed, int(found["epoch"]), name)
-            yield dict(zip(SELECTION_KEYS, told)) | clean_shares(found, name) | origin(settings.grid)
+            yield dict(zip(SELECTION_KEYS, told)) | selected(found, name) | origin(settings.grid)
 
 
 def class_names(metrics: Mapping[str, str]) -> list[str]:
@@ -211,11 +214,14 @@ def class_names(metrics: Mapping[str, str]) -> list[str]:
     return sorted(key.partition("/")[2] for key in metrics if key.startswith("clean_random/"))
 
 
-def clean_shares(metrics: Mapping[str, str], name: str) -> dict[str, float | None]:
-    """Selection -> clean share of a class, or of `all`, in percent."""
-    whole = sorted(key.partition("/")[2] for key in metrics if key.startswith("clean/"))
-    keys = {kind: f"clean/{kind}" if name == "all" else f"clean_{kind}/{name}" for kind in whole}
-    return {kind: percent(float(metrics[key])) if metrics.get(key) else None for kind, key in keys.items()}
+def selected(metrics: Mapping[str, str], name: str) -> dict[str, float | None]:
+    """Selection -> clean share of a class, or of `all`, and for all its calibration error, in percent."""
+    found = {}
+    for kind in RIVALS:
+        keys = {kind: f"clean/{kind}" if name == "all" else f"clean_{kind}/{name}"}
+        keys |= {f"error_{kind}": f"calibration_error/{kind}" if name == "all" else ""}
+        found |= {column: percent(float(metrics[key])) if metrics.get(key) else None for column, key in keys.items()}
+    return found
 
 
 def read(path: Path) -> list[dict[str, str]]:

@@ -3,8 +3,9 @@
 import hashlib
 import itertools
 import math
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cromss.config import read
@@ -49,7 +50,11 @@ def _smoothed(kind: str) -> str:
     return f"--label_smoothing --label_smoothing_prior_type {kind}"
 
 
+_AGREEMENT = "--sample_selection --sample_selection_agreement"
+
 CO_TEACHING = "single-modal, co-teaching"
+
+SINGLE_SELECTION = "single-modal, ts and selection"
 
 METHODS: dict[str, Method | None] = {
     "random": None,
@@ -57,18 +62,45 @@ METHODS: dict[str, Method | None] = {
     "single-modal, generalised CE": Method("--loss_type gd", twins=False),
     "single-modal, symmetric CE": Method("--loss_type sd", twins=False),
     CO_TEACHING: Method("", twins=False),
+    SINGLE_SELECTION: Method(f"{_smoothed('ts')} --sample_selection", twins=False),
+    f"{SINGLE_SELECTION} by agreement": Method(f"{_smoothed('ts')} {_AGREEMENT}", twins=False),
     "multi-modal": Method(""),
     "multi-modal, smoothing s": Method(_smoothed("s")),
     "multi-modal, smoothing t": Method(_smoothed("t")),
     "multi-modal, smoothing ts": Method(_smoothed("ts")),
     "multi-modal, selection": Method("--sample_selection"),
     "CromSS-mid": Method(f"{_smoothed('ts')} --sample_selection"),
+    "CromSS-mid, agreement": Method(f"{_smoothed('ts')} {_AGREEMENT}"),
     "CromSS-mid, common branch": Method(f"{_smoothed('ts')} --sample_selection --use_common_feature"),
     "CromSS-late": Method(f"{_smoothed('ts')} --sample_selection --fusion_type late"),
     "single-modal, exact labels": Method("", twins=False, exact=True),
     "multi-modal, exact labels": Method("", exact=True),
 }
 """Name -> how an encoder is pretrained; `None` for not at all."""
+
+ABLATED = {
+    "trusted share 0.25 (0.5)": "--sample_selection_prop 0.25",
+    "trusted share 0.75": "--sample_selection_prop 0.75",
+    "linear ramp (exponential)": "--sample_selection_rmup_func linear",
+    "no ramp": "--sample_selection_rmup_func none",
+    "factors 0.05, 0.05 (0.15, 0.05)": "--label_smoothing_factor 0.05 0.05",
+    "factors 0.3, 0.05": "--label_smoothing_factor 0.3 0.05",
+    "factors 0.15, 0": "--label_smoothing_factor 0.15 0",
+    "sigma 1 px (3)": "--label_smoothing_sigma 1",
+    "sigma 6 px": "--label_smoothing_sigma 6",
+    "consistency KL (CE)": "--consist_loss_type kl",
+    "consistency MSE": "--consist_loss_type mse",
+    "no consistency": "--consist_loss_type none",
+    "consistency weight 0.3 (1)": "--consist_loss_weight 0.3",
+    "consistency weight 3": "--consist_loss_weight 3",
+    "confidence Gini (entropy)": "--sample_selection_confidence_type gini",
+}
+"""Change to CromSS-mid, in brackets what it is there -> flags. The last of a repeated flag counts."""
+
+CROMSS = "CromSS-mid"
+
+WAYS = METHODS | {name: Method(f"{METHODS[CROMSS].flags} {flags}") for name, flags in ABLATED.items()}
+"""All methods, and CromSS-mid with one thing changed each."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +119,7 @@ class Grid:
         tiles: Training and test tiles of the transfer.
         size: Their side in pixels, a multiple of 32.
         steps: Steps of a transfer, about, whatever the fraction.
-        methods: Names in `METHODS`.
+        methods: Names in `WAYS`.
         inputs: Modalities to transfer.
         states: Names in `STATES`. The probe takes the largest fraction alone; so does everything under other noise than
             the main one, where no encoder is tuned.
@@ -115,6 +147,19 @@ class Grid:
 
 
 KINDS = ("mixed", "confusion", "borders", "objects", "seasons")
+REDUCED = Grid(
+    noises=(("mixed", 2), ("confusion", 3)),
+    seeds=(0, 1, 2),
+    fractions=(100,),
+    encoder="tu-test_resnet",
+    locations=24,
+    crop=64,
+    batch=4,
+    epochs=20,
+    tiles=(24, 24),
+    size=64,
+    steps=40,
+)
 GRIDS = {
     "full": Grid(
         noises=tuple(itertools.product(KINDS, (1, 2, 3))),
@@ -129,19 +174,8 @@ GRIDS = {
         size=128,
         steps=300,
     ),
-    "reduced": Grid(
-        noises=(("mixed", 2), ("confusion", 3)),
-        seeds=(0, 1, 2),
-        fractions=(100,),
-        encoder="tu-test_resnet",
-        locations=24,
-        crop=64,
-        batch=4,
-        epochs=20,
-        tiles=(24, 24),
-        size=64,
-        steps=40,
-    ),
+    "reduced": REDUCED,
+    "ablation": replace(REDUCED, noises=(USUAL,), methods=(CROMSS, *ABLATED), states=("frozen",)),
     "tiny": Grid(
         noises=(("confusion", 1),),
         seeds=(0,),
@@ -159,13 +193,13 @@ GRIDS = {
         states=("frozen", "probe"),
     ),
 }
-"""Name -> grid: hours on a GPU, under an hour of two processes on two cores, seconds."""
+"""Name -> grid: hours on a GPU, under an hour of two processes on two cores, a quarter of one, seconds."""
 
 
 def settings_hash(name: str) -> str:
     """Hash of a grid and its methods: results of one hash are of the same settings."""
     grid = GRIDS[name]
-    return hashlib.sha256(repr((grid, [METHODS[method] for method in grid.methods])).encode()).hexdigest()[:8]
+    return hashlib.sha256(repr((grid, [WAYS[method] for method in grid.methods])).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
@@ -179,7 +213,7 @@ class Start:
     @property
     def name(self) -> str:
         """Start of the names of its run folders."""
-        words = self.method.replace(",", "").replace(" ", "_")
+        words = re.sub(r"[^\w.-]+", "_", self.method)
         return f"{words}_{self.noise[0]}{self.noise[1]}_seed{self.seed}"
 
 
@@ -202,7 +236,7 @@ def starts(grid: Grid) -> list[Start]:
     """All encoders; those that learn no noisy labels come once, not for each noise."""
     listed = []
     for seed, name in itertools.product(grid.seeds, grid.methods):
-        method = METHODS[name]
+        method = WAYS[name]
         noises = (EXACT,) if method is None or method.exact else grid.noises
         listed += [Start(name, noise, seed) for noise in noises]
     return listed
@@ -219,12 +253,12 @@ def cells(grid: Grid, start: Start) -> Iterator[Cell]:
 
 def pretrained_name(start: Start, modality: str) -> str:
     """Name of the run folder of a pretraining; twins are the same for both modalities."""
-    return f"pretrain_{'s12' if METHODS[start.method].twins else modality}_{start.name}"
+    return f"pretrain_{'s12' if WAYS[start.method].twins else modality}_{start.name}"
 
 
 def pretraining(grid: Grid, start: Start, modality: str, home: Path) -> PretrainSettings:
     """Settings of the pretraining of an encoder; the ramp of the selection takes two fifths of it, as published."""
-    method = METHODS[start.method]
+    method = WAYS[start.method]
     kind, level = start.noise
     labels = "--experiment gt_labels" if method.exact else f"--synthetic_noise {kind} --synthetic_noise_level {level}"
     ramp = f"--sample_selection_rmdown_epoch {max(1, 2 * grid.epochs // 5)}" if method.selects else ""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pages import markdown, write_tables
-from science_grid import EXACT, GRIDS, Grid
+from science_grid import CROMSS, EXACT, GRIDS, SINGLE_SELECTION, Grid
 
 from cromss.tables import summarise
 
@@ -23,14 +23,33 @@ COMPARISONS = (
     ("smoothing t, against none", "multi-modal, smoothing t", "multi-modal"),
     ("smoothing ts, against none", "multi-modal, smoothing ts", "multi-modal"),
     ("selection, against none", "multi-modal, selection", "multi-modal"),
-    ("CromSS-mid, against multi-modal", "CromSS-mid", "multi-modal"),
-    ("CromSS-mid, against single-modal", "CromSS-mid", "single-modal"),
-    ("CromSS-mid, against random weights", "CromSS-mid", "random"),
-    ("common branch, against none", "CromSS-mid, common branch", "CromSS-mid"),
-    ("late fusion, against middle", "CromSS-late", "CromSS-mid"),
-    ("exact labels, against CromSS-mid", "multi-modal, exact labels", "CromSS-mid"),
+    ("one modality: ts and selection, against none", SINGLE_SELECTION, "single-modal"),
+    ("CromSS-mid, against multi-modal", CROMSS, "multi-modal"),
+    ("CromSS-mid, against single-modal", CROMSS, "single-modal"),
+    ("CromSS-mid, against one modality, ts and selection", CROMSS, SINGLE_SELECTION),
+    ("CromSS-mid, against random weights", CROMSS, "random"),
+    ("agreement, against CromSS-mid", "CromSS-mid, agreement", CROMSS),
+    ("one modality: agreement, against ts and selection", f"{SINGLE_SELECTION} by agreement", SINGLE_SELECTION),
+    ("common branch, against none", "CromSS-mid, common branch", CROMSS),
+    ("late fusion, against middle", "CromSS-late", CROMSS),
+    ("exact labels, against CromSS-mid", "multi-modal, exact labels", CROMSS),
 )
 """What is asked, the method and the one that it is compared with."""
+
+TITLES = {"s1": "Sentinel-1", "s2": "Sentinel-2"}
+SELECTIONS = {
+    "random": "chance",
+    "single_s1": "S1 alone",
+    "single_s2": "S2 alone",
+    "cross_s1": "S1, crossed",
+    "cross_s2": "S2, crossed",
+}
+"""Column of the selection table -> title."""
+
+DRAWN = (CROMSS, "CromSS-mid, agreement", SINGLE_SELECTION, f"{SINGLE_SELECTION} by agreement")
+"""Methods of the figure."""
+
+NOTHING = "Not run yet."
 
 EXACT_NOISE = (EXACT[0], str(EXACT[1]))
 
@@ -38,10 +57,11 @@ EXACT_NOISE = (EXACT[0], str(EXACT[1]))
 def write_page(page: Path, rows: Rows, selection: Rows, figures: Path) -> None:
     """Fill the tables of each grid that the page has, and draw the figures of those that were run."""
     tables = {}
-    for name in ("full", "reduced"):
+    for name in ("full", "reduced", "ablation"):
         found, selected = ([row for row in table if row["grid"] == name] for table in (rows, selection))
-        tables |= {f"science {name} {what}": text for what, text in grid_tables(name, found, selected).items()}
-        if selected:
+        told = ablation_tables(found, selected) if name == "ablation" else grid_tables(name, found, selected)
+        tables |= {f"science {name} {what}": text for what, text in told.items()}
+        if selected and name != "ablation":
             draw(selected, figures / figure_name(name))
     write_tables(page, tables)
 
@@ -49,15 +69,35 @@ def write_page(page: Path, rows: Rows, selection: Rows, figures: Path) -> None:
 def grid_tables(name: str, rows: Rows, selection: Rows) -> dict[str, str]:
     """Tables of a grid by what they tell; where nothing was run, they say so."""
     if not rows:
-        return dict.fromkeys(("transfer", "noise", "gains", "classes", "selection"), "Not run yet.")
+        return dict.fromkeys(("transfer", "noise", "gains", "classes", "selection", "selected"), NOTHING)
     grid, picture = GRIDS[name], f"![Clean share of the selected labels by epoch](benchmarks/{figure_name(name)})"
     return {
         "transfer": f"{provenance(rows)}\n\n{_by_input(grid, rows, transfer_table)}",
         "noise": _by_input(grid, rows, noise_table),
         "gains": _by_input(grid, rows, gain_table),
         "classes": _by_input(grid, rows, class_table),
-        "selection": f"{selection_table(selection)}\n\n{picture}" if selection else "Not run yet.",
+        "selection": f"{selection_table(selection)}\n\n{picture}" if selection else NOTHING,
+        "selected": selected_classes(_under(selection, _main(grid))) if selection else NOTHING,
     }
+
+
+def ablation_tables(rows: Rows, selection: Rows) -> dict[str, str]:
+    """CromSS-mid with one thing changed each: score, paired difference, and clean share of what is selected."""
+    if not rows:
+        return {"changes": NOTHING}
+    lines = []
+    for method in _methods(rows):
+        line = {"change": "none" if method == CROMSS else method}
+        for modality, title in TITLES.items():
+            of_one = [row for row in rows if row["input"] == modality]
+            ours, plain = _frozen(of_one, method), _frozen(of_one, CROMSS)
+            gains = [ours[seed] - plain[seed] for seed in sorted(ours.keys() & plain.keys())]
+            line[f"{title}, mIoU"] = cell(ours.values())
+            line[f"{title}, gain"] = "" if method == CROMSS else gain_cell(gains)
+            clean = _values(_last(selection), f"cross_{modality}", method=method)
+            line[f"{title}, clean labels"] = cell(clean.values())
+        lines.append(line)
+    return {"changes": f"{provenance(rows)}\n\n{markdown(lines)}"}
 
 
 def figure_name(grid: str) -> str:
@@ -102,8 +142,7 @@ def gain_table(grid: Grid, rows: Rows) -> str:
             here = _under(rows, (kind, str(level)))
             ours, theirs = _frozen(here, method), _frozen(here, other)
             gains = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
-            won = f" ({sum(gain > 0 for gain in gains)}/{len(gains)})" if gains else ""
-            values[f"{kind} {level}"] = cell(gains, sign="+") + won
+            values[f"{kind} {level}"] = gain_cell(gains)
         lines.append({"points of mIoU": title} | values)
     return markdown(lines)
 
@@ -118,59 +157,74 @@ def class_table(grid: Grid, rows: Rows) -> str:
         | {key.removeprefix("iou "): cell(_values(here, key, method=m).values()) for key in classes}
         for m in _methods(here)
     ]
-    return f"Labels of pretraining: {kind} {level}.\n\n{markdown(lines)}" if lines else "Not run yet."
+    return f"Labels of pretraining: {kind} {level}.\n\n{markdown(lines)}" if lines else NOTHING
 
 
 def selection_table(rows: Rows) -> str:
-    """Clean share of the selected labels at the last epoch, by method, noise and class."""
-    kinds = selections(rows)
-    last = max(int(row["epoch"]) for row in rows)
-    groups: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
-    for row in rows:
-        if int(row["epoch"]) == last:
-            key = row["method"], f"{row['noise']} {row['level']}", row["class"].replace("_", " ")
-            groups.setdefault(key, []).append(row)
-    lines = [
-        dict(zip(("method", "noise", "class"), key))
-        | {kind.replace("_", ", "): cell([float(row[kind]) for row in group if row[kind]]) for kind in kinds}
-        for key, group in groups.items()
-    ]
+    """Clean share of the selected labels, and error of the confidence, in the last epoch, by method and noise."""
+    lines = []
+    for method, kind, level in dict.fromkeys((row["method"], row["noise"], row["level"]) for row in rows):
+        here = [row for row in _last(rows) if (row["noise"], row["level"]) == (kind, level)]
+        line = {"method": method, "noise": f"{kind} {level}"}
+        for name, title in SELECTIONS.items():
+            line[title] = cell(_values(here, name, method=method).values())
+            if name != "random":
+                line[f"{title}, error"] = cell(_values(here, f"error_{name}", method=method).values())
+        lines.append(line)
     return markdown(lines)
 
 
+def selected_classes(rows: Rows) -> str:
+    """Clean share of the selected labels in the last epoch, by class of the noisy label."""
+    lines = []
+    for method, name in dict.fromkeys((row["method"], row["class"]) for row in rows if row["class"] != "all"):
+        here = [row for row in rows if row["class"] == name]
+        shares = {title: cell(_values(here, key, method=method).values()) for key, title in SELECTIONS.items()}
+        lines.append({"method": method, "class": name.replace("_", " ")} | shares)
+    return markdown(lines) if lines else NOTHING
+
+
 def draw(rows: Rows, path: Path) -> None:
-    """Clean share of the selected labels of all classes by epoch: a panel a noise, mean over seeds, CromSS-mid."""
+    """Clean share of the selected labels of all classes by epoch, mean over seeds: a row a method, a column a noise; of
+    many, those of level 2."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = [row for row in rows if (row["method"], row["class"]) == ("CromSS-mid", "all")]
+    shown = [row for row in rows if row["class"] == "all"]
     noises = list(dict.fromkeys((row["noise"], row["level"]) for row in shown))
-    across = min(3, len(noises))
-    down = -(-len(noises) // across)
-    figure = Figure(figsize=(4 * across, 3 * down), layout="constrained")
+    noises = [noise for noise in noises if len(noises) < 5 or noise[1] == "2"]
+    methods = [method for method in DRAWN if method in _methods(shown)]
+    figure = Figure(figsize=(3.4 * len(noises), 2.8 * len(methods)), layout="constrained")
     FigureCanvasAgg(figure)
-    for axis, (kind, level) in zip(figure.subplots(down, across, squeeze=False).flat, noises):
-        for name, (epochs, means) in curves(_under(shown, (kind, level))).items():
-            dash = {"cross": "-", "single": "--"}.get(name.partition("_")[0], ":")
-            colour = {"s1": "#7a2f8f", "s2": "#1b7f5c"}.get(name.partition("_")[2], "#707070")
-            axis.plot(epochs, means, dash, color=colour, label=name.replace("_", ", "))
-        axis.set(title=f"{kind} {level}", xlabel="epoch", ylabel="clean labels, %")
-    figure.axes[0].legend(fontsize=7)
+    axes = figure.subplots(len(methods), len(noises), squeeze=False, sharex=True, sharey="col")
+    for line, method in zip(axes, methods):
+        for axis, (kind, level) in zip(line, noises):
+            here = [row for row in shown if (row["method"], row["noise"], row["level"]) == (method, kind, level)]
+            for name, (epochs, means) in curves(here).items():
+                dash = {"cross": "-", "single": "--"}.get(name.partition("_")[0], ":")
+                colour = {"s1": "#7a2f8f", "s2": "#1b7f5c"}.get(name.partition("_")[2], "#707070")
+                axis.plot(epochs, means, dash, color=colour, label=SELECTIONS[name])
+            axis.set(title=f"{method}; {kind} {level}")
+            axis.title.set_size(8)
+    for axis in axes[-1]:
+        axis.set_xlabel("epoch")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("clean labels, %")
+    axes[0, 0].legend(fontsize=7)
     figure.savefig(path, dpi=110)
 
 
 def curves(rows: Rows) -> dict[str, tuple[list[int], list[float]]]:
     """Selection -> epochs, and mean clean share over the runs."""
-    epochs = sorted({int(row["epoch"]) for row in rows})
-    return {
-        kind: (epochs, [summarise([float(r[kind]) for r in rows if int(r["epoch"]) == e]).mean for e in epochs])
-        for kind in selections(rows)
-    }
-
-
-def selections(rows: Rows) -> list[str]:
-    """Columns that tell of a selection, chance first."""
-    return ["random", *(key for key in rows[0] if key.startswith(("cross_", "single_")))]
+    found = {}
+    for kind in SELECTIONS:
+        values: dict[int, list[float]] = {}
+        for row in rows:
+            if row[kind]:
+                values.setdefault(int(row["epoch"]), []).append(float(row[kind]))
+        if values:
+            found[kind] = sorted(values), [summarise(values[epoch]).mean for epoch in sorted(values)]
+    return found
 
 
 def scores(rows: Rows, method: str, state: str, fraction: str) -> dict[str, float]:
@@ -184,6 +238,22 @@ def cell(values: Iterable[float], sign: str = "") -> str:
     if summary is None:
         return "-"
     return f"{summary.mean:{sign}.1f}" + ("" if summary.std is None else f" ± {summary.std:.1f}")
+
+
+def gain_cell(gains: Sequence[float]) -> str:
+    """Mean and spread of paired differences; in brackets, how many are gains."""
+    return cell(gains, sign="+") + (f" ({sum(gain > 0 for gain in gains)}/{len(gains)})" if gains else "")
+
+
+def _last(rows: Rows) -> Rows:
+    """Rows of all classes at the last epoch."""
+    last = max((int(row["epoch"]) for row in rows), default=0)
+    return [row for row in rows if (row["class"], int(row["epoch"])) == ("all", last)]
+
+
+def _main(grid: Grid) -> tuple[str, str]:
+    kind, level = grid.main_noise
+    return kind, str(level)
 
 
 def _values(rows: Rows, key: str, **wanted: str) -> dict[str, float]:
@@ -206,6 +276,5 @@ def _methods(rows: Rows) -> list[str]:
 
 
 def _by_input(grid: Grid, rows: Rows, table: Callable[[Grid, Rows], str]) -> str:
-    titles = {"s1": "Sentinel-1", "s2": "Sentinel-2"}
     parts = {name: [row for row in rows if row["input"] == name] for name in grid.inputs}
-    return "\n\n".join(f"**{titles[name]}**\n\n{table(grid, part)}" for name, part in parts.items() if part)
+    return "\n\n".join(f"**{TITLES[name]}**\n\n{table(grid, part)}" for name, part in parts.items() if part)

@@ -48,6 +48,7 @@ class BatchTransform:
         num_classes: Number of classes `K`.
         crop_size: Side of the square crop, in pixels; `None` keeps whole tiles.
         prior_kind: Kind of `label_prior`, or `None` for no prior.
+        prior_sigma: Its `sigma`, in pixels.
         augment: Random crop, flip and rotation; centre crops without.
         flip_share: Share of samples that are flipped.
         rotate_share: Share of samples that are rotated.
@@ -58,6 +59,7 @@ class BatchTransform:
     num_classes: int
     crop_size: int | None = 256
     prior_kind: str | None = None
+    prior_sigma: float = 3.0
     augment: bool = True
     flip_share: float = 0.5
     rotate_share: float = 0.2
@@ -89,7 +91,7 @@ class BatchTransform:
 
     def _prior(self, labels: Tensor, season: Tensor, placements: Sequence[Placement]) -> Tensor:
         crops = [at.crop for at in placements]
-        prior = label_prior(labels, season, self.num_classes, self.prior_kind, crops=crops)
+        prior = label_prior(labels, season, self.num_classes, self.prior_kind, self.prior_sigma, crops=crops)
         for one, at in zip(prior, placements):
             if at.flip or at.degrees:
                 one.copy_(turned(one, at))

@@ -156,7 +156,7 @@ class PanelWriter(L.Callback):
     def _draw(self, task: PretrainTask, batch: dict[str, Any]) -> np.ndarray:
         ready = task.eval_transform(batch)
         logits = task.model(**ready["images"])
-        trust = task.objective.select(logits, ready["labels"], task.current_epoch)
+        trust = task.objective.select(logits, ready["labels"], task.current_epoch, ready["prior"])
         rows = []
         for i in range(min(self.num_rows, len(ready["labels"]))):
             row = {_TITLES[m]: picture(_array(x[i]), m, task.bands[m]) for m, x in ready["images"].items()}

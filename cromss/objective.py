@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cromss.legends import IGNORE_INDEX
 from cromss.losses import CONSISTENCY_KINDS, SoftTargets, consistency, segmentation_loss
-from cromss.noisy_labels.confidence import entangle, label_confidence, prediction_confidence
+from cromss.noisy_labels.confidence import entangle, label_agreement, label_confidence, prediction_confidence
 from cromss.noisy_labels.prediction import Prediction, as_prediction
 from cromss.noisy_labels.selection import label_weights, prediction_weights, ramp_up, selected_share
 from cromss.noisy_labels.smoothing import smooth_targets
@@ -45,6 +45,7 @@ class CrossModalObjective:
         consistency_weight: Factor of the consistency loss.
         smoothing_factors: Shares of prior and uniform distribution; empty for hard labels.
         selection: Whether pixels are weighted by confidence.
+        agreement: Whether confidence in a label is multiplied by `label_agreement` (ours, not published).
         confidence_kind: `"entropy"` or `"gini"`.
         final_share: Share of each class trusted fully once the ramp has ended.
         ramp: `"exp"`, `"linear"` or `"none"`.
@@ -57,6 +58,7 @@ class CrossModalObjective:
     consistency_weight: float = 1.0
     smoothing_factors: tuple[float, ...] = ()
     selection: bool = False
+    agreement: bool = False
     confidence_kind: str = "entropy"
     final_share: float = 0.5
     ramp: str = "exp"
@@ -76,7 +78,7 @@ class CrossModalObjective:
         Args:
             logits: Modality -> `(B, K, H, W)`; `"common"` is the third branch.
             labels: `(B, H, W)` integer noisy labels, 255 where ignored.
-            prior: `(B, K, H, W)` from `label_prior`; `None` smooths towards uniform.
+            prior: `(B, K, H, W)` from `label_prior`; `None` smooths towards uniform. Agreement wants one.
             epoch: Epoch that the ramps follow.
 
         Returns:
@@ -85,7 +87,7 @@ class CrossModalObjective:
             pixels with weight 1) and `"confidence_<modality>"` (mean), both without gradient.
         """
         predictions = {branch: as_prediction(x) for branch, x in logits.items()}
-        trust = self.select(predictions, labels, epoch)
+        trust = self.select(predictions, labels, epoch, prior)
         smoothed = (
             smooth_targets(labels, self.num_classes, self.smoothing_factors, prior)
             if self.smoothing_factors
@@ -103,12 +105,17 @@ class CrossModalObjective:
         return {"loss": loss, **terms, **_report(trust, labels)}
 
     @torch.no_grad()
-    def select(self, logits: Mapping[str, Tensor | Prediction], labels: Tensor, epoch: float) -> Selection:
+    def select(
+        self, logits: Mapping[str, Tensor | Prediction], labels: Tensor, epoch: float, prior: Tensor | None = None
+    ) -> Selection:
         """Weights of labels and predictions from each modality's confidence, mixed with the other's."""
         if not self.selection:
             return Selection({}, {}, {})
         twins = {modality: as_prediction(x) for modality, x in _twins(logits).items()}
         in_labels = _entangled({m: label_confidence(x, labels) for m, x in twins.items()})
+        if self.agreement:
+            agreement = label_agreement(prior, labels)
+            in_labels = {m: confidence * agreement for m, confidence in in_labels.items()}
         in_predictions = _entangled({m: prediction_confidence(x, self.confidence_kind) for m, x in twins.items()})
         ramp = ramp_up(epoch, self.ramp_epochs, self.ramp)
         share = selected_share(epoch, self.ramp_epochs, self.final_share, self.ramp)

@@ -12,7 +12,7 @@ from torchmetrics import SumMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from cromss.batch_transforms import BatchTransform
-from cromss.clean_shares import CleanShares, rival_names, rival_weights
+from cromss.clean_shares import CleanShares, rival_names, rivals
 from cromss.downstream_sets import CLASS_SCORES
 from cromss.epoch_sums import EpochMeans, restore_states, summed_states
 from cromss.gathering import whole_batch
@@ -225,7 +225,8 @@ class PretrainTask(CardedTask):
         terms = self.objective(seen, learned, prior, self.current_epoch)
         self._log_step(terms, batch["id"])
         if self.objective.selection and exact is not None:
-            self.clean_shares.update(rival_weights(self.objective, seen, learned, self.current_epoch), learned, exact)
+            found = rivals(self.objective, seen, learned, self.current_epoch, prior)
+            self.clean_shares.update(found, learned, exact)
         if self.train_scores is not None:
             self.train_scores.update(logits, ready.get("exact", labels))
         return terms["loss"]
@@ -257,9 +258,9 @@ class PretrainTask(CardedTask):
 
     def _clean(self) -> dict[str, float]:
         shares: dict[str, float] = {}
-        for name, (share, by_class) in self.clean_shares.compute().items():
-            shares |= {f"clean/{name}": share}
-            shares |= {f"clean_{name}/{c.replace(' ', '_')}": x for c, x in zip(self.legend.classes, by_class)}
+        for name, found in self.clean_shares.compute().items():
+            shares |= {f"clean/{name}": found.overall, f"calibration_error/{name}": found.calibration_error}
+            shares |= {f"clean_{name}/{c.replace(' ', '_')}": x for c, x in zip(self.legend.classes, found.by_class)}
         return {name: share for name, share in shares.items() if not math.isnan(share)}
 
     def _scored(self, stage: str, board: Scoreboard) -> dict[str, float]:

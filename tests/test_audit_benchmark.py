@@ -22,7 +22,7 @@ def test_every_run_has_a_folder_of_its_own():
     settings = [benchmark.pretraining(*one) for one in told]
     assert len({one.runtime.name for one in settings}) == 8
     assert {one.cross.fusion_type for one in settings} == {"mid", "late"}
-    assert {one.cross.sample_selection and one.smoothing.label_smoothing for one in settings} == {True}
+    assert {one.selection.sample_selection and one.smoothing.label_smoothing for one in settings} == {True}
 
 
 def test_a_finished_audit_of_the_same_checkpoint_is_read(tmp_path, monkeypatch):

@@ -135,8 +135,8 @@ def test_image_labels_and_exact_move_together():
 
 def test_prior_is_made_on_the_whole_tile_and_cut_with_the_image():
     batch = random_batch()
-    transform = BatchTransform(5, 16, "ts", rotate_share=0.0)
-    whole = label_prior(batch["labels"], batch["season"], 5, "ts")
+    transform = BatchTransform(5, 16, "ts", prior_sigma=2.0, rotate_share=0.0)
+    whole = label_prior(batch["labels"], batch["season"], 5, "ts", sigma=2.0)
     places = [transform.place(3, i, (40, 40)) for i in range(6)]
     torch.testing.assert_close(transform(batch)["prior"], cut(whole, places))
 

@@ -70,7 +70,7 @@ def test_precedence(tmp_path):
     assert settings.optimisation.epochs == 9
     assert settings.optimisation.learning_rate == 5e-3
     assert settings.smoothing.label_smoothing
-    assert not settings.cross.sample_selection
+    assert not settings.selection.sample_selection
     assert settings.optimisation.batch_size == MultiModalSettings().optimisation.batch_size
 
 
@@ -92,6 +92,8 @@ def test_short_flags():
         (MultiModalSettings, "--label_smoothing_factor 0.1 0.1 0.1", "--label_smoothing_factor"),
         (MultiModalSettings, "--label_smoothing_factor -0.1", "--label_smoothing_factor"),
         (MultiModalSettings, "--sample_selection_prop 1.5", "--sample_selection_prop 1.5"),
+        (MultiModalSettings, "--sample_selection_agreement", "must be given with --sample_selection"),
+        (SingleModalSettings, "--label_smoothing_sigma 0", "--label_smoothing_sigma 0"),
         (MultiModalSettings, "--loss_type xy", "--loss_type xy"),
         (MultiModalSettings, "--n_channels 11", "--n_channels 11"),
         (MultiModalSettings, "--epochs 0", "--epochs 0"),

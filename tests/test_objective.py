@@ -152,6 +152,25 @@ def test_selected_share_is_reported(batch):
     assert 0 < terms["confidence_s2"].item() < 1
 
 
+def test_agreement_of_the_labels_around_counts(batch):
+    """Of each class those are selected whose confidence times prior is highest; a prior of ones changes nothing."""
+    logits, labels = batch
+    prior = torch.rand(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    plain, ours = (CrossModalObjective(4, selection=True, ramp="none", agreement=a) for a in (False, True))
+    expected, found = plain.select(logits, labels, 0), ours.select(logits, labels, 0, prior)
+    at_labels = prior.gather(1, labels[:, None])[:, 0]
+    for branch, confidence in found.confidence.items():
+        torch.testing.assert_close(confidence, expected.confidence[branch] * at_labels)
+        for c in range(4):
+            chosen = (found.label[branch] == 1) & (labels == c)
+            assert chosen.sum() == int(0.5 * (labels == c).sum())
+            assert confidence[chosen].min() >= confidence[(labels == c) & ~chosen].max()
+    same = ours.select(logits, labels, 0, torch.ones_like(prior))
+    for branch, weights in same.label.items():
+        torch.testing.assert_close(weights, expected.label[branch])
+        torch.testing.assert_close(found.prediction[branch], expected.prediction[branch])
+
+
 @pytest.mark.parametrize("settings", [{"consistency": "cosine"}, {"final_share": 0.0}, {"final_share": 1.5}])
 def test_bad_settings_are_refused(settings):
     with pytest.raises(ValueError, match="--"):

@@ -34,7 +34,7 @@ def scripts(one_thread):
 # what is combined
 
 
-@pytest.mark.parametrize("name", ["full", "reduced", "tiny"])
+@pytest.mark.parametrize("name", ["full", "reduced", "ablation", "tiny"])
 def test_every_run_has_a_folder_of_its_own(scripts, name):
     grid = scripts.grid.GRIDS[name]
     starts = scripts.grid.starts(grid)
@@ -86,16 +86,18 @@ def test_settings_are_those_of_the_methods(scripts, tmp_path):
             assert (run.data.experiment == "gt_labels") == exact
             assert run.data.noise == (("mixed", 2) if exact else ("borders", 3))
             assert (run.input_type == "s1") == method.startswith("single")
-            assert run.cross.sample_selection == ("selection" in method or "CromSS" in method)
-            assert run.smoothing.label_smoothing == ("smoothing" in method or "CromSS" in method)
+            assert run.selection.sample_selection == ("selection" in method or "CromSS" in method)
+            assert run.smoothing.label_smoothing == ("ts and" in method or "smoothing" in method or "CromSS" in method)
             assert (run.runtime.seed, run.data.gt_available) == (7, True)
     kinds = [told[f"multi-modal, smoothing {kind}"].smoothing.label_smoothing_prior_type for kind in ("s", "t", "ts")]
     assert kinds == ["s", "t", "ts"]
     losses = [told[f"single-modal, {loss} CE"].model.loss_type for loss in ("generalised", "symmetric")]
     assert losses == ["gd", "sd"]
+    agreeing = {method for method, run in told.items() if run.selection.sample_selection_agreement}
+    assert agreeing == {"CromSS-mid, agreement", "single-modal, ts and selection by agreement"}
     assert told["CromSS-late"].cross.fusion_type == "late"
     assert told["CromSS-mid, common branch"].cross.use_common_feature
-    assert told["CromSS-mid"].cross.sample_selection_rmdown_epoch == 2 * grid.epochs // 5
+    assert told["CromSS-mid"].selection.sample_selection_rmdown_epoch == 2 * grid.epochs // 5
 
 
 def test_transfers_take_about_as_many_steps_whatever_the_fraction(scripts, tmp_path):
@@ -207,18 +209,34 @@ def test_tables_have_means_spread_and_paired_gains(scripts):
 
 
 def test_the_selection_has_a_table_and_a_figure(scripts, tmp_path):
+    gaps = dict.fromkeys(("single_s2", "cross_s2", *(f"error_{kind}" for kind in scripts.science.RIVALS)), "")
     rows = [
         dict(zip(scripts.science.SELECTION_KEYS, ("reduced", "CromSS-mid", "mixed", "2", str(seed), str(epoch), name)))
         | {"random": "70.0", "cross_s1": str(80 + epoch + seed), "single_s1": "75.0"}
+        | gaps
+        | {"error_single_s1": "20"}
         for seed, epoch, name in itertools.product(range(2), range(3), ("all", "bare_land"))
     ]
     told = scripts.tables.selection_table(rows)
-    assert "| CromSS-mid | mixed 2 | bare land | 70.0 ± 0.0 | 82.5 ± 0.7 | 75.0 ± 0.0 |" in told
+    assert "| CromSS-mid | mixed 2 | 70.0 ± 0.0 | 75.0 ± 0.0 | 20.0 ± 0.0 | - | - | 82.5 ± 0.7 | - | - | - |" in told
+    of_class = scripts.tables.selected_classes([row for row in rows if row["epoch"] == "2"])
+    assert "| CromSS-mid | bare land | 70.0 ± 0.0 | 75.0 ± 0.0 | - | 82.5 ± 0.7 | - |" in of_class
     whole = scripts.tables.grid_tables("reduced", made_up(scripts), rows)["selection"]
     assert whole.endswith("(benchmarks/science_selection_reduced.png)")
     assert scripts.tables.curves(rows[::2])["cross_s1"] == ([0, 1, 2], [80.5, 81.5, 82.5])
     scripts.tables.draw(rows, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_ablation_has_paired_gains_and_clean_shares(scripts):
+    changed = "sigma 6 px"
+    rows = [row | {"grid": "ablation"} for row in made_up(scripts) if row["method"] != "random"]
+    for row in rows:
+        row["method"] = {"single-modal": changed}.get(row["method"], row["method"])
+    selection = [{"method": changed, "class": "all", "epoch": "1", "seed": "0", "cross_s1": "81", "cross_s2": ""}]
+    told = scripts.tables.ablation_tables(rows, selection)["changes"]
+    assert "| none | 32.0 ± 2.0 |  | - | 32.0 ± 2.0 |  | - |" in told
+    assert f"| {changed} | 22.0 ± 2.0 | -10.0 ± 0.0 (0/3) | 81.0 | 22.0 ± 2.0 | -10.0 ± 0.0 (0/3) | - |" in told
 
 
 def test_new_rows_replace_old_ones_of_this_world_and_these_settings_alone(scripts):

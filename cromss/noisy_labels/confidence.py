@@ -42,12 +42,30 @@ def label_confidence(logits: Tensor | Prediction, labels: Tensor) -> Tensor:
     Returns:
         `(B, H, W)` in [0, 1]; 0 where ignored.
     """
-    known = labels != IGNORE_INDEX
-    index = torch.where(known, labels, 0).long().unsqueeze(1)
-    return as_prediction(logits).probs.gather(1, index).squeeze(1) * known
+    return _at_labels(as_prediction(logits).probs, labels)
+
+
+@torch.no_grad()
+def label_agreement(prior: Tensor, labels: Tensor) -> Tensor:
+    """How far the labels around a noisy label, and in other seasons, agree with it.
+
+    Args:
+        prior: `(B, K, H, W)` from `label_prior`.
+        labels: `(B, H, W)` integer class ids, 255 where ignored.
+
+    Returns:
+        `(B, H, W)` in [0, 1]; 0 where ignored.
+    """
+    return _at_labels(prior, labels)
 
 
 def entangle(confidence_a: Tensor, confidence_b: Tensor) -> tuple[Tensor, Tensor]:
     """Mix each modality's confidence with the other's: `(a + a b) / 2` and `(b + a b) / 2`."""
     both = confidence_a * confidence_b
     return (confidence_a + both) / 2, (confidence_b + both) / 2
+
+
+def _at_labels(distributions: Tensor, labels: Tensor) -> Tensor:
+    known = labels != IGNORE_INDEX
+    index = torch.where(known, labels, 0).long().unsqueeze(1)
+    return distributions.gather(1, index).squeeze(1) * known

@@ -114,16 +114,42 @@ class Smoothing:
     """Share of the prior, and share of the uniform distribution."""
     label_smoothing_prior_type: Literal["ts", "t", "s"] = "ts"
     """Prior over seasons (t), space (s) or both."""
+    label_smoothing_sigma: float = 3.0
+    """Standard deviation of the prior's Gaussian, in pixels."""
 
     def __post_init__(self) -> None:
+        sigma = self.label_smoothing_sigma
+        require(0 < sigma <= 32, "label_smoothing_sigma", sigma, "over 0 and at most 32")
         factors = self.label_smoothing_factor
         legal = 1 <= len(factors) <= 2 and min(factors) >= 0 and sum(factors) <= 1
         require(legal, "label_smoothing_factor", factors, "one or two numbers >= 0 that sum to at most 1")
 
 
 @dataclass(frozen=True)
+class SampleSelection:
+    """Which noisy labels are trusted."""
+
+    sample_selection: bool = False
+    """Weight pixels by confidence."""
+    sample_selection_rmup_func: Literal["exp", "linear", "none"] = "exp"
+    """Ramp of the selection; none selects the final share from the first epoch."""
+    sample_selection_rmdown_epoch: int = 80
+    """Epochs until the final share is reached."""
+    sample_selection_prop: float = 0.5
+    """Final share of each class that is trusted fully."""
+    sample_selection_agreement: bool = False
+    """Confidence in a label counts as far as the labels around it and in other seasons agree: times the prior."""
+
+    def __post_init__(self) -> None:
+        share = self.sample_selection_prop
+        require(0 < share <= 1, "sample_selection_prop", share, "over 0 and at most 1")
+        idle, wanted = self.sample_selection_agreement and not self.sample_selection, "given with --sample_selection"
+        require(not idle, "sample_selection_agreement", True, wanted)
+
+
+@dataclass(frozen=True)
 class CrossModal:
-    """Cross-modal learning and sample selection."""
+    """Learning of one modality from the other."""
 
     fusion_type: Literal["mid", "late"] = "mid"
     """Shared decoder (mid), or a network for each modality (late)."""
@@ -133,20 +159,11 @@ class CrossModal:
     """Consistency between the modalities' predictions."""
     consist_loss_weight: float = 1.0
     """Factor of the consistency loss."""
-    sample_selection: bool = False
-    """Weight pixels by confidence."""
-    sample_selection_rmup_func: Literal["exp", "linear", "none"] = "exp"
-    """Ramp of the selection; none selects the final share from the first epoch."""
-    sample_selection_rmdown_epoch: int = 80
-    """Epochs until the final share is reached."""
-    sample_selection_prop: float = 0.5
-    """Final share of each class that is trusted fully."""
     sample_selection_confidence_type: Literal["ce", "gini"] = "ce"
-    """Confidence in a prediction: entropy (ce) or Gini."""
+    """Confidence in a prediction, by which consistency is weighted with --sample_selection: entropy (ce) or Gini."""
 
     def __post_init__(self) -> None:
-        share, weight = self.sample_selection_prop, self.consist_loss_weight
-        require(0 < share <= 1, "sample_selection_prop", share, "over 0 and at most 1")
+        weight = self.consist_loss_weight
         require(weight >= 0, "consist_loss_weight", weight, "at least 0")
 
 
@@ -229,6 +246,7 @@ class PretrainSettings:
     data: PretrainData = field(default_factory=PretrainData)
     model: PretrainModel = field(default_factory=PretrainModel)
     smoothing: Smoothing = field(default_factory=Smoothing)
+    selection: SampleSelection = field(default_factory=SampleSelection)
     optimisation: PretrainOptimisation = field(default_factory=PretrainOptimisation)
     runtime: PretrainRuntime = field(default_factory=PretrainRuntime)
     cross: ClassVar[CrossModal] = CrossModal(consist_loss_type="none")

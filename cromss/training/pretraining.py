@@ -128,27 +128,36 @@ def blank_network(settings: PretrainSettings, encoder_weights: Mapping[str, str]
 
 def pretraining_task(settings: PretrainSettings, network: nn.Module, legend: Legend) -> PretrainTask:
     """Network, objective and transforms of pretraining on the classes of a legend."""
-    smoothing, cross, names = settings.smoothing, settings.cross, settings.data
+    smoothing, selection, cross, names = settings.smoothing, settings.selection, settings.cross, settings.data
     objective = CrossModalObjective(
         num_classes=names.n_classes,
         loss_type=settings.model.loss_type,
         consistency=cross.consist_loss_type,
         consistency_weight=cross.consist_loss_weight,
         smoothing_factors=smoothing.label_smoothing_factor if smoothing.label_smoothing else (),
-        selection=cross.sample_selection,
+        selection=selection.sample_selection,
+        agreement=selection.sample_selection_agreement,
         confidence_kind={"ce": "entropy", "gini": "gini"}[cross.sample_selection_confidence_type],
-        final_share=cross.sample_selection_prop,
-        ramp=cross.sample_selection_rmup_func,
-        ramp_epochs=cross.sample_selection_rmdown_epoch,
+        final_share=selection.sample_selection_prop,
+        ramp=selection.sample_selection_rmup_func,
+        ramp_epochs=selection.sample_selection_rmdown_epoch,
     )
-    prior = smoothing.label_smoothing_prior_type if smoothing.label_smoothing else None
-    transform = partial(BatchTransform, names.n_classes, names.crop_size, seed=settings.runtime.seed)
+    transform = partial(
+        BatchTransform,
+        names.n_classes,
+        names.crop_size,
+        prior_sigma=smoothing.label_smoothing_sigma,
+        seed=settings.runtime.seed,
+    )
+    kind, agreement = smoothing.label_smoothing_prior_type, selection.sample_selection_agreement
     optimisation = settings.optimisation
     return PretrainTask(
         model=network,
         objective=objective,
-        train_transform=transform(prior_kind=prior, rotate_share=names.rotate_share),
-        eval_transform=transform(augment=False),
+        train_transform=transform(
+            prior_kind=kind if smoothing.label_smoothing or agreement else None, rotate_share=names.rotate_share
+        ),
+        eval_transform=transform(prior_kind=kind if agreement else None, augment=False),
         optimiser=partial(
             staged_optimiser,
             name=optimisation.optimizer,
