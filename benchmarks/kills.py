@@ -40,9 +40,9 @@ class Kills:
     """Kills of a training at random moments, each resumed to the end."""
 
     kills: int = 30
-    """SIGKILLs of the training in one process, and in two."""
+    """SIGKILLs that hit the training in one process, and in two."""
     requeues: int = 20
-    """SIGUSR1 of the training in two processes."""
+    """SIGUSR1 that hit the training in two processes."""
     num_locations: int = 26
     """Locations of the set."""
     epochs: int = 4
@@ -129,19 +129,28 @@ def flags_of(settings: Kills, processes: int) -> tuple[str, ...]:
 
 
 def tried(training: Training, kind: signal.Signals, count: int, draw: random.Random) -> dict[str, Any]:
-    """What came of `count` runs that were sent a signal at a random moment."""
+    """What came of runs that were sent a signal at a random moment, until `count` of them were hit at work.
+
+    A run that had ended by then tells how short one can be; moments after that are no longer drawn.
+    """
     name, start = f"{kind.name}_{training.processes}", time.monotonic()
     training.finish(f"{name}_undisturbed")
     length = time.monotonic() - start
-    figures = {"signal": kind.name, "processes": training.processes, "runs": count, "hit": 0, "within_an_epoch": 0}
+    figures = {"signal": kind.name, "processes": training.processes, "runs": 0, "hit": 0, "within_an_epoch": 0}
     figures["that_differ"] = 0
-    for number in tqdm(range(count), f"{kind.name}, {training.processes} process(es)", unit="run"):
-        run_name = f"{name}_{number}"
-        figures["hit"] += struck(training, run_name, kind, draw.uniform(0, length), draw)
-        figures["within_an_epoch"] += is_within_an_epoch(training.home / "runs" / run_name)
-        training.finish(run_name)
-        runs = training.home / "runs"
-        figures["that_differ"] += bool(differences(runs / f"{name}_undisturbed", runs / run_name))
+    title = f"{kind.name}, {training.processes} process(es)"
+    with tqdm(total=count, desc=title, unit="hit") as bar:
+        while figures["hit"] < count:
+            run_name, wait = f"{name}_{figures['runs']}", draw.uniform(0, length)
+            is_hit = struck(training, run_name, kind, wait, draw)
+            length = length if is_hit else min(length, wait)
+            figures["runs"] += 1
+            figures["hit"] += is_hit
+            figures["within_an_epoch"] += is_within_an_epoch(training.home / "runs" / run_name)
+            bar.update(is_hit)
+            training.finish(run_name)
+            runs = training.home / "runs"
+            figures["that_differ"] += bool(differences(runs / f"{name}_undisturbed", runs / run_name))
     return figures
 
 

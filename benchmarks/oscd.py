@@ -4,10 +4,14 @@ python benchmarks/oscd.py --data_path oscd --labels_path oscd_dw
 
 Single-modal noisy-label pretraining (ResNet-18 U-Net) on both dates of the ten training cities with Dynamic World
 labels, then change detection on four other cities (the development split of the fourteen official training cities),
-encoder frozen and tuned, for each seed. What is finished is not done again; results go to benchmarks/oscd.csv.
+encoder frozen and tuned, with few and all labels, for each seed. Every transfer takes about as many steps. What is
+finished is not done again: seeds can be shared among processes (--seed 0 --results runs/oscd_0.csv), and the whole
+command then gathers them. Results go to benchmarks/oscd.csv.
 """
 
+import itertools
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,7 +23,23 @@ from cromss.config import parse, replace_text, run
 from cromss.downstream_sets import CHANGE_SCORES
 from cromss.settings import FinetuneSettings, SingleModalSettings
 from cromss.settings.bench import ENCODER_TAGS
+from cromss.store import open_part
 from cromss.tables import STATES, tabulate, to_csv, to_markdown
+
+SMOOTHED = "--label_smoothing --sample_selection --sample_selection_rmdown_epoch {ramp}"
+STARTS = {
+    "random": None,
+    "noisy labels": "",
+    "noisy labels, ts and selection": SMOOTHED,
+    "noisy labels, by agreement": f"{SMOOTHED} --sample_selection_agreement",
+}
+"""Start -> flags of its pretraining; `None` for none."""
+
+TUNED = ("random", "noisy labels")
+"""Starts whose encoder is tuned, too."""
+
+BATCH = 8
+"""Samples a step."""
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "data_prepare"
 
@@ -38,11 +58,13 @@ class OscdBenchmark:
     """Table to write."""
     seed: tuple[int, ...] = (0, 1, 2)
     """Seeds of pretraining and transfer."""
+    fraction: tuple[float, ...] = (10, 100)
+    """Percent of the training tiles of the change set."""
     pretrain_epochs: int = 30
     """Epochs of pretraining."""
-    epochs: int = 8
-    """Epochs of transfer."""
-    weights: tuple[str, ...] = ("random", "noisy labels")
+    steps: int = 200
+    """Steps of a transfer, about, whatever the fraction."""
+    weights: tuple[str, ...] = tuple(STARTS)
     """Starts to compare."""
 
 
@@ -51,10 +73,11 @@ def main(settings: OscdBenchmark) -> None:
     write_stores(settings)
     settings.results.parent.mkdir(parents=True, exist_ok=True)
     rows = baselines(settings.save_dir / "change" / "test")
-    for seed in settings.seed:
-        for weights in settings.weights:
-            path = "random" if weights == "random" else pretrained(settings, seed)
-            rows += [transferred(settings, weights, path, state, seed) for state in STATES]
+    for seed, weights in itertools.product(settings.seed, settings.weights):
+        path = "random" if STARTS[weights] is None else pretrained(settings, weights, seed)
+        states = STATES if weights in TUNED else STATES[:1]
+        for state, fraction in itertools.product(states, settings.fraction):
+            rows.append(transferred(settings, weights, path, state, fraction, seed))
             replace_text(settings.results, to_csv([named_scores(row) for row in rows]))
     print(report(rows))
 
@@ -69,32 +92,38 @@ def write_stores(settings: OscdBenchmark) -> None:
         subprocess.run([str(part) for part in (sys.executable, SCRIPTS / script, *place, *flags)], check=True)
 
 
-def pretrained(settings: OscdBenchmark, seed: int) -> str:
+def pretrained(settings: OscdBenchmark, weights: str, seed: int) -> str:
     """Checkpoint of a single-modal pretraining on the noisy labels of the training cities."""
     from cromss.training import pretrain
 
     flags = f"""
-        --input_type s2 --model_type resnet18 --crop_size 128 --batch_size 8 --learning_rate 1e-3
-        --lr_adjust_type none --epochs {settings.pretrain_epochs} --validation 0.05 --seed {seed}
-        --name pretrain_seed{seed} --display_interval 20 --save_interval 1000
+        {STARTS[weights].format(ramp=max(1, 2 * settings.pretrain_epochs // 5))}
+        --input_type s2 --model_type resnet18 --crop_size 128 --batch_size {BATCH} --learning_rate 1e-3
+        --lr_adjust_type cos --lr_adjust 1e-5 --epochs {settings.pretrain_epochs} --validation 0.05 --seed {seed}
+        --name pretrain_{slug(weights)}_seed{seed} --display_interval 20 --save_interval 1000
     """
     place = ["--data_path", str(settings.save_dir / "noisy"), "--save_dir", str(settings.save_dir)]
     return pretrain(parse(SingleModalSettings, [*flags.split(), *place]))["checkpoint"]
 
 
-def transferred(settings: OscdBenchmark, weights: str, path: str, state: str, seed: int) -> dict[str, Any]:
-    """Row of one transfer to change detection."""
+def transferred(
+    settings: OscdBenchmark, weights: str, path: str, state: str, fraction: float, seed: int
+) -> dict[str, Any]:
+    """Row of one transfer to change detection; BatchNorm statistics of a frozen encoder move, as in the paper's."""
     from cromss.training import finetune
 
+    tiles = len(open_part(settings.save_dir / "change" / "train", "labels"))
+    epochs = math.ceil(settings.steps / max(1, math.ceil(tiles * fraction / 100) // BATCH))
     flags = f"""
-        --dataset OSCD --model_framework unet --model_type resnet18 --crop_size 96 --batch_size 8 --loss_type cd
-        --encoder_finetune_tag {ENCODER_TAGS[state]} --epochs {settings.epochs}
-        --learning_rate 1e-3 --test_batch_size 1 --seed {seed} --save_maps -1 --save_interval 1000
-        --name {weights.replace(" ", "_")}_{state}_seed{seed}
+        --dataset OSCD --model_framework unet --model_type resnet18 --crop_size 96 --batch_size {BATCH} --loss_type cd
+        --encoder_finetune_tag {ENCODER_TAGS[state]} {"--moving_batchnorm" if state == "frozen" else ""}
+        --fraction {fraction:g} --split_seed {seed} --epochs {epochs} --learning_rate 1e-3 --test_batch_size 1
+        --seed {seed} --save_maps -1 --save_interval 1000
+        --name {slug(weights)}_{state}_{fraction:g}pc_seed{seed}
     """
     place = ["--data_path", str(settings.save_dir / "change"), "--save_dir", str(settings.save_dir)]
     metrics = finetune(parse(FinetuneSettings, [*flags.split(), *place, "--weight_path", path]))
-    coordinates = {"weights": weights, "encoder": state, "seed": seed}
+    coordinates = {"weights": weights, "encoder": state, "fraction": fraction, "seed": seed}
     return coordinates | percent(metrics) | {"seconds": round(metrics["seconds"])}
 
 
@@ -103,7 +132,6 @@ def baselines(part: Path) -> list[dict[str, Any]]:
     import numpy as np
 
     from cromss.metrics import change_scores
-    from cromss.store import open_part
 
     labels = open_part(part, "labels")
     changed = unchanged = 0
@@ -112,9 +140,14 @@ def baselines(part: Path) -> list[dict[str, Any]]:
         changed, unchanged = changed + np.sum(mask == 1), unchanged + np.sum(mask == 0)
     counts = {"all change": [[0, unchanged], [0, changed]], "no change": [[unchanged, 0], [changed, 0]]}
     return [
-        {"weights": name, "encoder": "", "seed": ""} | percent(change_scores(np.array(confusion)))
+        {"weights": name, "encoder": "", "fraction": "", "seed": ""} | percent(change_scores(np.array(confusion)))
         for name, confusion in counts.items()
     ]
+
+
+def slug(name: str) -> str:
+    """Name without spaces and commas."""
+    return re.sub(r"\W+", "_", name)
 
 
 def percent(scores: Mapping[str, Any]) -> dict[str, float | None]:

@@ -313,7 +313,7 @@ TRAIN_SCRIPTS = (
 PYTHON_SCRIPTS = [
     *(f"train_scripts/{name}.py" for name in TRAIN_SCRIPTS),
     *(f"data_prepare/{name}.py" for name in DATA_SCRIPTS),
-    *(f"benchmarks/{name}.py" for name in ("oscd", "transfer_scripts", "first_paper", "label_audit")),
+    *(f"benchmarks/{name}.py" for name in ("oscd", "naip", "transfer_scripts", "first_paper", "label_audit")),
 ]
 
 

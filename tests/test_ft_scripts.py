@@ -201,16 +201,18 @@ def test_table_of_the_oscd_benchmark(oscd):
     scores = {"oa": 0.5, "iou": 0.25, "precision": float("nan"), "recall": None, "f1": 0.4}
     told = oscd.percent(scores)
     assert told == {"oa": 50.0, "iou": 25.0, "precision": None, "recall": None, "f1": 40.0}
-    rows = [{"weights": "no change", "encoder": "", "seed": ""} | told]
+    rows = [{"weights": "no change", "encoder": "", "fraction": "", "seed": ""} | told]
     rows += [
-        {"weights": "random", "encoder": state, "seed": seed} | told | {"iou": 20.0 + seed, "seconds": 7}
+        {"weights": "random", "encoder": state, "fraction": 10, "seed": seed}
+        | told
+        | {"iou": 20.0 + seed, "seconds": 7}
         for seed in (0, 2)
         for state in ("frozen", "tuned")
     ]
     text = to_csv([oscd.named_scores(row) for row in rows])
     head, first, second, *_ = text.splitlines()
-    assert head == "weights,encoder,seed,OA,IoU,precision,recall,F1,seconds"
-    assert (first, second) == ("no change,,,50.0,25.0,,,40.0,", "random,frozen,0,50.0,20.0,,,40.0,7")
+    assert head == "weights,encoder,fraction,seed,OA,IoU,precision,recall,F1,seconds"
+    assert (first, second) == ("no change,,,,50.0,25.0,,,40.0,", "random,frozen,10,0,50.0,20.0,,,40.0,7")
     lines = [line.strip("| ").split(" | ") for line in oscd.report(rows).splitlines() if line.startswith("| ")]
     assert lines[0][:3] == ["weights", "frozen OA", "frozen IoU"]
     assert lines[2] == ["no change", *["**50.00** (1)", "**25.00** (1)", "-", "-", "**40.00** (1)"] * 2]
