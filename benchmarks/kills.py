@@ -129,10 +129,7 @@ def flags_of(settings: Kills, processes: int) -> tuple[str, ...]:
 
 
 def tried(training: Training, kind: signal.Signals, count: int, draw: random.Random) -> dict[str, Any]:
-    """What came of runs that were sent a signal at a random moment, until `count` of them were hit at work.
-
-    A run that had ended by then tells how short one can be; moments after that are no longer drawn.
-    """
+    """What came of runs that were sent a signal at a random moment, until `count` of them were hit at work."""
     name, start = f"{kind.name}_{training.processes}", time.monotonic()
     training.finish(f"{name}_undisturbed")
     length = time.monotonic() - start
@@ -141,9 +138,8 @@ def tried(training: Training, kind: signal.Signals, count: int, draw: random.Ran
     title = f"{kind.name}, {training.processes} process(es)"
     with tqdm(total=count, desc=title, unit="hit") as bar:
         while figures["hit"] < count:
-            run_name, wait = f"{name}_{figures['runs']}", draw.uniform(0, length)
-            is_hit = struck(training, run_name, kind, wait, draw)
-            length = length if is_hit else min(length, wait)
+            run_name = f"{name}_{figures['runs']}"
+            is_hit = struck(training, run_name, kind, draw.uniform(0, length), draw)
             figures["runs"] += 1
             figures["hit"] += is_hit
             figures["within_an_epoch"] += is_within_an_epoch(training.home / "runs" / run_name)

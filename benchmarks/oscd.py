@@ -5,8 +5,8 @@ python benchmarks/oscd.py --data_path oscd --labels_path oscd_dw
 Single-modal noisy-label pretraining (ResNet-18 U-Net) on both dates of the ten training cities with Dynamic World
 labels, then change detection on four other cities (the development split of the fourteen official training cities),
 encoder frozen and tuned, with few and all labels, for each seed. Every transfer takes about as many steps. What is
-finished is not done again: seeds can be shared among processes (--seed 0 --results runs/oscd_0.csv), and the whole
-command then gathers them. Results go to benchmarks/oscd.csv.
+finished is not done again: once the stores are written, seeds can be shared among processes (--seed 0 --results
+runs/oscd_0.csv), and the whole command then gathers them. Results go to benchmarks/oscd.csv.
 """
 
 import itertools
@@ -26,12 +26,12 @@ from cromss.settings.bench import ENCODER_TAGS
 from cromss.store import open_part
 from cromss.tables import STATES, tabulate, to_csv, to_markdown
 
-SMOOTHED = "--label_smoothing --sample_selection --sample_selection_rmdown_epoch {ramp}"
+SELECTED = "--sample_selection --sample_selection_rmdown_epoch {ramp}"
 STARTS = {
     "random": None,
     "noisy labels": "",
-    "noisy labels, ts and selection": SMOOTHED,
-    "noisy labels, by agreement": f"{SMOOTHED} --sample_selection_agreement",
+    "noisy labels, selection": SELECTED,
+    "noisy labels, selection by agreement": f"{SELECTED} --sample_selection_agreement",
 }
 """Start -> flags of its pretraining; `None` for none."""
 

@@ -217,13 +217,10 @@ def class_names(metrics: Mapping[str, str]) -> list[str]:
 
 
 def selected(metrics: Mapping[str, str], name: str) -> dict[str, float | None]:
-    """Selection -> clean share of a class, or of `all`, and for all its calibration error, in percent."""
-    found = {}
-    for kind in RIVALS:
-        keys = {kind: f"clean/{kind}" if name == "all" else f"clean_{kind}/{name}"}
-        keys |= {f"error_{kind}": f"calibration_error/{kind}" if name == "all" else ""}
-        found |= {column: percent(float(metrics[key])) if metrics.get(key) else None for column, key in keys.items()}
-    return found
+    """Selection -> clean share of a class, or of `all`, and then the calibration error of each modality, in percent."""
+    keys = {kind: f"clean/{kind}" if name == "all" else f"clean_{kind}/{name}" for kind in RIVALS}
+    keys |= {f"error_{m}": f"calibration_error/{m}" if name == "all" else "" for m in ("s1", "s2")}
+    return {column: percent(float(metrics[key])) if metrics.get(key) else None for column, key in keys.items()}
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -247,8 +244,10 @@ def origin(grid: str) -> dict[str, Any]:
 def merged(
     old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]], keys: Sequence[str]
 ) -> list[Mapping[str, Any]]:
-    """Rows with new ones in place of old ones of the same keys."""
-    rows = {tuple(str(row[key]) for key in keys): row for row in (*old, *new)}
+    """New rows, and after them the old ones of other keys."""
+    rows: dict[tuple[str, ...], Mapping[str, Any]] = {}
+    for row in (*new, *old):
+        rows.setdefault(tuple(str(row[key]) for key in keys), row)
     return list(rows.values())
 
 

@@ -168,8 +168,8 @@ def selection_table(rows: Rows) -> str:
         line = {"method": method, "noise": f"{kind} {level}"}
         for name, title in SELECTIONS.items():
             line[title] = cell(_values(here, name, method=method).values())
-            if name != "random":
-                line[f"{title}, error"] = cell(_values(here, f"error_{name}", method=method).values())
+        for modality in TITLES:
+            line[f"{modality.upper()}, error"] = cell(_values(here, f"error_{modality}", method=method).values())
         lines.append(line)
     return markdown(lines)
 
@@ -193,7 +193,7 @@ def draw(rows: Rows, path: Path) -> None:
     shown = [row for row in rows if row["class"] == "all"]
     noises = list(dict.fromkeys((row["noise"], row["level"]) for row in shown))
     noises = [noise for noise in noises if len(noises) < 5 or noise[1] == "2"]
-    methods = [method for method in DRAWN if method in _methods(shown)]
+    methods = [method for method in DRAWN if method in _methods(shown)] or _methods(shown)[:1]
     figure = Figure(figsize=(3.4 * len(noises), 2.8 * len(methods)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(methods), len(noises), squeeze=False, sharex=True, sharey="col")

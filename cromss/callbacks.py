@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,7 @@ class PanelWriter(L.Callback):
         return epoch % self.interval == 0 or epoch in (1, trainer.max_epochs)
 
     def _draw(self, task: PretrainTask, batch: dict[str, Any]) -> np.ndarray:
-        ready = task.eval_transform(batch)
+        ready = replace(task.eval_transform, prior_kind=task.train_transform.prior_kind)(batch)
         logits = task.model(**ready["images"])
         trust = task.objective.select(logits, ready["labels"], task.current_epoch, ready["prior"])
         rows = []

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from cromss.legends import IGNORE_INDEX
+from cromss.noisy_labels.confidence import label_confidence
 from cromss.noisy_labels.prediction import as_prediction
 from cromss.objective import CrossModalObjective
 
@@ -19,28 +19,16 @@ NUM_BINS = 10
 """Bins of confidence."""
 
 
-class Rival(NamedTuple):
-    """A way to select labels.
-
-    Attributes:
-        weights: `(B, H, W)` in [0, 1].
-        confidence: `(B, H, W)` in [0, 1], what it selects by.
-    """
-
-    weights: Tensor
-    confidence: Tensor
-
-
 @torch.no_grad()
-def rivals(
+def rival_weights(
     objective: CrossModalObjective,
     logits: Mapping[str, Tensor],
     labels: Tensor,
     epoch: float,
     prior: Tensor | None = None,
-) -> dict[str, Rival]:
-    """What each modality selects: by both confidences as `cross_<modality>`, where there are two, by its own alone as
-    `single_<modality>`, and by chance as `"random"`.
+) -> dict[str, Tensor]:
+    """Label weights `(B, H, W)` of each modality: by both confidences as `cross_<modality>`, where there are two, by
+    its own alone as `single_<modality>`, and by chance as `"random"`.
 
     Args:
         objective: The objective, with selection.
@@ -50,40 +38,20 @@ def rivals(
         prior: `(B, K, H, W)`, where the objective selects by agreement.
     """
     twins = {m: as_prediction(x.detach()) for m, x in logits.items() if m != "common"}
-    found = {}
-    if len(twins) > 1:
-        together = objective.select(twins, labels, epoch, prior)
-        found = {f"cross_{m}": Rival(together.label[m], together.confidence[m]) for m in twins}
-    for m, prediction in twins.items():
-        alone = objective.select({m: prediction}, labels, epoch, prior)
-        found[f"single_{m}"] = Rival(alone.label[m], alone.confidence[m])
-    ones = torch.ones_like(labels, dtype=torch.float32)
-    return found | {RANDOM: Rival(ones, ones)}
+    together = objective.select(twins, labels, epoch, prior).label if len(twins) > 1 else {}
+    alone = {m: objective.select({m: x}, labels, epoch, prior).label[m] for m, x in twins.items()}
+    weights = {f"cross_{m}": together[m] for m in together} | {f"single_{m}": w for m, w in alone.items()}
+    return weights | {RANDOM: torch.ones_like(labels, dtype=torch.float32)}
 
 
 def rival_names(modalities: Sequence[str]) -> tuple[str, ...]:
-    """Names that `rivals` gives."""
+    """Names that `rival_weights` gives."""
     kinds = ("cross", "single") if len(modalities) > 1 else ("single",)
     return (*(f"{kind}_{m}" for kind in kinds for m in modalities), RANDOM)
 
 
-class CleanShare(NamedTuple):
-    """What was found of a selection; NaN where it selects nothing.
-
-    Attributes:
-        overall: Clean share of all selected pixels, in [0, 1].
-        by_class: The same by class of the noisy label.
-        calibration_error: Distance of mean confidence from the share of clean labels in ten equal bins of confidence,
-            averaged by how many pixels are in them (arXiv 1706.04599).
-    """
-
-    overall: float
-    by_class: list[float]
-    calibration_error: float
-
-
 class CleanShares(Metric):
-    """Clean pixels among those of weight 1, and among those of like confidence, summed over batches and processes.
+    """Clean pixels among those of weight 1, summed over batches and processes.
 
     Pixels that the noisy or the exact labels ignore are left out; classes are those of the noisy labels.
 
@@ -99,37 +67,66 @@ class CleanShares(Metric):
         self.names, self.num_classes = tuple(names), num_classes
         empty = torch.zeros(len(self.names), 2, num_classes, dtype=torch.long)
         self.add_state("counts", empty, dist_reduce_fx="sum")
-        bins = torch.zeros(len(self.names), 3, NUM_BINS, dtype=torch.double)
-        self.add_state("bins", bins, dist_reduce_fx="sum")
 
-    def update(self, found: Mapping[str, Rival], labels: Tensor, exact: Tensor) -> None:
-        """Count a batch of selections, with noisy and exact labels `(B, H, W)`."""
+    def update(self, weights: Mapping[str, Tensor], labels: Tensor, exact: Tensor) -> None:
+        """Count a batch: name -> `(B, H, W)` weights, with noisy and exact labels `(B, H, W)`."""
         compared = (labels != IGNORE_INDEX) & (exact != IGNORE_INDEX)
-        clean, classes = (exact == labels)[compared], labels[compared].long()
-        counts, bins = [], []
-        for weights, confidence in (found[name] for name in self.names):
-            trusted, sure = weights[compared] >= 1, confidence[compared].double()
-            counts.append(torch.stack([self._by_class(classes[trusted & clean]), self._by_class(classes[trusted])]))
-            places = (sure * NUM_BINS).long().clamp_max(NUM_BINS - 1)
-            sums = (torch.ones_like(sure), sure, clean.double())
-            bins.append(torch.stack([torch.bincount(places, weights, NUM_BINS) for weights in sums]))
+        trusted = [compared & (weights[name] >= 1) for name in self.names]
+        counts = [
+            torch.stack([self._by_class(t & (exact == labels), labels), self._by_class(t, labels)]) for t in trusted
+        ]
         self.counts = self.counts + torch.stack(counts)
-        self.bins = self.bins + torch.stack(bins)
 
-    def compute(self) -> dict[str, CleanShare]:
-        """Name -> what was found."""
+    def compute(self) -> dict[str, tuple[float, list[float]]]:
+        """Name -> clean share of all selected pixels, and by class; NaN where nothing is selected."""
+        sums = self.counts.tolist()
         return {
-            name: CleanShare(_ratio(sum(clean), sum(every)), list(map(_ratio, clean, every)), _calibration_error(bins))
-            for name, (clean, every), bins in zip(self.names, self.counts.tolist(), self.bins)
+            name: (_ratio(sum(clean), sum(every)), list(map(_ratio, clean, every)))
+            for name, (clean, every) in zip(self.names, sums)
         }
 
-    def _by_class(self, classes: Tensor) -> Tensor:
-        return torch.bincount(classes, minlength=self.num_classes)
+    def _by_class(self, chosen: Tensor, labels: Tensor) -> Tensor:
+        groups = torch.where(chosen, labels, self.num_classes).flatten()
+        return torch.bincount(groups, minlength=self.num_classes + 1)[:-1]
 
 
-def _calibration_error(bins: Tensor) -> float:
-    counts, confidence, clean = bins
-    return _ratio(float((confidence - clean).abs().sum()), float(counts.sum()))
+class LabelCalibration(Metric):
+    """Whether labels are right as often as a model is confident of them (arXiv 1706.04599), over batches and processes.
+
+    Pixels that the noisy or the exact labels ignore are left out, and those of no finite confidence.
+
+    Args:
+        modalities: Whose confidence.
+    """
+
+    full_state_update = False
+
+    def __init__(self, modalities: Sequence[str]) -> None:
+        super().__init__()
+        self.modalities = tuple(modalities)
+        empty = torch.zeros(len(self.modalities), 3, NUM_BINS, dtype=torch.double)
+        self.add_state("sums", empty, dist_reduce_fx="sum")
+
+    @torch.no_grad()
+    def update(self, logits: Mapping[str, Tensor], labels: Tensor, exact: Tensor) -> None:
+        """Count a batch: modality -> `(B, K, H, W)`, with noisy and exact labels `(B, H, W)`."""
+        compared = (labels != IGNORE_INDEX) & (exact != IGNORE_INDEX)
+        self.sums = self.sums + torch.stack(
+            [self._binned(label_confidence(logits[m], labels), compared, exact == labels) for m in self.modalities]
+        )
+
+    def compute(self) -> dict[str, float]:
+        """Modality -> distance of confidence from the share of clean labels in a bin, averaged over the pixels."""
+        pairs = zip(self.modalities, self.sums.unbind())
+        return {m: _ratio(float((sure - clean).abs().sum()), float(every.sum())) for m, (every, sure, clean) in pairs}
+
+    def _binned(self, confidence: Tensor, compared: Tensor, clean: Tensor) -> Tensor:
+        """Pixels, their confidence and clean ones in each bin, `(3, NUM_BINS)`."""
+        compared = compared & confidence.isfinite()
+        sure = confidence[compared].double()
+        values = torch.stack([torch.ones_like(sure), sure, clean[compared].double()])
+        bins = (sure * NUM_BINS).long().clamp_max(NUM_BINS - 1)
+        return values.new_zeros(3, NUM_BINS).scatter_add_(1, bins.expand(3, -1), values)
 
 
 def _ratio(part: float, whole: float) -> float:

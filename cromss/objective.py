@@ -114,6 +114,8 @@ class CrossModalObjective:
         twins = {modality: as_prediction(x) for modality, x in _twins(logits).items()}
         in_labels = _entangled({m: label_confidence(x, labels) for m, x in twins.items()})
         if self.agreement:
+            if prior is None:
+                raise ValueError("--sample_selection_agreement wants the prior of the labels")
             agreement = label_agreement(prior, labels)
             in_labels = {m: confidence * agreement for m, confidence in in_labels.items()}
         in_predictions = _entangled({m: prediction_confidence(x, self.confidence_kind) for m, x in twins.items()})

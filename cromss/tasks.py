@@ -12,7 +12,7 @@ from torchmetrics import SumMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from cromss.batch_transforms import BatchTransform
-from cromss.clean_shares import CleanShares, rival_names, rivals
+from cromss.clean_shares import CleanShares, LabelCalibration, rival_names, rival_weights
 from cromss.downstream_sets import CLASS_SCORES
 from cromss.epoch_sums import EpochMeans, restore_states, summed_states
 from cromss.gathering import whole_batch
@@ -175,7 +175,8 @@ class CardedTask(L.LightningModule):
 class PretrainTask(CardedTask):
     """Noisy-label pretraining of one modality or of twins, scored against exact labels where the batches hold any.
 
-    Against those it is also told how clean the selected labels are, see `cromss.clean_shares`.
+    Against those it is also told how clean the selected labels are and how true the confidence, see
+    `cromss.clean_shares`.
 
     Args:
         model: Takes one image `(B, C, H, W)` a modality, returns branch -> logits `(B, K, H, W)`; its
@@ -211,6 +212,7 @@ class PretrainTask(CardedTask):
         self.val_scores = Scoreboard(branches, legend.num_classes)
         self.train_scores = Scoreboard(branches, legend.num_classes) if score_training else None
         self.clean_shares = CleanShares(rival_names(tuple(bands)), legend.num_classes)
+        self.calibration = LabelCalibration(tuple(bands))
 
     def configure_optimizers(self) -> Any:
         return self.optimiser(self.model.stages())
@@ -225,8 +227,9 @@ class PretrainTask(CardedTask):
         terms = self.objective(seen, learned, prior, self.current_epoch)
         self._log_step(terms, batch["id"])
         if self.objective.selection and exact is not None:
-            found = rivals(self.objective, seen, learned, self.current_epoch, prior)
-            self.clean_shares.update(found, learned, exact)
+            weights = rival_weights(self.objective, seen, learned, self.current_epoch, prior)
+            self.clean_shares.update(weights, learned, exact)
+            self.calibration.update(seen, learned, exact)
         if self.train_scores is not None:
             self.train_scores.update(logits, ready.get("exact", labels))
         return terms["loss"]
@@ -238,6 +241,7 @@ class PretrainTask(CardedTask):
         if self.clean_shares.update_called:
             self._log_epoch(self._clean())
             self.clean_shares.reset()
+            self.calibration.reset()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         ready = self.eval_transform(batch)
@@ -257,10 +261,10 @@ class PretrainTask(CardedTask):
         self.log_dict({name: value for name, value in scored.items() if name not in shown})
 
     def _clean(self) -> dict[str, float]:
-        shares: dict[str, float] = {}
-        for name, found in self.clean_shares.compute().items():
-            shares |= {f"clean/{name}": found.overall, f"calibration_error/{name}": found.calibration_error}
-            shares |= {f"clean_{name}/{c.replace(' ', '_')}": x for c, x in zip(self.legend.classes, found.by_class)}
+        shares = {f"calibration_error/{m}": error for m, error in self.calibration.compute().items()}
+        for name, (share, by_class) in self.clean_shares.compute().items():
+            shares |= {f"clean/{name}": share}
+            shares |= {f"clean_{name}/{c.replace(' ', '_')}": x for c, x in zip(self.legend.classes, by_class)}
         return {name: share for name, share in shares.items() if not math.isnan(share)}
 
     def _scored(self, stage: str, board: Scoreboard) -> dict[str, float]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cromss.clean_shares import CleanShares, Rival, rival_names, rivals
+from cromss.clean_shares import CleanShares, LabelCalibration, rival_names, rival_weights
 from cromss.epoch_sums import restore_states, summed_states
 from cromss.objective import CrossModalObjective
 
@@ -44,40 +44,62 @@ def naive_error(confidence, labels, exact):
 
 def test_shares_are_those_of_a_loop(batch):
     _, labels, exact = batch
-    found = {
-        name: Rival(torch.rand(2, 2, 12, 10).round().sum(0) / 2, torch.rand(2, 12, 10).clamp(0.2, 0.97) + 0.03)
-        for name in ("a", "b")
-    }
+    weights = {name: torch.rand(2, 2, 12, 10).round().sum(0) / 2 for name in ("a", "b")}
     shares = CleanShares(("a", "b"), NUM_CLASSES)
     for part in (slice(0, 1), slice(1, 2)):
-        shares.update({name: Rival(w[part], c[part]) for name, (w, c) in found.items()}, labels[part], exact[part])
-    for name, (overall, by_class, error) in shares.compute().items():
-        weights, confidence, *masks = (x.numpy() for x in (*found[name], labels, exact))
-        assert overall == pytest.approx(naive(weights, *masks, range(NUM_CLASSES)))
-        expected = [naive(weights, *masks, [c]) for c in range(NUM_CLASSES)]
+        shares.update({name: w[part] for name, w in weights.items()}, labels[part], exact[part])
+    for name, (overall, by_class) in shares.compute().items():
+        arrays = [x.numpy() for x in (weights[name], labels, exact)]
+        assert overall == pytest.approx(naive(*arrays, range(NUM_CLASSES)))
+        expected = [naive(*arrays, [c]) for c in range(NUM_CLASSES)]
         assert by_class == pytest.approx(expected, nan_ok=True)
         assert math.isnan(by_class[-1])
-        assert error == pytest.approx(naive_error(confidence, *masks))
+
+
+def test_the_error_of_confidence_is_that_of_a_loop(batch):
+    logits, labels, exact = batch
+    calibration = LabelCalibration(tuple(logits))
+    for part in (slice(0, 1), slice(1, 2)):
+        calibration.update({m: x[part] for m, x in logits.items()}, labels[part], exact[part])
+    for m, error in calibration.compute().items():
+        given = logits[m].softmax(1).gather(1, labels.where(labels != 255, torch.tensor(0))[:, None])[:, 0]
+        assert error == pytest.approx(naive_error(given.numpy(), labels.numpy(), exact.numpy()))
 
 
 def test_confidence_that_tells_the_truth_has_no_error(batch):
     _, labels, exact = batch
-    shares = CleanShares(("sure",), NUM_CLASSES)
-    shares.update({"sure": Rival(torch.ones(labels.shape), (labels == exact).float())}, labels, exact)
-    assert shares.compute()["sure"].calibration_error == 0
+    certain = torch.nn.functional.one_hot(labels.clamp_max(3), NUM_CLASSES).movedim(-1, 1) * 200.0 - 100
+    certain = torch.where((labels == exact)[:, None], certain, -certain)
+    calibration = LabelCalibration(("sure",))
+    calibration.update({"sure": certain}, labels, exact)
+    assert calibration.compute()["sure"] < 1e-6
+
+
+@pytest.mark.parametrize("lost", [math.nan, math.inf, -math.inf])
+def test_lost_predictions_are_left_out(batch, lost):
+    """The run then says so itself, or leaves the step out."""
+    logits, labels, exact = batch
+    logits["s2"][1, 2, 4:] = lost
+    weights = rival_weights(CrossModalObjective(NUM_CLASSES, selection=True), logits, labels, epoch=40)
+    shares, calibration = CleanShares(tuple(weights), NUM_CLASSES), LabelCalibration(("s2",))
+    shares.update(weights, labels, exact)
+    calibration.update(logits, labels, exact)
+    known = (labels != 255) & (exact != 255) & logits["s2"].softmax(1).isfinite().all(1)
+    assert calibration.sums[0, 0].sum() == known.sum()
+    assert 0 < calibration.compute()["s2"] < 1
 
 
 def test_one_modality_has_no_other_to_cross(batch):
     logits, labels, _ = batch
     objective = CrossModalObjective(NUM_CLASSES, selection=True, ramp="none")
-    assert tuple(rivals(objective, {"s2": logits["s2"]}, labels, 0)) == rival_names(("s2",)) == ("single_s2", "random")
+    weights = rival_weights(objective, {"s2": logits["s2"]}, labels, 0)
+    assert tuple(weights) == rival_names(("s2",)) == ("single_s2", "random")
 
 
 def test_rivals_select_by_both_confidences_by_their_own_and_by_chance(batch):
     logits, labels, _ = batch
     objective = CrossModalObjective(NUM_CLASSES, selection=True, ramp="none", final_share=0.25)
-    found = rivals(objective, {**logits, "common": logits["s1"]}, labels, epoch=0)
-    weights = {name: rival.weights for name, rival in found.items()}
+    weights = rival_weights(objective, {**logits, "common": logits["s1"]}, labels, epoch=0)
     assert tuple(weights) == rival_names(("s1", "s2"))
     assert (weights["random"] == 1).all()
     known = labels != 255
@@ -95,9 +117,8 @@ def test_rivals_select_by_both_confidences_by_their_own_and_by_chance(batch):
 def test_a_run_that_goes_on_counts_on(batch):
     _, labels, exact = batch
     first, second = (torch.nn.ModuleDict({"shares": CleanShares(("all",), NUM_CLASSES)}) for _ in range(2))
-    ones = {"all": Rival(torch.ones(labels.shape), torch.ones(labels.shape))}
+    ones = {"all": torch.ones(labels.shape)}
     first["shares"].update(ones, labels, exact)
     restore_states(second, summed_states(first))
     second["shares"].update(ones, labels, exact)
     assert second["shares"].counts.tolist() == (2 * first["shares"].counts).tolist()
-    assert second["shares"].bins.tolist() == (2 * first["shares"].bins).tolist()

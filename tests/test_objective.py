@@ -165,6 +165,8 @@ def test_agreement_of_the_labels_around_counts(batch):
             chosen = (found.label[branch] == 1) & (labels == c)
             assert chosen.sum() == int(0.5 * (labels == c).sum())
             assert confidence[chosen].min() >= confidence[(labels == c) & ~chosen].max()
+    with pytest.raises(ValueError, match="--sample_selection_agreement wants the prior"):
+        ours.select(logits, labels, 0)
     same = ours.select(logits, labels, 0, torch.ones_like(prior))
     for branch, weights in same.label.items():
         torch.testing.assert_close(weights, expected.label[branch])

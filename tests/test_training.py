@@ -174,7 +174,7 @@ def test_steps_may_end_inside_an_epoch(sets, tmp_path):
     "arguments",
     [
         "--fusion_type late",
-        "--use_common_feature --sample_selection",
+        "--use_common_feature --sample_selection --sample_selection_agreement",
         "--fusion_type late --use_common_feature --label_smoothing",
         "--n_channels 9 --consist_loss_type kl",
         "--sample_selection --sample_selection_rmup_func none --sample_selection_confidence_type gini",
@@ -209,10 +209,16 @@ def test_mixed_precision_is_close_to_full(sets, tmp_path):
     assert float(mixed["train/loss"]) == pytest.approx(float(full["train/loss"]), rel=0.02)
 
 
-@pytest.mark.parametrize("modality", ["s1", "s2"])
-def test_single_modality_trains(sets, tmp_path, modality):
-    metrics = pretrain_with(tmp_path, sets / "ours", f"--input_type {modality} --max_steps 1", SingleModalSettings)
+@pytest.mark.parametrize(
+    ("modality", "flags"), [("s1", ""), ("s2", "--sample_selection --sample_selection_agreement --gt_available")]
+)
+def test_single_modality_trains(sets, tmp_path, modality, flags):
+    arguments = f"--input_type {modality} --max_steps 1 {flags}"
+    metrics = pretrain_with(tmp_path, sets / "ours", arguments, SingleModalSettings)
     assert np.isfinite(metrics[f"val/miou_{modality}"])
+    told = {"clean/random", f"clean/single_{modality}", f"calibration_error/{modality}"}
+    assert told <= metrics.keys() if flags else not told & metrics.keys()
+    assert not any("cross" in key for key in metrics)
 
 
 def test_a_set_without_any_label_is_refused(sets, tmp_path):

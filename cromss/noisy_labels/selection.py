@@ -72,7 +72,7 @@ def kth_largest(values: Tensor, groups: Tensor, k: Tensor) -> Tensor:
     Returns:
         `(G,)` float32.
     """
-    bits = (values + 0.0).view(torch.int32)  # no negative zeros
+    bits = values.view(torch.int32) & 0x7FFFFFFF  # no sign of a zero or of what is no number
     upper, rank = _bin_of_rank(bits >> 16, groups, k, 2**15)
     inside = (bits >> 16) == upper[groups]
     lower, _ = _bin_of_rank(bits & 0xFFFF, torch.where(inside, groups, len(k)), rank, 2**16)

@@ -113,7 +113,7 @@ class Smoothing:
     label_smoothing_factor: tuple[float, ...] = (0.15, 0.05)
     """Share of the prior, and share of the uniform distribution."""
     label_smoothing_prior_type: Literal["ts", "t", "s"] = "ts"
-    """Prior over seasons (t), space (s) or both."""
+    """Prior over seasons (t), space (s) or both, for smoothing and for --sample_selection_agreement."""
     label_smoothing_sigma: float = 3.0
     """Standard deviation of the prior's Gaussian, in pixels."""
 
@@ -138,7 +138,8 @@ class SampleSelection:
     sample_selection_prop: float = 0.5
     """Final share of each class that is trusted fully."""
     sample_selection_agreement: bool = False
-    """Confidence in a label counts as far as the labels around it and in other seasons agree: times the prior."""
+    """Confidence in a label counts as far as the labels around it and in other seasons agree: times the prior, which
+    --label_smoothing_prior_type and --label_smoothing_sigma shape."""
 
     def __post_init__(self) -> None:
         share = self.sample_selection_prop

@@ -157,7 +157,7 @@ def pretraining_task(settings: PretrainSettings, network: nn.Module, legend: Leg
         train_transform=transform(
             prior_kind=kind if smoothing.label_smoothing or agreement else None, rotate_share=names.rotate_share
         ),
-        eval_transform=transform(prior_kind=kind if agreement else None, augment=False),
+        eval_transform=transform(augment=False),
         optimiser=partial(
             staged_optimiser,
             name=optimisation.optimizer,
