@@ -2,11 +2,12 @@
 
 import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cromss.config import replace_text
+from cromss.tables import summarise
 
 HOME = Path(__file__).resolve().parent
 
@@ -29,6 +30,20 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [list(rows[0]), *([str(cell) for cell in row.values()] for row in rows)]
     rule = ["---" if index == 0 else "---:" for index in range(len(lines[0]))]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (lines[0], rule, *lines[1:]))
+
+
+def cell(values: Iterable[float], sign: str = "") -> str:
+    """Mean and sample standard deviation; a dash for no value."""
+    summary = summarise(list(values))
+    if summary is None:
+        return "-"
+    return f"{summary.mean:{sign}.1f}" + ("" if summary.std is None else f" ± {summary.std:.1f}")
+
+
+def gain_cell(ours: Mapping[Any, float], others: Mapping[Any, float]) -> str:
+    """Mean and spread of the differences between runs of the same seed; in brackets, how many are gains."""
+    gains = [ours[seed] - others[seed] for seed in sorted(ours.keys() & others.keys())]
+    return cell(gains, sign="+") + (f" ({sum(gain > 0 for gain in gains)}/{len(gains)})" if gains else "")
 
 
 def filled(text: str, tables: Mapping[str, str]) -> str:

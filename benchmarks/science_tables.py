@@ -1,9 +1,9 @@
 """Tables and figures of RESULTS.md from what `science.py` has found."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from pages import markdown, write_tables
+from pages import cell, gain_cell, markdown, write_tables
 from science_grid import CROMSS, EXACT, GRIDS, SINGLE_SELECTION, Grid
 
 from cromss.tables import summarise
@@ -91,9 +91,8 @@ def ablation_tables(rows: Rows, selection: Rows) -> dict[str, str]:
         for modality, title in TITLES.items():
             of_one = [row for row in rows if row["input"] == modality]
             ours, plain = _frozen(of_one, method), _frozen(of_one, CROMSS)
-            gains = [ours[seed] - plain[seed] for seed in sorted(ours.keys() & plain.keys())]
             line[f"{title}, mIoU"] = cell(ours.values())
-            line[f"{title}, gain"] = "" if method == CROMSS else gain_cell(gains)
+            line[f"{title}, gain"] = "" if method == CROMSS else gain_cell(ours, plain)
             clean = _values(_last(selection), f"cross_{modality}", method=method)
             line[f"{title}, clean labels"] = cell(clean.values())
         lines.append(line)
@@ -141,8 +140,7 @@ def gain_table(grid: Grid, rows: Rows) -> str:
         for kind, level in grid.noises:
             here = _under(rows, (kind, str(level)))
             ours, theirs = _frozen(here, method), _frozen(here, other)
-            gains = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
-            values[f"{kind} {level}"] = gain_cell(gains)
+            values[f"{kind} {level}"] = gain_cell(ours, theirs)
         lines.append({"points of mIoU": title} | values)
     return markdown(lines)
 
@@ -230,19 +228,6 @@ def curves(rows: Rows) -> dict[str, tuple[list[int], list[float]]]:
 def scores(rows: Rows, method: str, state: str, fraction: str) -> dict[str, float]:
     """Seed -> score."""
     return _values(rows, SCORE, method=method, state=state, fraction=fraction)
-
-
-def cell(values: Iterable[float], sign: str = "") -> str:
-    """Mean and sample standard deviation; a dash for no value."""
-    summary = summarise(list(values))
-    if summary is None:
-        return "-"
-    return f"{summary.mean:{sign}.1f}" + ("" if summary.std is None else f" ± {summary.std:.1f}")
-
-
-def gain_cell(gains: Sequence[float]) -> str:
-    """Mean and spread of paired differences; in brackets, how many are gains."""
-    return cell(gains, sign="+") + (f" ({sum(gain > 0 for gain in gains)}/{len(gains)})" if gains else "")
 
 
 def _last(rows: Rows) -> Rows:

@@ -318,10 +318,11 @@ PYTHON_SCRIPTS = [
 
 
 HELP = """
-import contextlib, io, json, runpy, sys
+import contextlib, io, json, pathlib, runpy, sys
 told = {}
 for script in sys.argv[1:]:
     sys.argv, text = [script, "--help"], io.StringIO()
+    sys.path.insert(0, str(pathlib.Path(script).parent))
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
         runpy.run_path(script, run_name="__main__")
     told[script] = text.getvalue(), [name for name in ("torch", "lightning") if name in sys.modules]

@@ -35,11 +35,6 @@ def transfer_scripts():
 
 
 @pytest.fixture(scope="module")
-def oscd():
-    return load_benchmark("oscd")
-
-
-@pytest.fixture(scope="module")
 def vit_step():
     return load_benchmark("vit_step")
 
@@ -195,41 +190,6 @@ def test_scripts_that_fail_stop_the_benchmark(transfer_scripts, tmp_path, monkey
     with pytest.raises(ValueError, match=r"ft_dfc2020\.sh: ended with status 3"):
         transfer_scripts.main(transfer_scripts.TransferScripts(tmp_path / "table.csv"))
     assert not (tmp_path / "table.csv").exists()
-
-
-def test_table_of_the_oscd_benchmark(oscd):
-    scores = {"oa": 0.5, "iou": 0.25, "precision": float("nan"), "recall": None, "f1": 0.4}
-    told = oscd.percent(scores)
-    assert told == {"oa": 50.0, "iou": 25.0, "precision": None, "recall": None, "f1": 40.0}
-    rows = [{"weights": "no change", "encoder": "", "fraction": "", "seed": ""} | told]
-    rows += [
-        {"weights": "random", "encoder": state, "fraction": 10, "seed": seed}
-        | told
-        | {"iou": 20.0 + seed, "seconds": 7}
-        for seed in (0, 2)
-        for state in ("frozen", "tuned")
-    ]
-    text = to_csv([oscd.named_scores(row) for row in rows])
-    head, first, second, *_ = text.splitlines()
-    assert head == "weights,encoder,fraction,seed,OA,IoU,precision,recall,F1,seconds"
-    assert (first, second) == ("no change,,,,50.0,25.0,,,40.0,", "random,frozen,10,0,50.0,20.0,,,40.0,7")
-    lines = [line.strip("| ").split(" | ") for line in oscd.report(rows).splitlines() if line.startswith("| ")]
-    assert lines[0][:3] == ["weights", "frozen OA", "frozen IoU"]
-    assert lines[2] == ["no change", *["**50.00** (1)", "**25.00** (1)", "-", "-", "**40.00** (1)"] * 2]
-    assert lines[3][2] == lines[3][7] == "21.00 ± 1.41 (2)"
-
-
-def test_stores_of_the_oscd_benchmark_are_left_to_their_scripts(oscd, tmp_path, monkeypatch):
-    """They know their settings; a mark of being done would not."""
-    commands = []
-    monkeypatch.setattr(oscd.subprocess, "run", lambda command, check: commands.append(command))
-    settings = oscd.OscdBenchmark(tmp_path / "raw", tmp_path / "labels", save_dir=tmp_path / "out")
-    oscd.write_stores(settings)
-    oscd.write_stores(settings)
-    assert [command[1].rpartition("/")[2] for command in commands] == [
-        *("write_oscd_lmdb.py", "write_oscd_pretrain_lmdb.py") * 2
-    ]
-    assert not (tmp_path / "out").exists()
 
 
 def test_table_of_the_vit_benchmark(vit_step):
