@@ -62,9 +62,9 @@ class OscdBenchmark:
     """Seeds of pretraining and transfer."""
     fraction: tuple[float, ...] = (10, 100)
     """Percent of the training tiles of the change set."""
-    pretrain_epochs: int = 12
+    pretrain_epochs: int = 8
     """Epochs of pretraining."""
-    steps: int = 150
+    steps: int = 100
     """Steps of a transfer, about, whatever the fraction."""
     weights: tuple[str, ...] = tuple(STARTS)
     """Starts to compare."""
@@ -100,7 +100,7 @@ def pretrained(settings: OscdBenchmark, weights: str, seed: int) -> str:
 
     flags = f"""
         {STARTS[weights].format(ramp=max(1, 2 * settings.pretrain_epochs // 5))}
-        --input_type s2 --model_type resnet18 --crop_size 128 --batch_size {BATCH} --learning_rate 1e-3
+        --input_type s2 --model_type resnet18 --crop_size 96 --batch_size {BATCH} --learning_rate 1e-3
         --lr_adjust_type cos --lr_adjust 1e-5 --epochs {settings.pretrain_epochs} --validation 0.05 --seed {seed}
         --name pretrain_{slug(weights)}_seed{seed} --display_interval 20 --save_interval 1000
     """
