@@ -100,7 +100,7 @@ def pretrained(settings: OscdBenchmark, weights: str, seed: int) -> str:
 
     flags = f"""
         {STARTS[weights].format(ramp=max(1, 2 * settings.pretrain_epochs // 5))}
-        --input_type s2 --model_type resnet18 --crop_size 96 --batch_size {BATCH} --learning_rate 1e-3
+        --input_type s2 --model_type resnet18 --crop_size 64 --batch_size {BATCH} --learning_rate 1e-3
         --lr_adjust_type cos --lr_adjust 1e-5 --epochs {settings.pretrain_epochs} --validation 0.05 --seed {seed}
         --name pretrain_{slug(weights)}_seed{seed} --display_interval 20 --save_interval 1000
     """
@@ -117,7 +117,7 @@ def transferred(
     tiles = len(open_part(settings.save_dir / "change" / "train", "labels"))
     epochs = math.ceil(settings.steps / max(1, math.ceil(tiles * fraction / 100) // BATCH))
     flags = f"""
-        --dataset OSCD --model_framework unet --model_type resnet18 --crop_size 96 --batch_size {BATCH} --loss_type cd
+        --dataset OSCD --model_framework unet --model_type resnet18 --crop_size 64 --batch_size {BATCH} --loss_type cd
         --encoder_finetune_tag {ENCODER_TAGS[state]} {"--moving_batchnorm" if state == "frozen" else ""}
         --fraction {fraction:g} --split_seed {seed} --epochs {epochs} --learning_rate 1e-3 --test_batch_size 1
         --seed {seed} --save_maps -1 --save_interval 1000
