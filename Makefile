@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test bench tables lint clean
 
 demo: .venv/ready        ## pretrain and transfer on synthetic data, with a table and a picture
 	$(BIN)/python train_scripts/demo.py
@@ -15,6 +15,12 @@ bench: .venv/ready       ## the speed benchmarks, small; tables go to runs/bench
 	$(BIN)/python benchmarks/bench_selection.py --rounds 3 --batch_size 2 --results runs/bench/selection.csv
 	$(BIN)/python benchmarks/bench_loader.py --rounds 2 --num_locations 16 --results runs/bench/loader.csv
 	$(BIN)/python benchmarks/bench_step.py --rounds 2 --encoder resnet18 --crop_size 128 --results runs/bench/step.csv
+
+tables: .venv/ready      ## all tables of README.md, RESULTS.md and benchmarks/ from the CSV files there
+	$(BIN)/python benchmarks/readme.py
+	$(BIN)/python benchmarks/science.py --tables
+	$(BIN)/python benchmarks/limits.py
+	$(BIN)/python benchmarks/scaling.py
 
 lint: .venv/ready        ## style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

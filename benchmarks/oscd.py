@@ -81,7 +81,7 @@ def main(settings: OscdBenchmark) -> None:
         for state, fraction in itertools.product(states, settings.fraction):
             rows.append(transferred(settings, weights, path, state, fraction, seed))
             replace_text(settings.results, to_csv([named_scores(row) for row in rows]))
-    print(report(rows), gains(rows), sep="\n")
+    print(report(rows), gains([named_scores(row) for row in rows]), sep="\n")
 
 
 def write_stores(settings: OscdBenchmark) -> None:
@@ -176,11 +176,11 @@ def report(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def gains(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown table of the differences in IoU between runs of the same seed."""
+    """Markdown table of the differences in IoU between runs of the same seed, from the rows of the CSV."""
     found: dict[tuple[str, str, float], dict[int, float]] = {}
     for row in rows:
         if row["encoder"]:
-            found.setdefault((row["weights"], row["encoder"], row["fraction"]), {})[row["seed"]] = row["iou"]
+            found.setdefault((row["weights"], row["encoder"], row["fraction"]), {})[row["seed"]] = row["IoU"]
     columns = dict.fromkeys((state, fraction) for _, state, fraction in found)
     lines = []
     for other, ours in itertools.pairwise(STARTS):

@@ -12,17 +12,27 @@ from cromss.tables import summarise
 HOME = Path(__file__).resolve().parent
 
 
-def value(table: str, what: str, way: str) -> float:
-    """A measured value of a table beside this file.
+def rows_of(table: str) -> list[dict[str, str]]:
+    """Rows of a table beside this file."""
+    with (HOME / table).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def measured_row(table: str, what: str, way: str) -> dict[str, str]:
+    """The row of something measured, of a table beside this file.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is none, or more than one.
     """
-    with (HOME / table).open(newline="") as file:
-        found = [float(row["value"]) for row in csv.DictReader(file) if (row["what"], row["way"]) == (what, way)]
+    found = [row for row in rows_of(table) if (row["what"], row["way"]) == (what, way)]
     if len(found) != 1:
         raise ValueError(f"{HOME / table}: {len(found)} rows of {what!r}, {way!r}, where one is wanted; write it again")
     return found[0]
+
+
+def value(table: str, what: str, way: str) -> float:
+    """A measured value of a table beside this file; see `measured_row`."""
+    return float(measured_row(table, what, way)["value"])
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -65,9 +65,9 @@ def test_stores_of_the_oscd_benchmark_are_left_to_their_scripts(oscd, tmp_path, 
 
 
 def test_gains_are_those_over_the_start_before_of_the_same_seed(oscd):
-    rows = [{"weights": "all change", "encoder": "", "fraction": "", "seed": "", "iou": 2.0}]
+    rows = [{"weights": "all change", "encoder": "", "fraction": "", "seed": "", "IoU": 2.0}]
     rows += [
-        {"weights": weights, "encoder": "frozen", "fraction": fraction, "seed": seed, "iou": 10.0 + seed + gain}
+        {"weights": weights, "encoder": "frozen", "fraction": fraction, "seed": seed, "IoU": 10.0 + seed + gain}
         for weights, gain in zip(oscd.STARTS, (0, 2, 1))
         for fraction in (10, 100)
         for seed in (0, 1)

@@ -124,6 +124,13 @@ def test_pages_have_the_tables_that_their_script_makes(script, page):
     assert load_script("pages", HOME).filled(text, made) == text
 
 
+@pytest.mark.parametrize("page", ["README.md", "RESULTS.md"])
+def test_tables_of_the_readme_are_those_of_the_csv_files(page):
+    """After a change of a table: `make tables`."""
+    made, text = load_script("readme", HOME).tables()[page], (REPOSITORY / page).read_text()
+    assert load_script("pages", HOME).filled(text, made) == text
+
+
 def test_tables_replace_what_stands_between_their_lines():
     pages = load_script("pages", HOME)
     text = "a\n<!-- x -->\nold\n<!-- end -->\nb\n<!-- y -->\n<!-- end -->\n"
