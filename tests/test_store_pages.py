@@ -1,13 +1,15 @@
 """Damaged pages: LMDB, which would crash, never comes to them; a line names the page; no repair spreads the harm."""
 
+import gc
 import random
 import struct
 
 import lmdb
+import numpy as np
 import pytest
 from stores import make_images, write_store
 
-from cromss.store import StoreError
+from cromss.store import LmdbReader, StoreError, environment
 from cromss.store.pages import check_pages
 from cromss.store.repair import exclude
 
@@ -81,6 +83,36 @@ def test_random_damage_is_refused_or_harmless(data):
         with lmdb.open(str(data.parent), readonly=True, lock=False) as env, env.begin(buffers=True) as txn:
             assert sum(len(bytes(value)) for _, value in txn.cursor()) < len(content)
     assert 0 < passed < 150
+
+
+def test_readers_see_damage_before_lmdb_does(data):
+    """Without the guard, some of these end in a bus error; pages that no key leads to are never looked at."""
+    content, draw, refused = data.read_bytes(), random.Random(1), 0
+    pages = [page for page in range(2, len(content) // PAGE) if content[page * PAGE + 10] in (BRANCH, LEAF)]
+    wanted = [LmdbReader(data.parent).read(index, 1) for index in range(120)]
+    for _ in range(150):
+        page, offset = draw.choice(pages), draw.choice([0, 8, 16, 40, draw.randrange(PAGE)])
+        new = draw.choice([b"\xff", b"\0", draw.randbytes(1)]) * draw.choice([1, 2, 60, PAGE])
+        data.write_bytes(overwritten(content, page, new[: PAGE - offset], offset))
+        environment._environments.clear()
+        gc.collect()
+        try:
+            reader = LmdbReader(data.parent)
+            reader.location_ids()
+            for index in range(120):
+                np.testing.assert_array_equal(reader.read(index, 1), wanted[index])
+        except StoreError:
+            refused += 1
+    assert refused > 50
+
+
+def test_a_page_that_leads_to_itself_is_refused(data):
+    content = data.read_bytes()
+    _, entries = newer_meta(content)
+    (node,) = struct.unpack_from("<H", content, entries * PAGE + 16)
+    data.write_bytes(overwritten(content, entries, struct.pack("<H", entries), node))
+    with pytest.raises(StoreError, match=rf"page {entries} is damaged \((outside the file, or used twice|its header)"):
+        LmdbReader(data.parent)
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,16 @@
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import lmdb
 
 from cromss.store.folder import DATA_NAME
 from cromss.store.meta import StoreError
+from cromss.store.pages import PathGuard
 
-_environments: dict[str, tuple[tuple[int, ...], lmdb.Environment]] = {}
+_environments: dict[str, tuple[tuple[int, ...], lmdb.Environment, PathGuard]] = {}
 _opening = threading.RLock()
 
 
@@ -23,9 +24,63 @@ def _forget_environments() -> None:
 os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_forget_environments)
 
 
-def reading(folder: str, where: object, fresh: bool = False) -> AbstractContextManager[lmdb.Transaction]:
-    """A `transaction` in the `shared_environment` of a folder; arguments and errors are theirs."""
-    return transaction(shared_environment(folder, fresh), where)
+class GuardedTransaction:
+    """A read transaction that looks at the pages it is about to read, which LMDB trusts; StoreError as `PathGuard`."""
+
+    def __init__(self, txn: lmdb.Transaction, guard: PathGuard) -> None:
+        self._txn, self._guard, self.stat = txn, guard, txn.stat
+
+    def get(self, key: bytes) -> memoryview | None:
+        """Value of a key."""
+        self._guard.check(key)
+        return self._txn.get(key)
+
+    @contextmanager
+    def cursor(self) -> Iterator["GuardedCursor"]:
+        """A cursor, until the block ends."""
+        with self._txn.cursor() as cursor:
+            yield GuardedCursor(cursor, self._guard)
+
+
+class GuardedCursor:
+    """What of a cursor is needed, each step of which LMDB can take: the leaf after the present one is looked at."""
+
+    def __init__(self, cursor: lmdb.Cursor, guard: PathGuard) -> None:
+        self._cursor, self._guard, self.key = cursor, guard, cursor.key
+
+    def first(self) -> bool:
+        """Go to the first entry, if there is one."""
+        return self.set_range(b"")
+
+    def set_range(self, key: bytes) -> bool:
+        """Go to the first entry from this key on, if there is one."""
+        self._guard.check(key, and_next=True)
+        return self._cursor.set_range(key) if key else self._cursor.first()
+
+    def iternext(self) -> Iterator[tuple[memoryview, memoryview]]:
+        """Keys and values from here on."""
+        for key, value in self._cursor.iternext():
+            self._guard.check(bytes(key), and_next=True)
+            yield key, value
+
+
+@contextmanager
+def reading(folder: str, where: object, fresh: bool = False) -> Iterator[GuardedTransaction]:
+    """A guarded `transaction` in the read-only environment of a folder; errors are its.
+
+    There is one a process: LMDB allows no second, and none may cross a fork.
+
+    Args:
+        folder: Real path of the store.
+        where: What is being read, to begin the line of an error.
+        fresh: Open it again if the file has been replaced since.
+
+    Raises:
+        StoreError: Not an LMDB file, a truncated or a damaged one.
+    """
+    env, guard = _shared(folder, fresh)
+    with transaction(env, where) as txn:
+        yield GuardedTransaction(txn, guard)
 
 
 @contextmanager
@@ -46,22 +101,14 @@ def transaction(env: lmdb.Environment, where: object) -> Iterator[lmdb.Transacti
         raise StoreError(f"{where}: cannot be read ({error}); copy or write the store again") from error
 
 
-def shared_environment(folder: str, fresh: bool = False) -> lmdb.Environment:
-    """Read-only environment of a folder, one per process: LMDB allows no second, and none may cross a fork.
-
-    Args:
-        folder: Real path of the store.
-        fresh: Open it again if the file has been replaced since.
-
-    Raises:
-        StoreError: Not an LMDB file, or a truncated one.
-    """
+def _shared(folder: str, fresh: bool) -> tuple[lmdb.Environment, PathGuard]:
     with _opening:
         if fresh and folder in _environments and _environments[folder][0] != _fingerprint(folder):
             del _environments[folder]
         if folder not in _environments:
-            _environments[folder] = _fingerprint(folder), open_environment(folder, readonly=True)
-        return _environments[folder][1]
+            opened = open_environment(folder, readonly=True)
+            _environments[folder] = _fingerprint(folder), opened, PathGuard(Path(folder))
+        return _environments[folder][1:]
 
 
 def forget_environment(folder: str) -> None:

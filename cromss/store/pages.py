@@ -5,7 +5,9 @@ pages and one of entries. Values too long for a leaf have pages of their own.
 """
 
 import struct
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -25,6 +27,7 @@ _META_SIZE = _META.size + 2 * _TREE.size + _ENDS.size
 _FORMAT = 0xBEEFC0DE, 1
 _BRANCH, _LEAF, _OVERFLOW = 1, 2, 4
 _MOST_LEVELS, _NO_PAGE = 32, (1 << 64) - 1
+_MISPLACED = "outside the file, or used twice"
 _NODE_HEADER = 8
 """Bytes of a node before its key: four words, of size or child page, flags, and size of the key."""
 
@@ -55,15 +58,44 @@ def check_pages(folder: Path, replaced: Callable[[bytes], bool] | None = None) -
     Raises:
         StoreError: Not an LMDB file, truncated, or damaged; the line names the page.
     """
+    pages, meta = _open_pages(folder)
+    walk = _Walk(pages)
+    walk.check_entries(meta.entries, replaced or (lambda key: False))
+    if replaced:
+        walk.check_free(meta.free)
+
+
+class PathGuard:
+    """Looks at the pages that lead to a key before LMDB does: at branches when it is made, at each leaf once.
+
+    Args:
+        folder: Folder of the store.
+
+    Raises:
+        StoreError: Not an LMDB file, truncated, or damaged; the line names the page.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._pages, meta = _open_pages(folder)
+        self._firsts, self._leaves = self._pages.leaves(meta.entries)
+        self._unchecked = bytearray(b"\1" * len(self._leaves))
+
+    def check(self, key: bytes, and_next: bool = False) -> None:
+        """The leaf that a key is in, or would be, and the one after it; StoreError as above."""
+        place = bisect_right(self._firsts, key) - 1
+        for leaf in range(place, min(place + 1 + and_next, len(self._leaves))):
+            if self._unchecked[leaf]:
+                self._pages.check_leaf(self._leaves[leaf])
+                self._unchecked[leaf] = 0
+
+
+def _open_pages(folder: Path) -> tuple["_Pages", "_Meta"]:
     path = folder / DATA_NAME
     meta = _newer_meta(path)
     needed, size = (meta.last + 1) * meta.free.page_size, path.stat().st_size
     if needed > size:
         raise StoreError(f"{path}: truncated, {size} bytes of {needed}; copy or write the store again")
-    walk = _Walk(path, np.asarray(np.memmap(path, np.uint8, "r", shape=needed)), meta.free.page_size)
-    walk.check_entries(meta.entries, replaced or (lambda key: False))
-    if replaced:
-        walk.check_free(meta.free)
+    return _Pages(path, np.asarray(np.memmap(path, np.uint8, "r", shape=needed)), meta.free.page_size), meta
 
 
 def _newer_meta(path: Path) -> _Meta:
@@ -90,8 +122,8 @@ def _refuse(path: Path, page: int, what: str) -> NoReturn:
     raise StoreError(f"{path}: page {page} is damaged ({what}); copy or write the store again")
 
 
-class _Walk:
-    """Looks at the pages of both trees, and that none is used twice.
+class _Pages:
+    """The pages of a file.
 
     Args:
         path: The file.
@@ -101,13 +133,78 @@ class _Walk:
 
     def __init__(self, path: Path, flat: np.ndarray, page_size: int):
         self.path, self.flat, self.page_size = path, flat, page_size
-        self.used = np.zeros(len(flat) // page_size, bool)
+        self.count = len(flat) // page_size
+
+    def leaves(self, tree: _Tree) -> tuple[list[bytes], list[int]]:
+        """What the keys of each leaf begin at, and its number, in order; branches are looked at."""
+        self.check_kind(tree)
+        found: list[tuple[bytes, int]] = []
+        seen: set[int] = set()
+        waiting = [] if tree.root == _NO_PAGE else [(b"", tree.root, tree.depth)]
+        while waiting:
+            first, page, level = waiting.pop()
+            if page >= self.count or page in seen:
+                _refuse(self.path, page, _MISPLACED)
+            seen.add(page)
+            if level == 1:
+                found.append((first, page))
+                continue
+            at, low, high, flags, key_size = self.nodes(page, _BRANCH)
+            begins = (page * self.page_size + at + _NODE_HEADER).tolist()
+            keys = [self.flat[b : b + size].tobytes() for b, size in zip(begins, key_size.tolist())]
+            children = (low | high << 16 | flags << 32).tolist()
+            waiting += [(key, child, level - 1) for key, child in zip([first, *keys[1:]], children)][::-1]
+        firsts = [first for first, _ in found]
+        if any(key >= after for key, after in pairwise(firsts)):
+            _refuse(self.path, tree.root, "the order of keys below it")
+        return firsts, [page for _, page in found]
+
+    def check_kind(self, tree: _Tree) -> None:
+        """Refuse a tree of another kind or too deep."""
+        if tree.flags:
+            _refuse(self.path, 0, "keys of another kind")
+        if tree.depth > _MOST_LEVELS:
+            _refuse(self.path, 0, f"{tree.depth} levels of pages")
+
+    def check_leaf(self, page: int) -> None:
+        """Refuse a leaf that is damaged or whose values are outside the file."""
+        at, low, high, flags, key_size = self.nodes(page, _LEAF)
+        values = (page * self.page_size + at + _NODE_HEADER + key_size)[flags == 1]
+        first = self.flat[values[:, np.newaxis] + np.arange(_NUMBER.size)].view("<u8")[:, 0]
+        count = (_HEADER.size + (low | high << 16)[flags == 1] - 1) // self.page_size + 1
+        if (first < 2).any() or (first > np.maximum(self.count - count, 0)).any():
+            _refuse(self.path, page, "where its values are")
+
+    def nodes(self, page: int, kind: int) -> tuple[np.ndarray, ...]:
+        """Where the nodes of a page begin in it, and their four words, `(N,)` each."""
+        row = self.flat[page * self.page_size : (page + 1) * self.page_size]
+        number, flags, lower, upper = _HEADER.unpack_from(row)
+        fewest = 2 if kind == _BRANCH else 1
+        if (number, flags) != (page, kind) or not _HEADER.size + 2 * fewest <= lower <= upper <= len(row) or lower % 2:
+            _refuse(self.path, page, "its header")
+        at = row[_HEADER.size : lower].view("<u2").astype(np.int64)
+        if (at % 2).any() or at.min() < upper or at.max() + _NODE_HEADER > len(row):
+            _refuse(self.path, page, "where its nodes are")
+        words = row.view("<u2")[at // 2 + np.arange(4)[:, np.newaxis]].astype(np.int64)
+        low, high, flags, key_size = words
+        values = np.where(flags == 1, _NUMBER.size, low | high << 16) if kind == _LEAF else 0
+        sizes = (_NODE_HEADER + key_size + values + 1) // 2 * 2
+        if (at + sizes).max() > len(row) or sizes.sum() != len(row) - upper or (kind == _LEAF and flags.max() > 1):
+            _refuse(self.path, page, "its nodes")
+        return at, *words
+
+
+class _Walk:
+    """Looks at the pages of both trees, and that none is used twice."""
+
+    def __init__(self, pages: _Pages):
+        self.pages, self.path, self.flat, self.page_size = pages, pages.path, pages.flat, pages.page_size
+        self.used = np.zeros(pages.count, bool)
         self.used[:2] = True
 
     def check_entries(self, tree: _Tree, replaced: Callable[[bytes], bool]) -> None:
         """The tree of entries; the pages of long values only where these are `replaced`."""
-        if tree.flags:
-            _refuse(self.path, 0, "keys of another kind")
+        self.pages.check_kind(tree)
         for key, value, size, is_long in self._entries(tree):
             if is_long:
                 self._take_long(value, size, check=replaced(self.flat[key:value].tobytes()))
@@ -130,30 +227,12 @@ class _Walk:
         while waiting:
             page, level = waiting.pop()
             self._take(page)
-            at, low, high, flags, key_size = self._nodes(page, _LEAF if level == 1 else _BRANCH)
+            at, low, high, flags, key_size = self.pages.nodes(page, _LEAF if level == 1 else _BRANCH)
             if level == 1:
                 key = page * self.page_size + at + _NODE_HEADER
                 yield from zip(*(a.tolist() for a in (key, key + key_size, low | high << 16, flags == 1)))
             else:
                 waiting += [(child, level - 1) for child in (low | high << 16 | flags << 32).tolist()]
-
-    def _nodes(self, page: int, kind: int) -> tuple[np.ndarray, ...]:
-        """Where the nodes of a page begin in it, and their four words, `(N,)` each."""
-        row = self.flat[page * self.page_size : (page + 1) * self.page_size]
-        number, flags, lower, upper = _HEADER.unpack_from(row)
-        fewest = 2 if kind == _BRANCH else 1
-        if (number, flags) != (page, kind) or not _HEADER.size + 2 * fewest <= lower <= upper <= len(row) or lower % 2:
-            _refuse(self.path, page, "its header")
-        at = row[_HEADER.size : lower].view("<u2").astype(np.int64)
-        if (at % 2).any() or at.min() < upper or at.max() + _NODE_HEADER > len(row):
-            _refuse(self.path, page, "where its nodes are")
-        words = row.view("<u2")[at // 2 + np.arange(4)[:, np.newaxis]].astype(np.int64)
-        low, high, flags, key_size = words
-        values = np.where(flags == 1, _NUMBER.size, low | high << 16) if kind == _LEAF else 0
-        sizes = (_NODE_HEADER + key_size + values + 1) // 2 * 2
-        if (at + sizes).max() > len(row) or sizes.sum() != len(row) - upper or (kind == _LEAF and flags.max() > 1):
-            _refuse(self.path, page, "its nodes")
-        return at, *words
 
     def _take_long(self, value: int, size: int, check: bool) -> int:
         """Where a long value of so many bytes begins; the number of its first page is at `value`."""
@@ -173,5 +252,5 @@ class _Walk:
     def _take(self, first: int, count: int = 1) -> None:
         """Pages that now have their use."""
         if first + count > len(self.used) or self.used[first : first + count].any():
-            _refuse(self.path, first, "outside the file, or used twice")
+            _refuse(self.path, first, _MISPLACED)
         self.used[first : first + count] = True

@@ -194,5 +194,5 @@ def _keys(txn: lmdb.Transaction, prefix: bytes) -> Iterator[bytes]:
     """Keys that begin with a prefix, in order."""
     with txn.cursor() as cursor:
         if cursor.set_range(prefix):
-            keys = map(bytes, cursor.iternext(keys=True, values=False))
+            keys = (bytes(key) for key, _ in cursor.iternext())
             yield from takewhile(lambda key: key.startswith(prefix), keys)
