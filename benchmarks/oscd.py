@@ -62,7 +62,7 @@ class OscdBenchmark:
     """Seeds of pretraining and transfer."""
     fraction: tuple[float, ...] = (10, 100)
     """Percent of the training tiles of the change set."""
-    pretrain_epochs: int = 5
+    pretrain_epochs: int = 20
     """Epochs of pretraining."""
     steps: int = 100
     """Steps of a transfer, about, whatever the fraction."""
