@@ -1,5 +1,6 @@
 """Tables and figures of RESULTS.md from what `science.py` has found."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -46,7 +47,23 @@ SELECTIONS = {
 }
 """Column of the selection table -> title."""
 
-DRAWN = (CROMSS, "CromSS-mid, agreement", SINGLE_SELECTION, f"{SINGLE_SELECTION} by agreement")
+AGREEMENT, SINGLE_AGREEMENT = "CromSS-mid, agreement", f"{SINGLE_SELECTION} by agreement"
+LATE = "CromSS-late"
+
+SELECTION_COMPARISONS = (
+    ("CromSS-mid: crossed, against its own confidence alone", (CROMSS, "cross"), (CROMSS, "single")),
+    ("CromSS-mid, crossed, against pretraining of one modality", (CROMSS, "cross"), (SINGLE_SELECTION, "single")),
+    (
+        "CromSS-late, crossed, against pretraining of one modality",
+        ("CromSS-late", "cross"),
+        (SINGLE_SELECTION, "single"),
+    ),
+    ("CromSS-mid: agreement, against none", (AGREEMENT, "cross"), (CROMSS, "cross")),
+    ("one modality: agreement, against none", (SINGLE_AGREEMENT, "single"), (SINGLE_SELECTION, "single")),
+)
+"""What is asked, and the methods and selections that are compared."""
+
+DRAWN = (CROMSS, AGREEMENT, SINGLE_SELECTION, SINGLE_AGREEMENT)
 """Methods of the figure."""
 
 NOTHING = "Not run yet."
@@ -76,7 +93,9 @@ def grid_tables(name: str, rows: Rows, selection: Rows) -> dict[str, str]:
         "noise": _by_input(grid, rows, noise_table),
         "gains": _by_input(grid, rows, gain_table),
         "classes": _by_input(grid, rows, class_table),
-        "selection": f"{selection_table(selection)}\n\n{picture}" if selection else NOTHING,
+        "selection": f"{selection_table(selection)}\n\n{selection_gains(selection)}\n\n{picture}"
+        if selection
+        else NOTHING,
         "selected": selected_classes(_under(selection, _main(grid))) if selection else NOTHING,
     }
 
@@ -172,10 +191,26 @@ def selection_table(rows: Rows) -> str:
     return markdown(lines)
 
 
+def selection_gains(rows: Rows) -> str:
+    """Paired differences in the clean share over the seeds, by noise and modality; in brackets, how many are gains."""
+    lines, last = [], _last(rows)
+    noises = dict.fromkeys((row["noise"], row["level"]) for row in rows)
+    for title, (method, kind), (other, other_kind) in SELECTION_COMPARISONS:
+        line = {"points of clean labels": title}
+        for (noise, level), modality in itertools.product(noises, TITLES):
+            here = [row for row in last if (row["noise"], row["level"]) == (noise, level)]
+            ours = _values(here, f"{kind}_{modality}", method=method)
+            theirs = _values(here, f"{other_kind}_{modality}", method=other)
+            line[f"{noise} {level}, {modality.upper()}"] = gain_cell(ours, theirs)
+        lines.append(line)
+    return markdown(lines)
+
+
 def selected_classes(rows: Rows) -> str:
-    """Clean share of the selected labels in the last epoch, by class of the noisy label."""
+    """Clean share of the selected labels in the last epoch, by class of the noisy label, with and without agreement."""
     lines = []
-    for method, name in dict.fromkeys((row["method"], row["class"]) for row in rows if row["class"] != "all"):
+    told = [row for row in rows if row["class"] != "all" and row["method"] in (CROMSS, AGREEMENT)]
+    for method, name in dict.fromkeys((row["method"], row["class"]) for row in told):
         here = [row for row in rows if row["class"] == name]
         shares = {title: cell(_values(here, key, method=method).values()) for key, title in SELECTIONS.items()}
         lines.append({"method": method, "class": name.replace("_", " ")} | shares)
@@ -202,8 +237,7 @@ def draw(rows: Rows, path: Path) -> None:
                 dash = {"cross": "-", "single": "--"}.get(name.partition("_")[0], ":")
                 colour = {"s1": "#7a2f8f", "s2": "#1b7f5c"}.get(name.partition("_")[2], "#707070")
                 axis.plot(epochs, means, dash, color=colour, label=SELECTIONS[name])
-            axis.set(title=f"{method}; {kind} {level}")
-            axis.title.set_size(8)
+            axis.set_title(f"{method}\n{kind} {level}", fontsize=8)
     for axis in axes[-1]:
         axis.set_xlabel("epoch")
     for axis in axes[:, 0]:

@@ -221,6 +221,9 @@ def test_the_selection_has_a_table_and_a_figure(scripts, tmp_path):
     assert "| CromSS-mid | mixed 2 | 70.0 ± 0.0 | 75.0 ± 0.0 | - | 82.5 ± 0.7 | - | 20.0 ± 0.0 | - |" in told
     of_class = scripts.tables.selected_classes([row for row in rows if row["epoch"] == "2"])
     assert "| CromSS-mid | bare land | 70.0 ± 0.0 | 75.0 ± 0.0 | - | 82.5 ± 0.7 | - |" in of_class
+    gains = scripts.tables.selection_gains(rows)
+    assert "| CromSS-mid: crossed, against its own confidence alone | +7.5 ± 0.7 (2/2) | - |" in gains
+    assert "| CromSS-mid: agreement, against none | - | - |" in gains
     whole = scripts.tables.grid_tables("reduced", made_up(scripts), rows)["selection"]
     assert whole.endswith("(benchmarks/science_selection_reduced.png)")
     assert scripts.tables.curves(rows[::2])["cross_s1"] == ([0, 1, 2], [80.5, 81.5, 82.5])
