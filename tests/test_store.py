@@ -234,6 +234,11 @@ def wipe_pages(store):
 
 def test_errors_of_lmdb_name_store_and_index(store):
     reader = LmdbReader(store)
+    environment._environments[os.path.realpath(store)][1].close()
+    with pytest.raises(StoreError, match=r"s1\.lmdb: index 3: cannot be read"):
+        reader.read(3, 0)
+    environment._environments.clear()
+    reader = LmdbReader(store)
     wipe_pages(store)
     for call in (lambda: reader.read(3, 0), lambda: reader.read_seasons(3), lambda: reader.location_id(3)):
         with pytest.raises(StoreError, match=r"s1\.lmdb: index 3, season 0: .*page \d+ is damaged"):
@@ -242,10 +247,6 @@ def test_errors_of_lmdb_name_store_and_index(store):
         gc.collect()  # tracebacks of the errors above may still hold the environment
         with pytest.raises(StoreError, match=r"s1\.lmdb.*(page \d+ is damaged|MDB_CORRUPTED)"):
             call()
-    environment._shared(os.path.realpath(store), fresh=False)[0].close()
-    with pytest.raises(StoreError, match=r"s1\.lmdb: index 3: cannot be read"):
-        reader.read(3, 0)
-    environment._environments.clear()
 
 
 def test_missing_record_and_wrong_dtype(store):

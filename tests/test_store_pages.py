@@ -90,7 +90,7 @@ def test_readers_see_damage_before_lmdb_does(data):
     content, draw, refused = data.read_bytes(), random.Random(1), 0
     pages = [page for page in range(2, len(content) // PAGE) if content[page * PAGE + 10] in (BRANCH, LEAF)]
     wanted = [LmdbReader(data.parent).read(index, 1) for index in range(120)]
-    for _ in range(150):
+    for _ in range(40):
         page, offset = draw.choice(pages), draw.choice([0, 8, 16, 40, draw.randrange(PAGE)])
         new = draw.choice([b"\xff", b"\0", draw.randbytes(1)]) * draw.choice([1, 2, 60, PAGE])
         data.write_bytes(overwritten(content, page, new[: PAGE - offset], offset))
@@ -103,7 +103,7 @@ def test_readers_see_damage_before_lmdb_does(data):
                 np.testing.assert_array_equal(reader.read(index, 1), wanted[index])
         except StoreError:
             refused += 1
-    assert refused > 50
+    assert 10 < refused < 40
 
 
 def test_a_page_that_leads_to_itself_is_refused(data):

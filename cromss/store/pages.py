@@ -82,7 +82,7 @@ class PathGuard:
 
     def check(self, key: bytes, and_next: bool = False) -> None:
         """The leaf that a key is in, or would be, and the one after it; StoreError as above."""
-        place = bisect_right(self._firsts, key) - 1
+        place = max(bisect_right(self._firsts, key) - 1, 0)
         for leaf in range(place, min(place + 1 + and_next, len(self._leaves))):
             if self._unchecked[leaf]:
                 self._pages.check_leaf(self._leaves[leaf])
