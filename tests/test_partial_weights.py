@@ -73,8 +73,10 @@ def same(network: torch.nn.Module, before: dict, wanted: dict, loaded: tuple[str
 
 
 @pytest.mark.parametrize(("tag", "beside"), LOADED.items())
-@pytest.mark.parametrize("make", [published, ours], ids=["published", "ours"])
-@pytest.mark.parametrize(("fusion", "modality", "bands"), [("mid", "s1", 2), ("late", "s2", 13)])
+@pytest.mark.parametrize(
+    ("make", "fusion", "modality", "bands"),
+    [(published, "mid", "s1", 2), (published, "late", "s2", 13), (ours, "mid", "s2", 13)],
+)
 def test_every_tag(tmp_path, make, fusion, modality, bands, tag, beside):
     segmenter = unet(bands)
     before = {key: value.clone() for key, value in segmenter.network.state_dict().items()}

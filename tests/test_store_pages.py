@@ -1,7 +1,7 @@
 """Damaged pages: LMDB, which would crash, never comes to them; a line names the page; no repair spreads the harm."""
 
-import gc
 import random
+import shutil
 import struct
 
 import lmdb
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from stores import make_images, write_store
 
-from cromss.store import LmdbReader, StoreError, environment
+from cromss.store import LmdbReader, StoreError
 from cromss.store.pages import check_pages
 from cromss.store.repair import exclude
 
@@ -85,19 +85,18 @@ def test_random_damage_is_refused_or_harmless(data):
     assert 0 < passed < 150
 
 
-def test_readers_see_damage_before_lmdb_does(data):
+def test_readers_see_damage_before_lmdb_does(data, tmp_path):
     """Without the guard, some of these end in a bus error; pages that no key leads to are never looked at."""
     content, draw, refused = data.read_bytes(), random.Random(1), 0
     pages = [page for page in range(2, len(content) // PAGE) if content[page * PAGE + 10] in (BRANCH, LEAF)]
     wanted = [LmdbReader(data.parent).read(index, 1) for index in range(120)]
-    for _ in range(40):
+    for number in range(40):
         page, offset = draw.choice(pages), draw.choice([0, 8, 16, 40, draw.randrange(PAGE)])
         new = draw.choice([b"\xff", b"\0", draw.randbytes(1)]) * draw.choice([1, 2, 60, PAGE])
-        data.write_bytes(overwritten(content, page, new[: PAGE - offset], offset))
-        environment._environments.clear()
-        gc.collect()
+        damaged = shutil.copytree(data.parent, tmp_path / f"{number}")
+        (damaged / "data.mdb").write_bytes(overwritten(content, page, new[: PAGE - offset], offset))
         try:
-            reader = LmdbReader(data.parent)
+            reader = LmdbReader(damaged)
             reader.location_ids()
             for index in range(120):
                 np.testing.assert_array_equal(reader.read(index, 1), wanted[index])
