@@ -26,11 +26,10 @@ def build(kind: str, architecture: str, encoder_name: str = "tu-test_resnet", de
     return build_segmenter(architecture, encoder_name, 6, 4, depth)
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("architecture", "encoder_name"),
-    [(architecture, "tu-test_resnet") for architecture in ARCHITECTURES]
-    + [("unet", "resnet18"), ("unet", "mobilenet_v2"), ("deeplabv3plus", "tu-resnet18")],
+    ("kind", "architecture", "encoder_name"),
+    [(kind, architecture, "tu-test_resnet") for kind in KINDS for architecture in ARCHITECTURES]
+    + [("twin", "unet", "resnet18"), ("change", "unet", "mobilenet_v2"), ("single", "deeplabv3plus", "tu-resnet18")],
 )
 def test_every_head_takes_every_kind_of_input(kind, architecture, encoder_name):
     model = build(kind, architecture, encoder_name)
