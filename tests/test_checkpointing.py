@@ -80,6 +80,13 @@ def test_a_step_of_a_single_batch_at_the_end_of_an_epoch_is_logged_and_gone_on_f
     assert all(torch.equal(stopped[0][key], value) for key, value in weights.items())
 
 
+def test_a_run_killed_after_its_last_step_has_no_score_twice(noisy, straight, tmp_path):
+    pretrain_with(tmp_path, noisy, f"{FLAGS} --name run")
+    (tmp_path / "run" / "metrics.json").unlink()
+    assert "val/loss" in pretrain_with(tmp_path, noisy, f"{FLAGS} --name run")
+    assert outcome(tmp_path / "run")[2:] == straight[2:]
+
+
 def test_a_run_that_ended_within_an_epoch_goes_on_there(noisy, tmp_path):
     """With the rest of its batches, and the rates of its epochs."""
     flags = f"{METHOD} --epochs 2 --batch_size 2 --lr_adjust_type exp --lr_adjust 0.1 --display_interval 99"

@@ -248,7 +248,8 @@ def _pretrain(
     trainer = build_trainer(settings.runtime, optimisation, folder, callbacks, best="val/loss", checkpoint=checkpoint)
     fit(trainer, task, data, checkpoint)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    if "val/loss" not in metrics:
+    if "val/loss" not in metrics:  # a run that had ended but for its metrics; its curves are whole
+        trainer.loggers = []
         metrics |= trainer.validate(task, data, verbose=False)[0]
     return metrics | {"checkpoint": str(folder.last)}
 
