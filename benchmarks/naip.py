@@ -118,7 +118,8 @@ def report(rows: Sequence[Mapping[str, Any]]) -> str:
             line[title] = cell(by_seed(rows, way, title).values())
         for title in list(COLUMNS.values())[1:]:
             plain = by_seed(rows, next(iter(SELECTIONS)), title)
-            line[f"{title}, gain"] = gain_cell(by_seed(rows, way, title), plain)
+            ours = by_seed(rows, way, title)
+            line[f"{title}, gain"] = "" if ours == plain else gain_cell(ours, plain)
         lines.append(line)
     return markdown(lines)
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import lmdb
 
-from cromss.store.environment import open_environment, transaction
+from cromss.store.environment import GuardedTransaction, open_environment, transaction
 from cromss.store.exclusions import EXCLUDED_KEY, decode_exclusions
 from cromss.store.meta import FORMAT_VERSION, META_KEY, StoreError, decode_meta, ids_checksum, totals_of
 from cromss.store.record import HEADER_SIZE, unpack_record
@@ -17,6 +17,7 @@ from cromss.store.record import HEADER_SIZE, unpack_record
 ID_PREFIX = b"__id__/"
 
 Unpacked = TypeVar("Unpacked")
+Reading = lmdb.Transaction | GuardedTransaction
 
 
 def record_key(index: int, season: int) -> bytes:
@@ -42,7 +43,11 @@ def check_position(path: Path, kind: str, position: int, count: int) -> int:
 
 
 def fetch(
-    txn: lmdb.Transaction, path: Path, index: int, season: int, unpack: Callable[[memoryview], Unpacked]
+    txn: Reading,
+    path: Path,
+    index: int,
+    season: int,
+    unpack: Callable[[memoryview], Unpacked],
 ) -> Unpacked:
     """What `unpack` makes of a record, valid until the transaction ends.
 
@@ -58,7 +63,7 @@ def fetch(
         raise StoreError(f"{path}: index {index}, season {season}: {error}") from None
 
 
-def fetch_id(txn: lmdb.Transaction, path: Path, index: int) -> str:
+def fetch_id(txn: Reading, path: Path, index: int) -> str:
     """Id of a location as it was written, whether or not its records are there.
 
     Raises:
@@ -70,7 +75,7 @@ def fetch_id(txn: lmdb.Transaction, path: Path, index: int) -> str:
     return bytes(value).decode(errors="replace")
 
 
-def scan_ids(txn: lmdb.Transaction) -> list[str]:
+def scan_ids(txn: Reading) -> list[str]:
     """Ids of all locations, in order, as they stand."""
     with txn.cursor() as cursor:
         entries = cursor.iternext() if cursor.set_range(ID_PREFIX) else ()
@@ -78,7 +83,7 @@ def scan_ids(txn: lmdb.Transaction) -> list[str]:
         return [bytes(value).decode(errors="replace") for _, value in ids]
 
 
-def read_ids(txn: lmdb.Transaction, path: Path, checksum: str) -> list[str]:
+def read_ids(txn: Reading, path: Path, checksum: str) -> list[str]:
     """Ids of all locations, in order.
 
     Raises:
@@ -90,7 +95,7 @@ def read_ids(txn: lmdb.Transaction, path: Path, checksum: str) -> list[str]:
     return ids
 
 
-def check_entries(txn: lmdb.Transaction, path: Path, num_locations: int, num_seasons: int, extra: int = 0) -> int:
+def check_entries(txn: Reading, path: Path, num_locations: int, num_seasons: int, extra: int = 0) -> int:
     """Number of entries but `extra`, those that exclusions make.
 
     Raises:

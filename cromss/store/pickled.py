@@ -11,7 +11,7 @@ import lmdb
 import numpy as np
 
 from cromss.store.contents import check_position
-from cromss.store.environment import reading
+from cromss.store.environment import GuardedTransaction, reading
 from cromss.store.folder import DATA_NAME
 from cromss.store.meta import META_KEY, StoreError, StoreMeta
 from cromss.store.opcodes import RecordForm, parse_record
@@ -115,7 +115,7 @@ class PickledReader:
     def _key(self, index: int) -> str:
         return f"{self._prefix}{self._numbers[index]}"
 
-    def _view(self, txn: lmdb.Transaction, index: int) -> np.ndarray:
+    def _view(self, txn: GuardedTransaction, index: int) -> np.ndarray:
         array, _ = self._parse(txn, index)
         if array.shape[:-2] != self._shape[:-2] or array.dtype != self._dtype:
             there, wanted = f"{array.shape} of {array.dtype}", f"{(*self._shape[:-2], 'H', 'W')} of {self._dtype}"
@@ -125,7 +125,7 @@ class PickledReader:
             )
         return self._seasons(array)
 
-    def _parse(self, txn: lmdb.Transaction, index: int) -> tuple[np.ndarray, str | None]:
+    def _parse(self, txn: GuardedTransaction, index: int) -> tuple[np.ndarray, str | None]:
         key = self._key(index)
         try:
             value = txn.get(key.encode())
@@ -136,7 +136,7 @@ class PickledReader:
             raise StoreError(f"{self.path}: key {key}: {error}; copy or write the LMDB again") from None
 
 
-def _numbers(txn: lmdb.Transaction, prefix: str) -> range | list[int]:
+def _numbers(txn: GuardedTransaction, prefix: str) -> range | list[int]:
     """Numbers of the keys `<prefix><number>` in increasing order; a range where there are no holes.
 
     All keys are looked at only where their number alone does not tell that none is missing.
@@ -148,7 +148,7 @@ def _numbers(txn: lmdb.Transaction, prefix: str) -> range | list[int]:
     return range(len(numbers)) if numbers and numbers[-1] == len(numbers) - 1 else numbers
 
 
-def _counts(txn: lmdb.Transaction) -> dict[bytes, int]:
+def _counts(txn: GuardedTransaction) -> dict[bytes, int]:
     """Prefix -> number of keys <prefix>0, <prefix>1 ..., found by bisection; empty where there are other keys too."""
     counts: dict[bytes, int] = {}
     with txn.cursor() as cursor:
@@ -163,7 +163,7 @@ def _counts(txn: lmdb.Transaction) -> dict[bytes, int]:
     return counts if sum(counts.values()) == txn.stat()["entries"] else {}
 
 
-def _count(txn: lmdb.Transaction, prefix: bytes) -> int:
+def _count(txn: GuardedTransaction, prefix: bytes) -> int:
     """Number of keys <prefix>0, <prefix>1 ..., of which the first is there; 0 where a hole is seen among them."""
 
     def is_missing(number: int) -> bool:
@@ -176,7 +176,7 @@ def _count(txn: lmdb.Transaction, prefix: bytes) -> int:
     return count if all(map(is_missing, range(count, count + _PROBED))) else 0
 
 
-def _layout(txn: lmdb.Transaction) -> str:
+def _layout(txn: GuardedTransaction) -> str:
     """What an environment holds, by its keys, for an error."""
     if txn.get(META_KEY) is not None:
         return "it is a store of ours"
@@ -190,7 +190,7 @@ def _layout(txn: lmdb.Transaction) -> str:
     return f"its keys are {', '.join(keys) or 'none at all'}"
 
 
-def _keys(txn: lmdb.Transaction, prefix: bytes) -> Iterator[bytes]:
+def _keys(txn: GuardedTransaction, prefix: bytes) -> Iterator[bytes]:
     """Keys that begin with a prefix, in order."""
     with txn.cursor() as cursor:
         if cursor.set_range(prefix):

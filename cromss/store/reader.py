@@ -4,11 +4,10 @@ import os
 from functools import partial
 from pathlib import Path
 
-import lmdb
 import numpy as np
 
 from cromss.store.contents import check_position, fetch, fetch_id, read_ids
-from cromss.store.environment import reading
+from cromss.store.environment import GuardedTransaction, reading
 from cromss.store.exclusions import EXCLUDED_KEY, decode_exclusions
 from cromss.store.folder import DATA_NAME, MANIFEST_NAME, read_manifest
 from cromss.store.meta import META_KEY, StoreError, decode_meta, totals_of
@@ -102,7 +101,7 @@ class LmdbReader:
         with reading(self._folder, self.path) as txn:
             return read_ids(txn, self.path, self.ids_sha256)
 
-    def _view(self, txn: lmdb.Transaction, index: int, season: int) -> np.ndarray:
+    def _view(self, txn: GuardedTransaction, index: int, season: int) -> np.ndarray:
         if index in self._dropped:
             raise StoreError(f"{self.path}: index {index} was dropped ({self.excluded[index]}); leave it out")
         byte, bit = divmod(index * self.num_seasons + season, 8)
