@@ -24,8 +24,9 @@ from published_way import Samples
 from torch.utils.data import DataLoader
 
 from cromss.batch_transforms import BatchTransform, bilinear_corners
+from cromss.collation import BatchSlots, collate
 from cromss.config import run
-from cromss.datasets import SeasonStacks, collate
+from cromss.datasets import SeasonStacks
 from cromss.default_sets import pretraining_set
 from cromss.sensors import S1, S2
 from cromss.settings import PretrainData
@@ -81,7 +82,7 @@ def compare(settings: BenchLoader, published: dict, ours: dict) -> list[dict]:
     check_equal(whole, stacks, transform)
 
     def loader(samples: torch.utils.data.Dataset, workers: int = 0) -> DataLoader:
-        collated = {"collate_fn": collate} if isinstance(samples, SeasonStacks) else {}
+        collated = {"collate_fn": BatchSlots()} if isinstance(samples, SeasonStacks) else {}
         return DataLoader(samples, settings.batch_size, num_workers=workers, persistent_workers=workers > 0, **collated)
 
     def prepared() -> None:

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cromss.datasets import SeasonStacks, collate
+from cromss.collation import collate
+from cromss.datasets import SeasonStacks
 from cromss.legends import IGNORE_INDEX
 from cromss.settings import FinetuneSettings
 from cromss.tasks import FinetuneTask, Scoreboard

@@ -2,14 +2,14 @@
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from itertools import cycle, islice
 
 import lightning as L
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from cromss.datasets import Draw, SeasonStacks, collate
+from cromss.collation import BatchSlots
+from cromss.datasets import Draw, SeasonStacks
 from cromss.signals import ignore
 
 
@@ -79,10 +79,8 @@ class EpochSampler(Sampler[Draw]):
         (epoch, had), order = self.position(), self.indices
         if self.shuffle:
             order = np.random.default_rng([self.seed, epoch]).permutation(order).tolist()
-        filler = len(self) * self.num_processes - len(order)
-        draws = [Draw(epoch, index) for index in order]
-        draws += [Draw(epoch, index, counted=self.shuffle) for index in islice(cycle(order), filler)]
-        return iter(draws[self.rank :: self.num_processes][had:])
+        places = range(self.rank, len(self) * self.num_processes, self.num_processes)[had:]
+        return (Draw(epoch, order[i % len(order)], counted=self.shuffle or i < len(order)) for i in places)
 
 
 class StacksData(L.LightningDataModule):
@@ -159,7 +157,7 @@ class StacksData(L.LightningDataModule):
             sampler=sampler,
             num_workers=self.num_workers,
             worker_init_fn=ignore,
-            collate_fn=collate,
+            collate_fn=BatchSlots(),
             drop_last=drop_last,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,

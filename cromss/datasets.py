@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset, default_collate, get_worker_info
+from torch.utils.data import Dataset
 
 from cromss.legends import IGNORE_INDEX
 from cromss.normalization import Normalization, common
@@ -133,7 +132,7 @@ class SeasonStacks(Dataset):
         location = self.labels.location_id(index)
         self._check(sample, index, location)
         size = sample["labels"].shape[-2:]
-        sample = {name: pad_to(array, self.min_size, self.min_size, _fill(name)) for name, array in sample.items()}
+        sample = {name: pad_to(array, self.min_size, self.min_size, fill_of(name)) for name, array in sample.items()}
         if not counted:
             sample |= {name: np.full_like(sample[name], IGNORE_INDEX) for name in _MASKS & sample.keys()}
         return sample | {"season": season, "index": index, "epoch": epoch, "id": location, "size": size}
@@ -222,24 +221,9 @@ def pad_to(array: np.ndarray, height: int, width: int, fill: int | None = None) 
     return np.pad(array, widths, constant_values=fill)
 
 
-def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Samples -> batch: arrays stacked to tensors (padded to the largest), season a tensor, the rest lists."""
-    batch: dict[str, Any] = {}
-    for name, first in samples[0].items():
-        values = [sample[name] for sample in samples]
-        if isinstance(first, np.ndarray):
-            height, width = (max(value.shape[axis] for value in values) for axis in (-2, -1))
-            batch[name] = _stacked([pad_to(value, height, width, _fill(name)) for value in values])
-        else:
-            batch[name] = torch.tensor(values) if name == "season" else values
-    return batch
-
-
-def _stacked(arrays: Sequence[np.ndarray]) -> torch.Tensor:
-    """Arrays of one shape, copied once: in a worker to the memory that it shares with the loader's process."""
-    if get_worker_info() is None:
-        return torch.from_numpy(np.stack(arrays))
-    return default_collate([torch.from_numpy(array) for array in arrays])
+def fill_of(name: str) -> int | None:
+    """What pads an entry of a sample, as `pad_to` takes it: masks are ignored there."""
+    return IGNORE_INDEX if name in _MASKS else None
 
 
 def _band_positions(store: Store, modality: str, wanted: Sequence[str]) -> list[int] | None:
@@ -258,10 +242,6 @@ def _assumed_bands(store: Store, modality: str) -> list[str]:
     if count != len(bands):
         raise ValueError(f"{modality} store names no bands and has {count} channels where {len(bands)} are wanted")
     return list(bands)
-
-
-def _fill(name: str) -> int | None:
-    return IGNORE_INDEX if name in _MASKS else None
 
 
 _SEASON_STREAM = 2

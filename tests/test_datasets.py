@@ -2,10 +2,8 @@
 
 import numpy as np
 import pytest
-import torch
-from torch.utils.data import DataLoader
 
-from cromss.datasets import Draw, SeasonStacks, check_alignment, collate, pad_to
+from cromss.datasets import Draw, SeasonStacks, check_alignment, pad_to
 from cromss.legends import IGNORE_INDEX
 from cromss.sensors import S1, S2, quantise, s2_bands
 from cromss.store import LmdbReader, LmdbWriter, StoreMeta
@@ -164,35 +162,6 @@ def test_labels_beyond_the_classes_are_refused_with_the_location(stores):
 def test_season_beyond_the_set_is_refused(stores):
     with pytest.raises(ValueError, match="--test_season 4"):
         stacks(stores, season=4)
-
-
-def test_batches_of_mixed_sizes_are_padded():
-    def sample(size):
-        return {
-            "s1": np.ones((2, size, size), np.uint8),
-            "labels": np.zeros((1, size, size), np.uint8),
-            "season": 0,
-            "id": "a",
-        }
-
-    batch = collate([sample(8), sample(12)])
-    assert batch["s1"].shape == (2, 2, 12, 12)
-    assert batch["s1"].min() == 1
-    assert (batch["labels"][0, 0, 8:] == IGNORE_INDEX).all()
-    assert torch.equal(batch["season"], torch.tensor([0, 0]))
-    assert batch["id"] == ["a", "a"]
-
-
-def test_a_worker_hands_over_the_same_batches(stores):
-    data = stacks(stores)
-    here, there = (list(DataLoader(data, 2, num_workers=n, collate_fn=collate)) for n in (0, 1))
-    assert len(here) == len(there) == 3
-    for one, other in zip(here, there):
-        assert one.keys() == other.keys()
-        for name in ("s1", "s2", "labels", "season"):
-            assert torch.equal(one[name], other[name])
-        assert other["s2"].is_shared()
-        other["s2"] += 1
 
 
 def test_padding_further_than_the_tile():

@@ -59,8 +59,10 @@ class GuardedCursor:
 
     def iternext(self) -> Iterator[tuple[memoryview, memoryview]]:
         """Keys and values from here on."""
+        next_leaf: bytes | None = b""
         for key, value in self._cursor.iternext():
-            self._guard.check(bytes(key), and_next=True)
+            if next_leaf is not None and bytes(key) >= next_leaf:
+                next_leaf = self._guard.check(bytes(key), and_next=True)
             yield key, value
 
 

@@ -80,13 +80,18 @@ class PathGuard:
         self._firsts, self._leaves = self._pages.leaves(meta.entries)
         self._unchecked = bytearray(b"\1" * len(self._leaves))
 
-    def check(self, key: bytes, and_next: bool = False) -> None:
-        """The leaf that a key is in, or would be, and the one after it; StoreError as above."""
+    def check(self, key: bytes, and_next: bool = False) -> bytes | None:
+        """The leaf that a key is in, or would be, and the one after it; StoreError as above.
+
+        Returns:
+            What the keys of the leaf after it begin at, or `None`.
+        """
         place = max(bisect_right(self._firsts, key) - 1, 0)
         for leaf in range(place, min(place + 1 + and_next, len(self._leaves))):
             if self._unchecked[leaf]:
                 self._pages.check_leaf(self._leaves[leaf])
                 self._unchecked[leaf] = 0
+        return self._firsts[place + 1] if place + 1 < len(self._firsts) else None
 
 
 def _open_pages(folder: Path) -> tuple["_Pages", "_Meta"]:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from cromss.batch_transforms import BatchTransform
+from cromss.collation import collate
 from cromss.datamodule import StacksData
-from cromss.datasets import SeasonStacks, collate
+from cromss.datasets import SeasonStacks
 from cromss.legends import Legend
 from cromss.panels import picture
 from cromss.settings import PretrainSettings

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from cromss.batch_transforms import BatchTransform
-from cromss.datasets import SeasonStacks, collate
+from cromss.collation import collate
+from cromss.datasets import SeasonStacks
 from cromss.legend_files import stored_legend
 from cromss.legends import Legend
 from cromss.models.fusion import Pretrainer

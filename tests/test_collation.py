@@ -1,0 +1,154 @@
+"""Batches: what is in them, and that memory is used again only when nothing holds it."""
+
+import gc
+import itertools
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from cromss.collation import BatchSlots, collate
+from cromss.legends import IGNORE_INDEX
+
+COUNT = 40
+
+
+class Tiles:
+    """Tiles that are told from each other by their values, the size of which may change from tile to tile."""
+
+    def __init__(self, sides=(8,)):
+        self.sides = sides
+
+    def __len__(self):
+        return COUNT
+
+    def __getitem__(self, index):
+        side = self.sides[index % len(self.sides)]
+        image = np.full((2, side, side), index, np.uint8)
+        real, labels = image.astype(np.float32) / 2, np.full((3, side, side), index % 9, np.uint8)
+        return {"s1": image, "s2": real, "labels": labels, "season": index % 4, "id": f"{index:07d}", "size": (side, 1)}
+
+
+def loader(workers, sides=(8,), slots=4, **options):
+    options |= {"persistent_workers": True} if workers and "persistent_workers" not in options else {}
+    return DataLoader(Tiles(sides), 2, num_workers=workers, collate_fn=BatchSlots(slots), **options)
+
+
+def expected(sides=(8,)):
+    return [collate([Tiles(sides)[i], Tiles(sides)[i + 1]]) for i in range(0, COUNT, 2)]
+
+
+def assert_same(batches, wanted):
+    assert len(batches) == len(wanted)
+    for one, other in zip(batches, wanted):
+        assert one.keys() == other.keys()
+        for name, value in other.items():
+            assert torch.equal(one[name], value) if isinstance(value, torch.Tensor) else one[name] == value
+            assert not isinstance(value, torch.Tensor) or one[name].dtype == value.dtype
+
+
+def test_batches_of_mixed_sizes_are_padded():
+    def sample(size):
+        return {
+            "s1": np.ones((2, size, size), np.uint8),
+            "labels": np.zeros((1, size, size), np.uint8),
+            "season": 0,
+            "id": "a",
+        }
+
+    batch = collate([sample(8), sample(12)])
+    assert batch["s1"].shape == (2, 2, 12, 12)
+    assert batch["s1"].min() == 1
+    assert (batch["labels"][0, 0, 8:] == IGNORE_INDEX).all()
+    assert torch.equal(batch["season"], torch.tensor([0, 0]))
+    assert batch["id"] == ["a", "a"]
+
+
+@pytest.mark.parametrize("sides", [(8,), (8, 12), (24, 24, 8, 8), (8, 8, 8, 8, 24, 24)])
+@pytest.mark.parametrize("slots", [1, 4])
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_batches_that_are_all_held_are_those_of_the_samples(workers, slots, sides):
+    batches = loader(workers, sides, slots)
+    for _ in range(2):
+        assert_same(list(batches), expected(sides))
+
+
+@pytest.mark.parametrize("context", ["spawn", "forkserver"])
+def test_other_ways_to_start_a_process(context):
+    assert_same(list(loader(1, multiprocessing_context=context)), expected())
+
+
+def test_processes_that_end_with_the_epoch_leave_their_batches():
+    batches = loader(2, persistent_workers=False)
+    first, second = list(batches), list(batches)
+    del batches
+    gc.collect()
+    assert_same(first, expected())
+    assert_same(second, expected())
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_memory_is_used_again(workers):
+    batches, slots = loader(workers), max(workers, 1) * 4
+    places = [batch["s1"].data_ptr() for _ in range(3) for batch in batches]
+    assert len(places) == 3 * COUNT // 2
+    assert len(set(places)) <= slots
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("hold", [lambda x: x, lambda x: x[1:], lambda x: x.view(-1)[5:9], lambda x: x.numpy()[0]])
+def test_what_is_held_stays(workers, hold):
+    batches = loader(workers, slots=2)
+    kept = [(hold(batch["s1"]), hold(batch["s1"].clone())) for batch in itertools.islice(batches, 0, None, 3)]
+    for _ in batches:
+        pass
+    for held, copied in kept:
+        np.testing.assert_array_equal(held, copied)
+
+
+def test_a_graph_holds_its_batch():
+    weight = torch.ones((), requires_grad=True)
+    batches = loader(1, slots=1)
+    losses = [(weight * batch["s2"]).sum() for batch in batches]
+    totals = [batch["s2"].sum() for batch in expected()]
+    for loss, total in zip(losses, totals):
+        weight.grad = None
+        loss.backward()
+        assert weight.grad == total
+
+
+def test_an_epoch_that_is_left_early_spoils_none_after_it():
+    batches = loader(2)
+    kept = list(itertools.islice(batches, 3))
+    assert_same(list(batches), expected())
+    assert_same(kept, expected()[:3])
+
+
+def test_two_loaders_of_one_collation_do_not_mix():
+    shared = BatchSlots()
+    both = [DataLoader(Tiles(), 2, num_workers=1, collate_fn=shared) for _ in range(2)]
+    pairs = list(zip(*both))
+    for one, other in pairs:
+        assert_same([one], [other])
+    assert_same([one for one, _ in pairs], expected())
+
+
+def test_batches_may_be_written_to():
+    for batch, wanted in zip(loader(1), expected()):
+        batch["s1"] += 1
+        assert torch.equal(batch["s1"], wanted["s1"] + 1)
+
+
+def test_memory_goes_with_its_loader():
+    batches = loader(1)
+    kept = next(iter(batches))
+    mapped = [weakref.ref(array) for array in batches.collate_fn._mapped.values()]
+    assert mapped
+    del batches
+    gc.collect()
+    assert_same([kept], expected()[:1])
+    del kept
+    gc.collect()
+    assert [array() for array in mapped] == [None] * len(mapped)
