@@ -107,10 +107,15 @@ class LastCheckpoint(Checkpoint):
         """Keep them until training starts."""
         self.processes, self.batches = state_dict["processes"], state_dict.get("batches", 0)
 
+    def on_test_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """Stop where a signal asks for it: what was trained is saved, and the test is done again."""
+        if number := _agreed(trainer, noted()):
+            forget()
+            raise StopRequested(number, trainer.global_step)
+
     def _save_if_due(self, trainer: L.Trainer, is_end: bool = False) -> None:
         is_due = is_end or time.monotonic() - self.saved_at > self.interval_s
-        number = torch.tensor(noted() or _SAVE * is_due, device=trainer.strategy.root_device)
-        number = int(trainer.strategy.reduce(number, reduce_op="max"))
+        number = _agreed(trainer, noted() or _SAVE * is_due)
         if not number:
             return
         self.processes, self.batches = trainer.world_size, trainer.num_training_batches
@@ -119,3 +124,8 @@ class LastCheckpoint(Checkpoint):
         if number > _SAVE and not is_end:
             forget()
             raise StopRequested(number, trainer.global_step)
+
+
+def _agreed(trainer: L.Trainer, number: int) -> int:
+    """The largest number of all processes."""
+    return int(trainer.strategy.reduce(torch.tensor(number, device=trainer.strategy.root_device), reduce_op="max"))

@@ -4,6 +4,7 @@ import csv
 import json
 import pickle
 import shutil
+import signal
 from itertools import pairwise
 
 import lmdb
@@ -15,6 +16,7 @@ from PIL import Image
 from processes import run_together
 from sets import PART, raw_arrays, season_arrays, write_ours, written_labels
 
+from cromss import checkpointing
 from cromss.config import parse
 from cromss.downstream_sets import CHANGE_SCORES
 from cromss.legends import DFC2020, DW, OSCD
@@ -22,6 +24,7 @@ from cromss.models import build_segmenter
 from cromss.models.weights import load_encoder
 from cromss.sensors import S1, S2
 from cromss.settings import FinetuneSettings, MultiModalSettings
+from cromss.signals import StopRequested
 from cromss.store import LmdbWriter, StoreMeta
 from cromss.store.repair import exclude
 from cromss.training import finetune, pretrain
@@ -117,6 +120,18 @@ def test_scores_equal_a_naive_count_over_the_written_maps(downstream, tmp_path):
     assert metrics["oa"] == pytest.approx(np.trace(confusion) / confusion.sum())
     union = confusion.sum(0) + confusion.sum(1) - np.diag(confusion)
     assert metrics["miou"] == pytest.approx(np.mean(np.diag(confusion)[union > 0] / union[union > 0]))
+
+
+def test_a_signal_stops_the_test_which_is_done_again(downstream, tmp_path, monkeypatch):
+    calls = iter(range(9))
+    whole = finetune_with(tmp_path, downstream, "--name whole --test_batch_size 2 --max_steps 1")
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpointing, "noted", lambda: signal.SIGUSR1 if next(calls) == 2 else 0)
+        with pytest.raises(StopRequested, match="stopped after step 1; the same command goes on"):
+            finetune_with(tmp_path, downstream, "--name a --test_batch_size 2 --max_steps 1")
+    assert not (tmp_path / "a" / "metrics.json").exists()
+    again = finetune_with(tmp_path, downstream, "--name a --test_batch_size 2 --max_steps 1")
+    assert {**again, "seconds": 0} == {**whole, "seconds": 0}
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import sysconfig
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +41,30 @@ def fit(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule
     if checkpoint:
         refuse_unfit(checkpoint, task)
     try:
-        trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
-    except StopRequested as stop:
-        if stop.signal == REQUEUE:
-            stop.requeued = requeue(is_first=trainer.is_global_zero)
-        raise
+        with _requeued_if_asked(trainer):
+            trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
         raise ValueError(
             "a batch of one tile is too small for this --crop_size: BatchNorm wants a larger --batch_size or more tiles"
         ) from error
+
+
+def test(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule) -> None:
+    """Score the test set; a run that is asked to stop there does it again."""
+    with _requeued_if_asked(trainer):
+        trainer.test(task, data, verbose=False)
+
+
+@contextmanager
+def _requeued_if_asked(trainer: L.Trainer) -> Iterator[None]:
+    try:
+        yield
+    except StopRequested as stop:
+        if stop.signal == REQUEUE:
+            stop.requeued = requeue(is_first=trainer.is_global_zero)
+        raise
 
 
 def refuse_unfit(checkpoint: Path, task: L.LightningModule) -> None:
