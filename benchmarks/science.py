@@ -62,9 +62,9 @@ RIVALS = ("random", "single_s1", "single_s2", "cross_s1", "cross_s2")
 class Science:
     """Grid of ways to pretrain on noisy labels, on the synthetic world."""
 
-    grid: Literal["full", "reduced", "ablation", "tiny"] = "reduced"
+    grid: Literal["full", "reduced", "ablation", "ideas", "tiny"] = "reduced"
     """full: hours on a GPU; reduced: under an hour of two processes (--part) on two cores; ablation: CromSS-mid with
-    one thing changed each, a quarter of an hour; tiny: seconds, to try it."""
+    one thing changed each, a quarter of an hour; ideas: changes that were tried, as long; tiny: seconds, to try it."""
     save_dir: Path = Path("runs/science")
     """Parent of stores and runs."""
     results: Path = Path("benchmarks/science.csv")
@@ -155,9 +155,11 @@ def pretraining_metrics(method: str, settings: PretrainSettings) -> dict[str, An
         from coteaching import co_teach
 
         return co_teach(settings)
+    from ideas import change_of
+
     from cromss.training import pretrain
 
-    return pretrain(settings)
+    return pretrain(settings, change_of(method))
 
 
 def row(grid: str, cell: Cell, pretrained: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:

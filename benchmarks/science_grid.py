@@ -99,7 +99,12 @@ ABLATED = {
 
 CROMSS = "CromSS-mid"
 
-WAYS = METHODS | {name: Method(f"{METHODS[CROMSS].flags} {flags}") for name, flags in ABLATED.items()}
+IDEAS = {CROMSS: ("own confidence", "floor", "teacher"), SINGLE_SELECTION: ("floor", "teacher")}
+"""Method -> changes to it that were tried, see `ideas.py`."""
+
+TRIED = {f"{method}, {idea}": METHODS[method] for method, ideas in IDEAS.items() for idea in ideas}
+
+WAYS = METHODS | TRIED | {name: Method(f"{METHODS[CROMSS].flags} {flags}") for name, flags in ABLATED.items()}
 """All methods, and CromSS-mid with one thing changed each."""
 
 
@@ -176,6 +181,7 @@ GRIDS = {
     ),
     "reduced": REDUCED,
     "ablation": replace(REDUCED, noises=(USUAL,), methods=(CROMSS, *ABLATED), states=("frozen",)),
+    "ideas": replace(REDUCED, methods=(*IDEAS, *TRIED), states=("frozen",)),
     "tiny": Grid(
         noises=(("confusion", 1),),
         seeds=(0,),
@@ -193,7 +199,7 @@ GRIDS = {
         states=("frozen", "probe"),
     ),
 }
-"""Name -> grid: hours on a GPU, under an hour of two processes on two cores, a quarter of one, seconds."""
+"""Name -> grid: hours on a GPU, under an hour of two processes on two cores, a quarter of one, as long, seconds."""
 
 
 def settings_hash(name: str) -> str:

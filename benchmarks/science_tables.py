@@ -74,11 +74,13 @@ EXACT_NOISE = (EXACT[0], str(EXACT[1]))
 def write_page(page: Path, rows: Rows, selection: Rows, figures: Path) -> None:
     """Fill the tables of each grid that the page has, and draw the figures of those that were run."""
     tables = {}
-    for name in ("full", "reduced", "ablation"):
+    for name in ("full", "reduced", "ablation", "ideas"):
         found, selected = ([row for row in table if row["grid"] == name] for table in (rows, selection))
-        told = ablation_tables(found, selected) if name == "ablation" else grid_tables(name, found, selected)
-        tables |= {f"science {name} {what}": text for what, text in told.items()}
-        if selected and name != "ablation":
+        if name in ("ablation", "ideas"):
+            tables[f"science {name} changes"] = changes(found, selected)
+            continue
+        tables |= {f"science {name} {what}": text for what, text in grid_tables(name, found, selected).items()}
+        if selected:
             draw(selected, figures / figure_name(name))
     write_tables(page, tables)
 
@@ -100,22 +102,33 @@ def grid_tables(name: str, rows: Rows, selection: Rows) -> dict[str, str]:
     }
 
 
-def ablation_tables(rows: Rows, selection: Rows) -> dict[str, str]:
-    """CromSS-mid with one thing changed each: score, paired difference, and clean share of what is selected."""
+def changes(rows: Rows, selection: Rows) -> str:
+    """Methods with one thing changed each, by noise: score, paired difference, and clean share of what is selected."""
     if not rows:
-        return {"changes": NOTHING}
+        return NOTHING
+    noises = list(dict.fromkeys((row["noise"], row["level"]) for row in rows))
+    parts = [changes_under(_under(rows, noise), _under(selection, noise)) for noise in noises]
+    if len(parts) > 1:
+        parts = [f"Labels of pretraining: {' '.join(noise)}.\n\n{part}" for noise, part in zip(noises, parts)]
+    return "\n\n".join([provenance(rows), *parts])
+
+
+def changes_under(rows: Rows, selection: Rows) -> str:
+    """The same of one noise."""
     lines = []
     for method in _methods(rows):
-        line = {"change": "none" if method == CROMSS else method}
+        base, kind = (SINGLE_SELECTION, "single") if method.startswith(SINGLE_SELECTION) else (CROMSS, "cross")
+        line = {"change": method if base == SINGLE_SELECTION or method != CROMSS else "none"}
         for modality, title in TITLES.items():
             of_one = [row for row in rows if row["input"] == modality]
-            ours, plain = _frozen(of_one, method), _frozen(of_one, CROMSS)
+            ours, plain = _frozen(of_one, method), _frozen(of_one, base)
             line[f"{title}, mIoU"] = cell(ours.values())
-            line[f"{title}, gain"] = "" if method == CROMSS else gain_cell(ours, plain)
-            clean = _values(_last(selection), f"cross_{modality}", method=method)
+            line[f"{title}, gain"] = "" if method == base else gain_cell(ours, plain)
+            clean, usual = (_values(_last(selection), f"{kind}_{modality}", method=m) for m in (method, base))
             line[f"{title}, clean labels"] = cell(clean.values())
+            line[f"{title}, gain in them"] = "" if method == base else gain_cell(clean, usual)
         lines.append(line)
-    return {"changes": f"{provenance(rows)}\n\n{markdown(lines)}"}
+    return markdown(lines)
 
 
 def figure_name(grid: str) -> str:

@@ -107,8 +107,12 @@ class LastCheckpoint(Checkpoint):
         """Keep them until training starts."""
         self.processes, self.batches = state_dict["processes"], state_dict.get("batches", 0)
 
+    def on_test_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        """Take SIGTERM from Lightning once more, which would have processes wait for each other."""
+        listen(TERMINATE)
+
     def on_test_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Stop where a signal asks for it: what was trained is saved, and the test is done again."""
+        """Stop where a signal asks any process for it: what was trained is saved, and the test is done again."""
         if number := _agreed(trainer, noted()):
             forget()
             raise StopRequested(number, trainer.global_step)

@@ -1,12 +1,11 @@
-"""Samples to batches, in memory that is used again.
+"""Samples to batches, which loader processes hand over in shared memory that is used again.
 
-New memory is dear: the system clears every page when it is first written to and, where a loader process shares it, maps
-it once more in the process that reads. Together that takes longer than reading the samples.
+New shared memory is slow: the system clears every page when it is first written to, and maps it once more in the
+process that reads. Together that takes longer than reading the samples.
 """
 
 import itertools
 import math
-import multiprocessing
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -27,73 +26,87 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 class BatchSlots:
-    """`collate` for one loader, to slots of memory, which loader processes share with the training process.
+    """`collate` for one loader, whose processes write batches to slots of memory that the training process reads.
 
-    A slot is written to again when the training process holds neither the batch that was in it nor a view of it. Where
-    all are held, a batch has memory of its own.
+    The first byte of a slot says whether it is held. The training process clears it when the last tensor of the batch
+    is gone, and then the slot is written to again; a tensor, however small, holds all of it. Where all slots are held,
+    a batch has memory of its own.
 
     Args:
-        most_slots: Slots of each process that collates, at most.
+        max_slots: Slots of a loader process, each as large as a batch, which stay while the process does; 0 for none.
     """
 
-    def __init__(self, most_slots: int = 4) -> None:
-        self.most_slots = most_slots
-        self._loader = next(_numbers)
+    def __init__(self, max_slots: int = 4) -> None:
+        self.max_slots = max_slots
+        self._number = next(_numbers)
         self._slots: list[Tensor] = []
         self._mapped: dict[tuple[int, int], np.ndarray] = {}
-        _loaders[self._loader] = self
+        _all_slots[self._number] = self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "BatchSlots":
+        return BatchSlots(self.max_slots)
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_slots": [], "_mapped": {}}
+        return vars(self) | {"_mapped": {}}
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> "dict[str, Any] | _Parcel":
         """The batch; in a loader process, what the training process unpickles as the batch."""
+        if get_worker_info() is None:
+            return collate(samples)
         arrays, rest = _columns(samples)
         places, size = _places(arrays)
-        slot, memory, is_new = self._slot(size)
-        memory[0] = 1
+        slot, is_new = self._free_slot(size)
+        memory = torch.zeros(size, dtype=torch.uint8).share_memory_() if is_new else self._slots[slot]
         for name, place in places.items():
-            np.stack(arrays[name], out=place.view(memory).numpy())
-        parcel = _Parcel(self._loader, (os.getpid(), slot), memory if is_new else None, places, rest)
-        return parcel if get_worker_info() else _unpacked(*parcel)
+            np.stack(arrays[name], out=place.of(memory.numpy()).numpy())
+        memory[0] = _HELD
+        if is_new and slot != _NO_SLOT:
+            self._slots[slot : slot + 1] = [memory]
+        return _Parcel(self._number, (os.getpid(), slot), memory if is_new else None, places, rest)
 
     def unpack(self, key: tuple[int, int], memory: Tensor | None, places: "Mapping[str, _Place]") -> dict[str, Tensor]:
-        """Tensors in a slot, which may be written to again once they are gone.
+        """Tensors in a slot, which is free again once they are gone.
 
         Args:
             key: The process that wrote them, and its slot.
             memory: The slot's, where it is new.
             places: Name -> where a tensor is.
         """
-        if memory is not None:
-            alive = {os.getpid(), *(process.pid for process in multiprocessing.active_children())}
-            self._mapped = {other: kept for other, kept in self._mapped.items() if other[0] in alive}
-            self._mapped[key] = memory.numpy()
-        held = self._mapped[key][:]
-        weakref.finalize(held, self._mapped[key].__setitem__, 0, 0).atexit = False
-        whole = torch.from_numpy(held)
-        return {name: place.view(whole) for name, place in places.items()}
+        whole = self._mapped[key] if memory is None else memory.numpy()
+        if memory is not None and key[1] != _NO_SLOT:
+            self._mapped = {other: kept for other, kept in self._mapped.items() if _is_alive(other[0])} | {key: whole}
+        held = whole[:]
+        weakref.finalize(held, _free, whole, os.getpid()).atexit = False
+        return {name: place.of(held) for name, place in places.items()}
 
-    def _slot(self, size: int) -> tuple[int, Tensor, bool]:
-        """Number and memory of a slot that is not held, -1 for memory that is no slot's, and whether it is new."""
-        free = [number for number, memory in enumerate(self._slots) if not memory[0]]
-        for number in free:
-            if len(self._slots[number]) >= size:
-                return number, self._slots[number], False
-        memory = torch.zeros(size, dtype=torch.uint8)
-        if get_worker_info():
-            memory.share_memory_()
-        if len(self._slots) < self.most_slots:
-            self._slots.append(memory)
-            return len(self._slots) - 1, memory, True
-        if not free:
-            return -1, memory, True
-        self._slots[free[0]] = memory
-        return free[0], memory, True
+    def _free_slot(self, size: int) -> tuple[int, bool]:
+        """A slot that nothing holds, and whether it is new."""
+        free = [slot for slot, memory in enumerate(self._slots) if memory[0] == _FREE]
+        for slot in free:
+            if len(self._slots[slot]) >= size:
+                return slot, False
+        return (len(self._slots) if len(self._slots) < self.max_slots else next(iter(free), _NO_SLOT)), True
 
+
+_FREE, _HELD = 0, 1
+_NO_SLOT = -1
 
 _numbers = itertools.count()
-_loaders: weakref.WeakValueDictionary[int, BatchSlots] = weakref.WeakValueDictionary()
+_all_slots: weakref.WeakValueDictionary[int, BatchSlots] = weakref.WeakValueDictionary()
+
+
+def _free(memory: np.ndarray, reader: int) -> None:
+    """Let a slot be written to again; a fork of the process that reads it has no say."""
+    if os.getpid() == reader:
+        memory[0] = _FREE
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 class _Place(NamedTuple):
@@ -107,14 +120,16 @@ class _Place(NamedTuple):
     def end(self) -> int:
         return self.begin + math.prod(self.shape) * self.dtype.itemsize
 
-    def view(self, memory: Tensor) -> Tensor:
-        return memory[self.begin : self.end].view(self.dtype).view(self.shape)
+    def of(self, memory: np.ndarray) -> Tensor:
+        """The tensor, which holds the object `memory` itself; an array made of it would hold what that is a view of."""
+        count = math.prod(self.shape)
+        return torch.frombuffer(memory, dtype=self.dtype, count=count, offset=self.begin).view(self.shape)
 
 
 class _Parcel(NamedTuple):
     """What a loader process hands over: it is unpickled as a batch."""
 
-    loader: int
+    number: int
     key: tuple[int, int]
     memory: Tensor | None
     places: dict[str, _Place]
@@ -125,9 +140,10 @@ class _Parcel(NamedTuple):
 
 
 def _unpacked(
-    loader: int, key: tuple[int, int], memory: Tensor | None, places: dict[str, _Place], rest: dict[str, Any]
+    number: int, key: tuple[int, int], memory: Tensor | None, places: dict[str, _Place], rest: dict[str, Any]
 ) -> dict[str, Any]:
-    return rest | _loaders[loader].unpack(key, memory, places)
+    slots = _all_slots.get(number)
+    return rest | slots.unpack(key, memory, places) if slots else rest  # of a loader that is gone, nobody waits for it
 
 
 def _columns(samples: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[np.ndarray]], dict[str, list]]:
@@ -145,11 +161,12 @@ def _padded(name: str, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def _places(arrays: Mapping[str, Sequence[np.ndarray]]) -> tuple[dict[str, _Place], int]:
-    """Where each stack of arrays goes, behind what says whether the slot is held, and the bytes of all."""
+    """Where each stack of arrays goes, after the byte that says whether the slot is held, and the bytes of all."""
     places, end = {}, 1
     for name, column in arrays.items():
         begin = -(-end // _ALIGNMENT) * _ALIGNMENT
-        places[name] = _Place(begin, (len(column), *column[0].shape), torch.from_numpy(column[0]).dtype)
+        empty = torch.from_numpy(np.empty(0, np.result_type(*column)))
+        places[name] = _Place(begin, (len(column), *column[0].shape), empty.dtype)
         end = places[name].end
     return places, end
 

@@ -119,7 +119,7 @@ class StacksData(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Shuffled by (seed, epoch); the last incomplete batch is left out when there is a full one."""
         sampler = self._sampler(self.train_indices, shuffle=True)
-        return self._loader(self.train, sampler, self._train_batch_size(), drop_last=True)
+        return self._loader(self.train, sampler, self._train_batch_size(), is_training=True)
 
     def val_dataloader(self) -> DataLoader | list:
         """Every validation location once."""
@@ -149,7 +149,7 @@ class StacksData(L.LightningDataModule):
         return epochs.processed, is_within * batches.ready * self._train_batch_size()
 
     def _loader(
-        self, stacks: SeasonStacks, sampler: EpochSampler, batch_size: int, drop_last: bool = False
+        self, stacks: SeasonStacks, sampler: EpochSampler, batch_size: int, is_training: bool = False
     ) -> DataLoader:
         return DataLoader(
             stacks,
@@ -157,8 +157,8 @@ class StacksData(L.LightningDataModule):
             sampler=sampler,
             num_workers=self.num_workers,
             worker_init_fn=ignore,
-            collate_fn=BatchSlots(),
-            drop_last=drop_last,
+            collate_fn=BatchSlots() if is_training else BatchSlots(max_slots=0),  # no memory is kept between scorings
+            drop_last=is_training,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
         )

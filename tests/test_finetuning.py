@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pickle
 import shutil
 import signal
@@ -16,7 +17,7 @@ from PIL import Image
 from processes import run_together
 from sets import PART, raw_arrays, season_arrays, write_ours, written_labels
 
-from cromss import checkpointing
+from cromss import checkpointing, signals
 from cromss.config import parse
 from cromss.downstream_sets import CHANGE_SCORES
 from cromss.legends import DFC2020, DW, OSCD
@@ -27,6 +28,7 @@ from cromss.settings import FinetuneSettings, MultiModalSettings
 from cromss.signals import StopRequested
 from cromss.store import LmdbWriter, StoreMeta
 from cromss.store.repair import exclude
+from cromss.tasks import FinetuneTask
 from cromss.training import finetune, pretrain
 from cromss.training.downstream import downstream_data
 from cromss.training.finetuning import summary
@@ -132,6 +134,23 @@ def test_a_signal_stops_the_test_which_is_done_again(downstream, tmp_path, monke
     assert not (tmp_path / "a" / "metrics.json").exists()
     again = finetune_with(tmp_path, downstream, "--name a --test_batch_size 2 --max_steps 1")
     assert {**again, "seconds": 0} == {**whole, "seconds": 0}
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_signals_are_heard_within_the_test(downstream, tmp_path, monkeypatch, number):
+    plain = FinetuneTask.test_step
+
+    def asked(*arguments):
+        os.kill(os.getpid(), number)
+        return plain(*arguments)
+
+    before = signal.getsignal(signal.SIGUSR1)
+    signals.listen(signals.REQUEUE)
+    monkeypatch.setattr(FinetuneTask, "test_step", asked)
+    with pytest.raises(StopRequested, match=f"{signal.Signals(number).name}: stopped after step 1"):
+        finetune_with(tmp_path, downstream, "--name a --max_steps 1")
+    signal.signal(signal.SIGUSR1, before)
+    assert signals.noted() == 0
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ class GuardedCursor:
         return self._cursor.set_range(key) if key else self._cursor.first()
 
     def iternext(self) -> Iterator[tuple[memoryview, memoryview]]:
-        """Keys and values from here on."""
+        """Keys and values from here on, while nothing else moves the cursor."""
         next_leaf: bytes | None = b""
         for key, value in self._cursor.iternext():
             if next_leaf is not None and bytes(key) >= next_leaf:

@@ -32,7 +32,7 @@ from cromss.training.common import (
 )
 from cromss.training.downstream import downstream_bands, downstream_data
 from cromss.training.run_folder import RunFolder
-from cromss.training.runs import build_trainer, compile_network, fit, test
+from cromss.training.runs import build_trainer, compile_network, fit, score_test_set
 
 
 def finetune(settings: FinetuneSettings) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def _finetune(settings: FinetuneSettings, folder: RunFolder) -> dict[str, Any]:
         settings.runtime, settings.optimisation, folder, callbacks, some_parameters_idle=late, checkpoint=checkpoint
     )
     fit(trainer, task, data, checkpoint)
-    test(trainer, task, data)
+    score_test_set(trainer, task, data)
     return _metrics(task) | {"weights": weights, "normalization": inputs, "train_tiles": len(data.train_indices)}
 
 

@@ -51,7 +51,7 @@ def fit(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule
         ) from error
 
 
-def test(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule) -> None:
+def score_test_set(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule) -> None:
     """Score the test set; a run that is asked to stop there does it again."""
     with _requeued_if_asked(trainer):
         trainer.test(task, data, verbose=False)
