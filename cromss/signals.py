@@ -1,5 +1,7 @@
 """Requests to stop a run: noted when a signal comes, acted on between steps."""
 
+import atexit
+import multiprocessing.util  # whose own end of child processes, by SIGTERM, is then registered before ours
 import signal
 import threading
 from types import FrameType
@@ -48,6 +50,21 @@ def ignore(worker: int) -> None:
     """Let a loader process pass over what a whole job is sent: the run wants its batches until it has saved."""
     for number in (REQUEUE, TERMINATE):
         signal.signal(number, signal.SIG_IGN)
+
+
+def end_children() -> None:
+    """At the end of a program end its daemons, such as loader processes, those too that pass over SIGTERM."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises an error where a loader process is killed
+    daemons = [child for child in multiprocessing.active_children() if child.daemon]
+    for child in daemons:
+        child.terminate()
+    for child in daemons:
+        child.join(PATIENCE_S)
+        child.kill()
+
+
+PATIENCE_S = 0.5
+atexit.register(end_children)
 
 
 def noted() -> int:

@@ -66,6 +66,24 @@ def test_the_command_line_tells_what_comes_next(number, requeued, status, said, 
     assert capsys.readouterr().err.strip() == said
 
 
+def test_a_program_does_not_wait_for_loader_processes_that_pass_over_signals():
+    program = """
+import multiprocessing, time
+from cromss import signals
+
+def load(ready):
+    signals.ignore(0)
+    ready.set()
+    time.sleep(600)
+
+context = multiprocessing.get_context("fork")
+ready = context.Event()
+context.Process(target=load, args=(ready,), daemon=True).start()
+ready.wait()
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
+
+
 def test_a_process_that_listens_outlives_the_signal():
     program = "from cromss import signals; import os; signals.listen(signals.REQUEUE); os.kill(os.getpid(), 10)"
     assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
