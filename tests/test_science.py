@@ -34,7 +34,7 @@ def scripts(one_thread):
 # what is combined
 
 
-@pytest.mark.parametrize("name", ["full", "reduced", "ablation", "tiny"])
+@pytest.mark.parametrize("name", ["full", "reduced", "ablation", "ideas", "tiny"])
 def test_every_run_has_a_folder_of_its_own(scripts, name):
     grid = scripts.grid.GRIDS[name]
     starts = scripts.grid.starts(grid)
@@ -121,7 +121,7 @@ def test_transfers_take_about_as_many_steps_whatever_the_fraction(scripts, tmp_p
 def done(scripts, tmp_path_factory):
     """A grid of one encoder, done."""
     grids = pytest.MonkeyPatch()
-    smaller = replace(scripts.grid.GRIDS["tiny"], methods=("CromSS-mid", "single-modal, co-teaching"))
+    smaller = replace(scripts.grid.GRIDS["tiny"], methods=("CromSS-mid, teacher", "single-modal, co-teaching"))
     grids.setitem(scripts.science.GRIDS, "tiny", smaller)
     settings = scripts.science.Science(grid="tiny", save_dir=tmp_path_factory.mktemp("science"))
     scripts.science.main(settings)
@@ -136,7 +136,7 @@ def table(path):
 
 def test_rows_tell_settings_scores_world_and_machine(done):
     rows = table(done.files[0])
-    methods = ["CromSS-mid", "single-modal, co-teaching"]
+    methods = ["CromSS-mid, teacher", "single-modal, co-teaching"]
     assert [(row["method"], row["state"]) for row in rows] == [*itertools.product(methods, ["frozen", "probe"])]
     for row in rows:
         assert (row["noise"], row["level"], row["input"]) == ("confusion", "1", "s2")
@@ -231,15 +231,31 @@ def test_the_selection_has_a_table_and_a_figure(scripts, tmp_path):
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_ablation_has_paired_gains_and_clean_shares(scripts):
-    changed = "sigma 6 px"
-    rows = [row | {"grid": "ablation"} for row in made_up(scripts) if row["method"] != "random"]
-    for row in rows:
-        row["method"] = {"single-modal": changed}.get(row["method"], row["method"])
-    selection = [{"method": changed, "class": "all", "epoch": "1", "seed": "0", "cross_s1": "81", "cross_s2": ""}]
-    told = scripts.tables.ablation_tables(rows, selection)["changes"]
-    assert "| none | 32.0 ± 2.0 |  | - | 32.0 ± 2.0 |  | - |" in told
-    assert f"| {changed} | 22.0 ± 2.0 | -10.0 ± 0.0 (0/3) | 81.0 | 22.0 ± 2.0 | -10.0 ± 0.0 (0/3) | - |" in told
+def with_methods(rows, **names):
+    """Rows of some methods, under other names."""
+    return [row | {"method": names[row["method"]]} for row in rows if row["method"] in names]
+
+
+def test_changes_have_paired_gains_and_clean_shares(scripts):
+    changed, base = "sigma 6 px", "CromSS-mid"
+    rows = with_methods(made_up(scripts), **{"single-modal": changed, base: base})
+    told = {"class": "all", "epoch": "1", "seed": "0", "noise": "mixed", "level": "2", "cross_s2": ""}
+    selection = [told | {"method": method, "cross_s1": share} for method, share in ((base, "80"), (changed, "81"))]
+    table = scripts.tables.changes(rows, selection)
+    assert "| none | 32.0 ± 2.0 |  | 80.0 |  | 32.0 ± 2.0 |  | - |  |" in table
+    one = "22.0 ± 2.0 | -10.0 ± 0.0 (0/3)"
+    assert f"| {changed} | {one} | 81.0 | +1.0 (1/1) | {one} | - | - |" in table
+    assert "Labels of pretraining" not in table
+
+
+def test_changes_of_one_modality_are_compared_with_selection_in_one(scripts):
+    base = scripts.grid.SINGLE_SELECTION
+    rows = with_methods(made_up(scripts), **{"single-modal": base, "CromSS-mid": f"{base}, floor"})
+    others = [row | {"noise": "confusion", "level": "3"} for row in rows]
+    table = scripts.tables.changes([*rows, *others], [])
+    assert table.count(f"| {base} | 22.0 ± 2.0 |  | - |  |") == 2
+    assert table.count(f"| {base}, floor | 32.0 ± 2.0 | +10.0 ± 0.0 (3/3) | - | - |") == 2
+    assert "Labels of pretraining: confusion 3." in table
 
 
 def test_new_rows_replace_old_ones_of_this_world_and_these_settings_alone(scripts):
