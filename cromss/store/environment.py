@@ -12,12 +12,15 @@ from cromss.store.folder import DATA_NAME
 from cromss.store.meta import StoreError
 from cromss.store.pages import PathGuard
 
-_environments: dict[str, tuple[tuple[int, ...], lmdb.Environment, PathGuard]] = {}
+_Fingerprint = tuple[int, ...]
+_environments: dict[str, tuple[_Fingerprint, lmdb.Environment | None, PathGuard]] = {}
 _opening = threading.RLock()
 
 
 def _forget_environments() -> None:
-    _environments.clear()
+    """Leave the environments to the process that was forked; what is known of the pages holds here, too."""
+    for folder, (fingerprint, _, guard) in _environments.items():
+        _environments[folder] = fingerprint, None, guard
     _opening.release()
 
 
@@ -105,12 +108,14 @@ def transaction(env: lmdb.Environment, where: object) -> Iterator[lmdb.Transacti
 
 def _shared(folder: str, fresh: bool) -> tuple[lmdb.Environment, PathGuard]:
     with _opening:
-        if fresh and folder in _environments and _environments[folder][0] != _fingerprint(folder):
-            del _environments[folder]
-        if folder not in _environments:
-            opened = open_environment(folder, readonly=True)
-            _environments[folder] = _fingerprint(folder), opened, PathGuard(Path(folder))
-        return _environments[folder][1:]
+        known, env, guard = _environments.get(folder, (None, None, None))
+        if env is None or (fresh and known != _fingerprint(folder)):
+            _environments.pop(folder, None)
+            env = None  # closed by this
+            env, found = open_environment(folder, readonly=True), _fingerprint(folder)
+            guard = guard if guard and known == found else PathGuard(Path(folder))
+            _environments[folder] = found, env, guard
+        return env, guard
 
 
 def forget_environment(folder: str) -> None:
@@ -119,11 +124,12 @@ def forget_environment(folder: str) -> None:
     No transaction may be open in it; readers open it again when they read.
     """
     with _opening:
-        if folder in _environments:
-            _environments.pop(folder)[1].close()
+        _, env, _ = _environments.pop(folder, (None, None, None))
+        if env:
+            env.close()
 
 
-def _fingerprint(folder: str) -> tuple[int, ...]:
+def _fingerprint(folder: str) -> _Fingerprint:
     found = os.stat(os.path.join(folder, DATA_NAME))
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
