@@ -118,7 +118,7 @@ def changes_under(rows: Rows, selection: Rows) -> str:
     lines = []
     for method in _methods(rows):
         base, kind = (SINGLE_SELECTION, "single") if method.startswith(SINGLE_SELECTION) else (CROMSS, "cross")
-        line = {"change": method if base == SINGLE_SELECTION or method != CROMSS else "none"}
+        line = {"change": method}
         for modality, title in TITLES.items():
             of_one = [row for row in rows if row["input"] == modality]
             ours, plain = _frozen(of_one, method), _frozen(of_one, base)

@@ -242,7 +242,7 @@ def test_changes_have_paired_gains_and_clean_shares(scripts):
     told = {"class": "all", "epoch": "1", "seed": "0", "noise": "mixed", "level": "2", "cross_s2": ""}
     selection = [told | {"method": method, "cross_s1": share} for method, share in ((base, "80"), (changed, "81"))]
     table = scripts.tables.changes(rows, selection)
-    assert "| none | 32.0 ± 2.0 |  | 80.0 |  | 32.0 ± 2.0 |  | - |  |" in table
+    assert f"| {base} | 32.0 ± 2.0 |  | 80.0 |  | 32.0 ± 2.0 |  | - |  |" in table
     one = "22.0 ± 2.0 | -10.0 ± 0.0 (0/3)"
     assert f"| {changed} | {one} | 81.0 | +1.0 (1/1) | {one} | - | - |" in table
     assert "Labels of pretraining" not in table
