@@ -298,6 +298,8 @@ def test_missing_empty_and_foreign_folders(store, tmp_path):
         LmdbReader(tmp_path / "missing")
     with pytest.raises(StoreError, match="no such folder"):
         LmdbReader(store / "data.mdb")
+    with pytest.raises(StoreError, match=r"a folder of stores, where one of them is wanted: .*s1\.lmdb"):
+        LmdbReader(store.parent)
     (tmp_path / "empty").mkdir()
     with pytest.raises(StoreError, match=r"no data\.mdb"):
         LmdbReader(tmp_path / "empty")

@@ -30,6 +30,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise StoreError(f"{path}: no such folder; a store is a folder with {DATA_NAME} and {MANIFEST_NAME}")
     for name in (DATA_NAME, MANIFEST_NAME):
         if not (path / name).is_file():
+            if stores := sorted(file.parent.name for file in path.glob(f"*/{MANIFEST_NAME}")):
+                raise StoreError(f"{path}: a folder of stores, where one of them is wanted: {', '.join(stores)}")
             raise StoreError(f"{path}: no {name} in it, so this is no finished store; copy it whole or write it again")
     return load_json((path / MANIFEST_NAME).read_bytes(), str(path / MANIFEST_NAME))
 
