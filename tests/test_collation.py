@@ -69,9 +69,8 @@ def test_batches_of_mixed_sizes_are_padded():
     assert batch["id"] == ["a", "a"]
 
 
-@pytest.mark.parametrize("sides", [(8,), (8, 12), (24, 24, 8, 8), (8, 8, 8, 8, 24, 24)])
-@pytest.mark.parametrize("slots", [0, 1, 4])
-@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("sides", [(8, 12), (8, 8, 8, 8, 24, 24)])
+@pytest.mark.parametrize(("workers", "slots"), [(0, 4), (1, 0), (1, 1), (2, 1), (2, 4)])
 def test_batches_that_are_all_held_are_those_of_the_samples(workers, slots, sides):
     batches = loader(workers, sides, slots)
     for _ in range(2):

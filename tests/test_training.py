@@ -4,14 +4,12 @@ import csv
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY
+from processes import Script
 from sets import BANDS, COUNT, NAMES, SEASONS, SIZE, season_arrays, write_ours, write_published
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -279,9 +277,7 @@ def test_two_processes_train_and_score(sets, tmp_path):
     arguments = (
         f"{COMMON} {VIT} --devices 2 --batch_size 2 --limit_batches 1 --sample_selection --validation 0.3 --name a"
     )
-    place = ["--data_path", str(sets / "ours"), "--save_dir", str(tmp_path)]
-    command = [sys.executable, "train_scripts/train_pretrain_mm.py", *arguments.split(), *place]
-    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr[-2000:]
+    place = ["--data_path", sets / "ours", "--save_dir", tmp_path]
+    Script(tmp_path / "log", "train_scripts/train_pretrain_mm.py", *arguments.split(), *place).wait(300)
     assert [row["step"] for row in table(tmp_path / "a" / "metrics.csv")] == ["1", "2"]
     assert json.loads((tmp_path / "a" / "metrics.json").read_text())["epochs"] == 2
