@@ -118,6 +118,7 @@ class _Place(NamedTuple):
 
     @property
     def end(self) -> int:
+        """First byte after it."""
         return self.begin + math.prod(self.shape) * self.dtype.itemsize
 
     def of(self, memory: np.ndarray) -> Tensor:
