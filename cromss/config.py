@@ -77,6 +77,12 @@ def replace_text(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def in_words(error: OSError) -> str:
+    """`file: reason`, without the number of the error."""
+    where = f"{error.filename}: " if error.filename is not None else ""
+    return where + error.strerror if error.strerror else str(error)
+
+
 def run(main: Callable[[Settings], int | None], settings: type[Settings]) -> NoReturn:
     """Parse the command line, call `main(settings)`, and exit with the status it returns.
 
@@ -211,5 +217,6 @@ def _first_words(box: str) -> str:
 
 
 def _fail(error: Exception | str, status: int = 2) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    said = in_words(error) if isinstance(error, OSError) else str(error)
+    print(f"error: {' '.join(said.split())}", file=sys.stderr)
     return status

@@ -18,7 +18,7 @@ ROOMS = (
         *("objective", "models", "datasets", "batch_transforms", "epoch_sums", "gathering", "synthetic", "optimisers"),
         *("offset", "aligned_stores", "preparation", "tiles", "analysis", "doctor", "label_places", "clean_shares"),
     ),
-    ("tasks", "callbacks", "checkpointing", "datamodule", "collation"),
+    ("tasks", "callbacks", "checkpointing", "datamodule", "collation", "progress"),
     ("config", "settings"),
     ("training", "default_sets", "mapping"),
 )

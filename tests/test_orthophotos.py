@@ -73,7 +73,10 @@ def test_the_encoder_goes_on_to_the_exact_classes(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--n_classes 9", r"--n_classes 9: .*noisy_labels\.lmdb.*4 classes of NYC_LIDAR, but 9 classes are wanted"),
+        (
+            "--n_classes 9",
+            r"--n_classes 9: .*noisy_labels\.lmdb.*4 classes of NYC_LIDAR, but 9 classes are wanted; say --n_classes 4",
+        ),
         ("--n_channels 9", "--n_channels 9: must be left out"),
         ("--init_s2 a.ckpt", r"--init_s2 a\.ckpt: must be left out"),
         ("--data_name_ortho exact_labels.lmdb", "exact_labels.lmdb"),

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 
 import numpy as np
@@ -278,6 +279,7 @@ def test_two_processes_train_and_score(sets, tmp_path):
         f"{COMMON} {VIT} --devices 2 --batch_size 2 --limit_batches 1 --sample_selection --validation 0.3 --name a"
     )
     place = ["--data_path", sets / "ours", "--save_dir", tmp_path]
-    Script(tmp_path / "log", "train_scripts/train_pretrain_mm.py", *arguments.split(), *place).wait(300)
+    told = Script(tmp_path / "log", "train_scripts/train_pretrain_mm.py", *arguments.split(), *place).wait(300)
+    assert re.findall(r"^epoch (\d) of 2, batch 1 of 1, .*train/loss_step", told, re.MULTILINE) == ["1", "2"]
     assert [row["step"] for row in table(tmp_path / "a" / "metrics.csv")] == ["1", "2"]
     assert json.loads((tmp_path / "a" / "metrics.json").read_text())["epochs"] == 2

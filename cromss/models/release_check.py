@@ -214,7 +214,9 @@ def _sums(path: Path) -> dict[str, str]:
         rows = [line.split("  ", 1) for line in path.read_text(encoding="utf-8").splitlines()]
         sums = {name: digest for digest, name in rows}
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{path}: cannot be read ({error}); a folder that release.py wrote is wanted") from None
+        raise WeightsError(
+            f"{path}: cannot be read ({_line(error)}); a folder that release.py wrote is wanted"
+        ) from None
     if outside := [name for name in sums if name.startswith("/") or ".." in Path(name).parts]:
         raise WeightsError(f"{path}: {outside[0]} lies outside of the release; get it anew")
     return sums
@@ -222,7 +224,8 @@ def _sums(path: Path) -> dict[str, str]:
 
 def _line(error: Exception) -> str:
     """What an error says, in one line."""
-    said = " ".join(str(error).split())[:160]
+    words = (isinstance(error, OSError) and error.strerror) or str(error)
+    said = " ".join(words.split())[:160]
     return f"no {said}" if isinstance(error, KeyError) else said or type(error).__name__
 
 

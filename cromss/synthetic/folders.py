@@ -60,7 +60,7 @@ def write_nol(
         "confusion_matrix": noise.confusion_matrix().tolist(),
     }
     root = claim(root, settings)
-    for index in tqdm(range(num_locations), desc="NoL", unit="location", disable=not progress):
+    for index in tqdm(range(num_locations), desc="NoL", unit="location", disable=None if progress else True):
         units = [f"{kind}/{index:07d}" for kind in ("s1", "s2c", "labels", "exact")]
         install(root, units, _nol_rasters(index, size, seed, noise, num_seasons))
     write_text(root / "dw_complete_ids.csv", _ids(num_locations, num_seasons, seed))

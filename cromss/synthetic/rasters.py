@@ -147,7 +147,7 @@ def write_splits(
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         for area, (split, number) in enumerate(splits.items()):
             title = f"{settings['layout']} {split}"
-            for index in tqdm(range(number), desc=title, unit="location", disable=not progress):
+            for index in tqdm(range(number), desc=title, unit="location", disable=None if progress else True):
                 install(root, *plan(split, [settings["seed"], area, index]))
 
 

@@ -151,7 +151,8 @@ def refuse_other_legend(labels: Any, num_classes: int, name: str | None = None) 
     count = LEGENDS[meta.legend].num_classes if meta.legend in LEGENDS else len(meta.classes)
     if count and (count != num_classes or name not in (None, meta.legend)):
         wanted = f"{num_classes} classes" + (f" of {name}" if name else "")
-        raise ValueError(f"the label store has {count} classes of {meta.legend}, but {wanted} are wanted")
+        remedy = "choose its --dataset" if name else f"say --n_classes {count}"
+        raise ValueError(f"the label store has {count} classes of {meta.legend}, but {wanted} are wanted; {remedy}")
 
 
 def synthetic_home(runtime: Runtime, what: str) -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import (
     ClusterEnvironment,
@@ -27,6 +27,7 @@ from torch import nn
 from cromss.callbacks import EpochTable, SameBuffers, StepLimit, StepSeed
 from cromss.checkpointing import AtomicCheckpointIO, LastCheckpoint
 from cromss.models.weights import open_checkpoint
+from cromss.progress import progress
 from cromss.settings import Optimisation, Runtime
 from cromss.signals import REQUEUE, StopRequested
 from cromss.training.run_folder import RunFolder
@@ -175,7 +176,7 @@ def build_trainer(
             EpochTable(folder.path / "metrics.csv"),
             *saving,
             *([StepLimit(runtime.max_steps)] if runtime.max_steps > 0 else []),
-            TQDMProgressBar(refresh_rate=1),
+            progress(),
             *callbacks,
         ],
         plugins=[AtomicCheckpointIO(folder.last, folder.previous), *_environment()],
