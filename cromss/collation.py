@@ -64,20 +64,15 @@ class BatchSlots:
             self._slots[slot : slot + 1] = [memory]
         return _Parcel(self._number, (os.getpid(), slot), memory if is_new else None, places, rest)
 
-    def unpack(self, key: tuple[int, int], memory: Tensor | None, places: "Mapping[str, _Place]") -> dict[str, Tensor]:
-        """Tensors in a slot, which is free again once they are gone.
-
-        Args:
-            key: The process that wrote them, and its slot.
-            memory: The slot's, where it is new.
-            places: Name -> where a tensor is.
-        """
+    def unpack(self, parcel: "_Parcel") -> dict[str, Any]:
+        """The batch, whose slot is free again once its tensors are gone."""
+        key, memory = parcel.key, parcel.memory
         whole = self._mapped[key] if memory is None else memory.numpy()
         if memory is not None and key[1] != _NO_SLOT:
             self._mapped = {other: kept for other, kept in self._mapped.items() if _is_alive(other[0])} | {key: whole}
         held = whole[:]
         weakref.finalize(held, _free, whole, os.getpid()).atexit = False
-        return {name: place.of(held) for name, place in places.items()}
+        return parcel.rest | {name: place.of(held) for name, place in parcel.places.items()}
 
     def _free_slot(self, size: int) -> tuple[int, bool]:
         """A slot that nothing holds, and whether it is new."""
@@ -128,7 +123,15 @@ class _Place(NamedTuple):
 
 
 class _Parcel(NamedTuple):
-    """What a loader process hands over: it is unpickled as a batch."""
+    """What a loader process hands over: it is unpickled as a batch.
+
+    Attributes:
+        number: Of the `BatchSlots` that wrote it.
+        key: The process that wrote it, and its slot.
+        memory: The slot's, where it is new.
+        places: Name -> where a tensor is.
+        rest: What is no tensor.
+    """
 
     number: int
     key: tuple[int, int]
@@ -140,11 +143,10 @@ class _Parcel(NamedTuple):
         return _unpacked, tuple(self)
 
 
-def _unpacked(
-    number: int, key: tuple[int, int], memory: Tensor | None, places: dict[str, _Place], rest: dict[str, Any]
-) -> dict[str, Any]:
-    slots = _all_slots.get(number)
-    return rest | slots.unpack(key, memory, places) if slots else rest  # of a loader that is gone, nobody waits for it
+def _unpacked(*parts: Any) -> dict[str, Any]:
+    parcel = _Parcel(*parts)
+    slots = _all_slots.get(parcel.number)
+    return slots.unpack(parcel) if slots else parcel.rest  # of a loader that is gone, nobody waits for it
 
 
 def _columns(samples: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[np.ndarray]], dict[str, list]]:
