@@ -160,7 +160,7 @@ def _finetune(settings: FinetuneSettings, folder: RunFolder) -> dict[str, Any]:
     compile_network(task.model, settings.runtime)
     inputs = normalizations(settings, origins)
     data = downstream_data(settings, inputs, trained_sensors(settings, origins))
-    checkpoint = folder.open(settings)
+    state = folder.open(settings)
     bands, weights = downstream_bands(settings.data), {name: str(origin) for name, origin in origins.items()}
     task.non_finite = settings.runtime.non_finite
     task.card = {
@@ -181,9 +181,9 @@ def _finetune(settings: FinetuneSettings, folder: RunFolder) -> dict[str, Any]:
     ]
     late = bool(settings.model.encoder_finetune_epoch)
     trainer = build_trainer(
-        settings.runtime, settings.optimisation, folder, callbacks, some_parameters_idle=late, checkpoint=checkpoint
+        settings.runtime, settings.optimisation, folder, callbacks, some_parameters_idle=late, state=state
     )
-    fit(trainer, task, data, checkpoint)
+    fit(trainer, task, data, state)
     score_test_set(trainer, task, data)
     return _metrics(task) | {"weights": weights, "normalization": inputs, "train_tiles": len(data.train_indices)}
 

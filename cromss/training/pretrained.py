@@ -127,7 +127,7 @@ def newest_checkpoint(path: Path, flag: str) -> Path:
     newest = RunFolder(path).newest()
     if newest is None:
         raise ValueError(f"--{flag} {path}: no checkpoint in this folder; a run folder or a checkpoint file is wanted")
-    return newest
+    return newest.path
 
 
 def _words(flag: str, value: Any) -> list[str]:

@@ -238,15 +238,15 @@ def _pretrain(
     if adapt:
         adapt(task)
     compile_network(task.model, settings.runtime)
-    checkpoint = folder.open(settings)
+    state = folder.open(settings)
     optimisation = settings.optimisation
     task.non_finite = settings.runtime.non_finite
     task.card = _pretrain_card(settings, legend, locations_checksum(data.train.labels), data.train.sensors)
     callbacks = [PanelWriter(folder.path / "panels", settings.runtime.display_interval)]
     if optimisation.lr_adjust_type == "rop":
         callbacks.append(Plateau("val/loss", patience=int(optimisation.lr_adjust)))
-    trainer = build_trainer(settings.runtime, optimisation, folder, callbacks, best="val/loss", checkpoint=checkpoint)
-    fit(trainer, task, data, checkpoint)
+    trainer = build_trainer(settings.runtime, optimisation, folder, callbacks, best="val/loss", state=state)
+    fit(trainer, task, data, state)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     if "val/loss" not in metrics:  # a run that had ended but for its metrics; its curves are whole
         trainer.loggers = []

@@ -46,6 +46,23 @@ class OtherSettings(ValueError):
 
 
 @dataclass(frozen=True)
+class SavedState:
+    """A training checkpoint that was found whole.
+
+    Attributes:
+        path: The file.
+        epochs: Epochs that it has done, or begun.
+        steps: Steps that it has done.
+        settings: Flag -> value of the command that wrote it.
+    """
+
+    path: Path
+    epochs: int
+    steps: int
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class RunFolder:
     """`<save_dir>/<name>/`: config.yaml, checkpoints/, metrics.csv, metrics.json, panels/, TensorBoard files."""
 
@@ -66,12 +83,12 @@ class RunFolder:
         """What was the last checkpoint before."""
         return self.checkpoints / "previous.ckpt"
 
-    def newest(self) -> Path | None:
+    def newest(self) -> SavedState | None:
         """Newest checkpoint that a run can go on from, or `None`; says which it had to pass over."""
         there = [path for path in (self.last, self.previous, *self.checkpoints.glob("epoch=*.ckpt")) if path.exists()]
         for path in sorted(there, key=lambda path: path.stat().st_mtime_ns, reverse=True):
             try:
-                return whole_checkpoint(path)
+                return saved_state(path)
             except ValueError as error:
                 print(f"{error}; passing it over")
         return None
@@ -95,7 +112,7 @@ class RunFolder:
         same_length = (metrics["epochs"], metrics["max_steps"]) == (optimisation.epochs, runtime.max_steps)
         return metrics if same_length else None
 
-    def open(self, settings: Any) -> Path | None:
+    def open(self, settings: Any) -> SavedState | None:
         """Make the folder, write config.yaml, and say from which checkpoint to go on.
 
         Only the first of several processes touches the folder.
@@ -106,24 +123,24 @@ class RunFolder:
         Raises:
             ValueError: The folder holds a run with other settings, or the path is no checkpoint.
         """
-        resume, checkpoint = self._resume(settings), None
+        resume, state = self._resume(settings), None
         if resume == "none":
             if rank_zero_only.rank == 0:
                 self._move_aside()
         elif resume == "auto":
             self.refuse_other_settings(settings)
-            checkpoint = self.newest()
+            state = self.newest()
         else:
-            checkpoint = whole_checkpoint(Path(resume))
-        done = open_checkpoint(checkpoint)["epoch"] + 1 if checkpoint else 0
-        if done > settings.optimisation.epochs:
-            raise ValueError(f"--epochs {settings.optimisation.epochs}: {checkpoint} has done {done} epochs already")
+            state = saved_state(Path(resume))
+        epochs = settings.optimisation.epochs
+        if state and state.epochs > epochs:
+            raise ValueError(f"--epochs {epochs}: {state.path} has done {state.epochs} epochs already")
         if rank_zero_only.rank == 0:
             self.path.mkdir(parents=True, exist_ok=True)
             for unfinished in self.checkpoints.glob(".*.ckpt.*"):
                 unfinished.unlink()
             save_yaml(settings, self.path / "config.yaml")
-        return checkpoint
+        return state
 
     def close(self, settings: Any, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """Write metrics.json, which marks the run as finished."""
@@ -160,7 +177,7 @@ class RunFolder:
     def _has_saved(self, settings: Any) -> bool:
         """Whether the newest checkpoint is of the same command, `--resume` included."""
         newest, now = self.newest(), to_flat(settings)
-        before = open_checkpoint(newest).get(CARD_KEY, {}).get("settings", {}) if newest else {}
+        before = newest.settings if newest else {}
         free = free_to_change(now) - {"resume"}
         return all(key in before and before[key] == now[key] for key in now.keys() - free)
 
@@ -194,8 +211,8 @@ def _read(file: Path, parse: Callable[[Path], Any], keys: Collection[str] = ()) 
     return content
 
 
-def whole_checkpoint(path: Path) -> Path:
-    """The path, if a training checkpoint can be read from it.
+def saved_state(path: Path) -> SavedState:
+    """What a training checkpoint tells, every byte of which is looked at.
 
     Raises:
         ValueError: Missing, damaged, holding code, or weights alone.
@@ -205,6 +222,13 @@ def whole_checkpoint(path: Path) -> Path:
     content = open_checkpoint(path)
     if zipfile.is_zipfile(path) and (damaged := zipfile.ZipFile(path).testzip()):
         raise ValueError(f"--resume {path}: damaged in {damaged}; an earlier checkpoint is wanted")
-    if not isinstance(content, dict) or not {"state_dict", "optimizer_states", "loops"} <= content.keys():
+    if not isinstance(content, dict) or not _holds_training_state(content):
         raise ValueError(f"--resume {path}: weights without training state; they go to --weight_path or --init_s1")
-    return path
+    card = content.get(CARD_KEY)
+    told = card.get("settings") if isinstance(card, dict) else None
+    return SavedState(path, content["epoch"] + 1, content["global_step"], told if isinstance(told, dict) else {})
+
+
+def _holds_training_state(content: Mapping[str, Any]) -> bool:
+    counts = all(type(content.get(key)) is int for key in ("epoch", "global_step"))
+    return counts and {"state_dict", "optimizer_states", "loops"} <= content.keys()

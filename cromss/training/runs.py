@@ -30,20 +30,20 @@ from cromss.models.weights import open_checkpoint
 from cromss.progress import progress
 from cromss.settings import Optimisation, Runtime
 from cromss.signals import REQUEUE, StopRequested
-from cromss.training.run_folder import RunFolder
+from cromss.training.run_folder import RunFolder, SavedState
 
 
-def fit(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule, checkpoint: Path | None) -> None:
-    """Train, from a checkpoint if there is one.
+def fit(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule, state: SavedState | None) -> None:
+    """Train, from a saved state if there is one.
 
     Raises:
         ValueError: The checkpoint is of another model, or holds the state of another optimiser.
     """
-    if checkpoint:
-        refuse_unfit(checkpoint, task)
+    if state:
+        refuse_unfit(state.path, task)
     try:
         with _requeued_if_asked(trainer):
-            trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(task, data, ckpt_path=state and state.path, weights_only=True)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
@@ -127,7 +127,7 @@ def build_trainer(
     callbacks: Sequence[L.Callback],
     best: str = "",
     some_parameters_idle: bool = False,
-    checkpoint: Path | None = None,
+    state: SavedState | None = None,
 ) -> L.Trainer:
     """Trainer that logs to TensorBoard and metrics.csv and keeps the last, every n-th and the best checkpoint.
 
@@ -138,12 +138,11 @@ def build_trainer(
         callbacks: Further callbacks.
         best: Loss whose lowest value marks the best checkpoint; empty for none.
         some_parameters_idle: Parameters that train later have no gradient in the beginning.
-        checkpoint: What is gone on from; what TensorBoard holds of later steps is dropped.
+        state: What is gone on from; what TensorBoard holds of later steps is dropped.
     """
     _quieten()
     nodes, devices = processes(runtime)
     keep = {"dirpath": folder.checkpoints, "enable_version_counter": False}
-    steps_done = open_checkpoint(checkpoint)["global_step"] if checkpoint else 0
     newest = {"monitor": "epoch", "mode": "max", "save_top_k": runtime.keep_checkpoints or -1}
     saving = [
         *([ModelCheckpoint(**keep, filename="best", monitor=best, save_weights_only=True)] if best else []),
@@ -169,7 +168,9 @@ def build_trainer(
         use_distributed_sampler=False,
         enable_model_summary=False,
         default_root_dir=folder.path,
-        logger=TensorBoardLogger(folder.path, name="", version="", flush_secs=5, purge_step=steps_done),
+        logger=TensorBoardLogger(
+            folder.path, name="", version="", flush_secs=5, purge_step=state.steps if state else 0
+        ),
         callbacks=[
             StepSeed(first_seed(runtime)),
             SameBuffers(),
