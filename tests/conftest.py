@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import gc
 import importlib.util
 import os
 import sys
@@ -21,6 +22,16 @@ def load_script(name: str, folder: Path = REPOSITORY / "data_prepare") -> Module
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def pytest_configure() -> None:
+    """Nothing that is imported or collected is garbage; looking through it takes some percent of the time."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

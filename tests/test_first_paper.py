@@ -1,12 +1,19 @@
 """The benchmark of the first paper: its settings are legal, and no two of its runs share a folder."""
 
 import itertools
+from functools import cache
 
 import pytest
 from conftest import REPOSITORY, load_script
 
 benchmark = load_script("first_paper", REPOSITORY / "benchmarks")
 SETTINGS = benchmark.FirstPaper()
+
+
+@cache
+def names_of(settings):
+    """Names of all trainings of a benchmark."""
+    return [run.runtime.name for run in runs(settings)]
 
 
 def runs(settings):
@@ -19,13 +26,13 @@ def runs(settings):
 
 
 def test_every_run_has_a_folder_of_its_own():
-    names = [run.runtime.name for run in runs(SETTINGS)]
+    names = names_of(SETTINGS)
     assert len(set(names)) == len(names) == 3 * (2 * 2 + 3 * 2 * 3)
 
 
 def test_a_longer_pretraining_takes_no_transfer_of_a_shorter_one():
     longer = benchmark.FirstPaper(pretrain_epochs=SETTINGS.pretrain_epochs + 1)
-    assert not {run.runtime.name for run in runs(SETTINGS)} & {run.runtime.name for run in runs(longer)}
+    assert not set(names_of(SETTINGS)) & set(names_of(longer))
 
 
 def test_heads_are_those_of_the_paper():

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
+from functools import lru_cache
 
 import segmentation_models_pytorch as smp
 import timm
@@ -150,6 +151,7 @@ def _has_fixed_size(timm_name: str) -> bool:
     return told is not None and told.fixed_input_size
 
 
+@lru_cache(maxsize=64)
 def _takes_one_size(timm_name: str) -> bool:
     """Whether the features, too, of a model that timm says so of are to be had at that size only."""
     if not _has_fixed_size(timm_name):
