@@ -30,28 +30,29 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_finish() -> None:
+    """Look for garbage from now on, but not in what is there already."""
     gc.freeze()
     gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    """Else extension modules complain of leaks."""
+    gc.unfreeze()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take long come first, so that no process is left with one at the end."""
+    """Long files come first, so that no process is left with one at the end."""
     places = {f"test_{name}.py": i for i, name in enumerate(LONG)}
     items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
 
 
 LONG = (
-    "real",
-    "finetuning",
-    "segmenter",
-    "training",
-    "bench",
-    "release",
-    "vit",
-    "data_prepare",
-    "ft_scripts",
-    "mapping",
+    *("finetuning", "checkpointing", "training", "bench", "segmenter", "gathering", "vit_training", "release"),
+    *("data_prepare", "run_folder", "real", "training_analysis", "vit", "ft_scripts", "export", "weights"),
+    *("partial_weights", "zarr_shards", "real_orthophotos", "release_files", "fusion", "synthetic_downstream"),
+    *("collation", "tasks", "mapping", "hostile_files", "contract", "training_audit", "convert", "encoder_settings"),
 )
+"""Files of over ten seconds, the longest first."""
 
 
 @pytest.fixture(scope="session")
