@@ -78,9 +78,9 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def in_words(error: OSError) -> str:
-    """`file: reason`, without the number of the error."""
-    where = f"{error.filename}: " if error.filename is not None else ""
-    return where + error.strerror if error.strerror else str(error)
+    """`file: reason`, without the number of the error; of two files, `one -> other: reason`."""
+    names = " -> ".join(str(name) for name in (error.filename, error.filename2) if name)
+    return f"{names}: {error.strerror}".removeprefix(": ") if error.strerror else str(error)
 
 
 def run(main: Callable[[Settings], int | None], settings: type[Settings]) -> NoReturn:

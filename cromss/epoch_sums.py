@@ -46,7 +46,8 @@ def summed_states(module: nn.Module) -> States:
 def restore_states(module: nn.Module, states: Mapping[str, Mapping[str, Any]], is_first: bool = True) -> None:
     """Let metrics go on from `summed_states`: the first process has the sums, the others zeros of their shapes."""
     for name, metric in _metrics(module).items():
-        for key, value in states.get(name, {}).items():
+        for key in metric.metric_state.keys() & states.get(name, {}).keys():
+            value = states[name][key]
             setattr(metric, key, (value if is_first else torch.zeros_like(value)).to(metric.device))
         metric._update_count += name in states  # so that they are kept again, by all processes alike
 

@@ -10,13 +10,16 @@ from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 
 def progress() -> ProgressBar:
     """What shows progress where standard output goes."""
-    return TQDMProgressBar(refresh_rate=1) if sys.stdout.isatty() else ProgressLines()
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return TQDMProgressBar(refresh_rate=1) if is_terminal else ProgressLines()
 
 
 class ProgressLines(ProgressBar):
     """A line at the end of each epoch of training, and one every `seconds` within what takes longer.
 
-    `epoch 3 of 100, batch 64 of 64, 1.8 a second: train/loss 1.31, val/miou_s1 0.242`
+    `epoch 3 of 100, batch 64 of 64, 1.8 a second: train/loss_step 1.31, val/miou_s1 0.242`
+
+    Training goes on where nobody listens any more.
     """
 
     def __init__(self, seconds: float = 60.0) -> None:
@@ -29,9 +32,11 @@ class ProgressLines(ProgressBar):
         """Print nothing, as all processes but the first."""
         self.enabled = False
 
-    def on_train_epoch_start(self, *_: Any) -> None:
-        """Take the pace from here."""
+    def on_train_start(self, *_: Any) -> None:
+        """Take the pace from here; a run that goes on within an epoch does not start one."""
         self.began, self.steps = time.monotonic(), 0
+
+    on_train_epoch_start = on_train_start
 
     def on_train_batch_end(
         self, trainer: L.Trainer, task: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -56,7 +61,7 @@ class ProgressLines(ProgressBar):
             self._tell(f"test, batch {batch_idx + 1} of {sum(trainer.num_test_batches)}")
 
     def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        """Tell pace and metrics of the epoch."""
+        """Tell pace and metrics at the end of the epoch."""
         if self.enabled:
             self._tell_training(trainer, trainer.fit_loop.epoch_loop.batch_progress.current.completed)
 
@@ -72,5 +77,8 @@ class ProgressLines(ProgressBar):
         self._tell(f"{place}, {pace:.3g} a second: {metrics}")
 
     def _tell(self, line: str) -> None:
-        print(line, flush=True)
         self.told = time.monotonic()
+        try:
+            print(line, flush=True)
+        except OSError:
+            self.enabled = False

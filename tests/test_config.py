@@ -251,6 +251,7 @@ def test_bad_yaml_of_required_fields(content, message, tmp_path, capsys):
         (ValueError("--limit 0:\nat least 1"), 2, "error: --limit 0: at least 1\n"),
         (OSError(28, "No space left on device"), 2, "error: No space left on device\n"),
         (FileNotFoundError(2, "No such file or directory", "a/b"), 2, "error: a/b: No such file or directory\n"),
+        (FileNotFoundError(2, "No such file", "a", None, "b"), 2, "error: a -> b: No such file\n"),
         (KeyboardInterrupt(), 130, "error: interrupted; the same command goes on where it stopped\n"),
     ],
 )

@@ -111,7 +111,10 @@ def test_single_modal_training_and_other_numbers_of_classes(world):
     data = f"--data_path {world / 'lmdb'} --save_dir {world / 'runs'} {TINY} --input_type s2"
     metrics = pretrain(parse(SingleModalSettings, f"--name single --n_classes 3 {data}".split()))
     assert np.isfinite(metrics["val/loss"])
-    with pytest.raises(ValueError, match=r"--n_classes 9: .*the label store has 3 classes of legend, but 9"):
+    with pytest.raises(
+        ValueError,
+        match=r"--n_classes 9: .*the label store has 3 classes of legend, but 9 classes are wanted; say --n_classes 3",
+    ):
         pretrain(parse(SingleModalSettings, f"--name other {data}".split()))
 
 

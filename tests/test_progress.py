@@ -87,7 +87,52 @@ def test_other_processes_say_nothing(tmp_path, capsys):
     assert not printed(capsys)
 
 
-@pytest.mark.parametrize(("is_terminal", "kind"), [(True, TQDMProgressBar), (False, ProgressLines)])
-def test_bars_are_for_terminals(is_terminal, kind, monkeypatch):
-    monkeypatch.setattr(sys, "stdout", SimpleNamespace(isatty=lambda: is_terminal))
+@pytest.mark.parametrize("hook", ["on_train_start", "on_train_epoch_start"])
+def test_the_pace_is_that_of_the_epoch_or_of_what_is_left_of_it(hook, monkeypatch, capsys):
+    """Which Lightning does not start anew where a run goes on within it."""
+    clock = SimpleNamespace(now=0, monotonic=lambda: clock.now)
+    monkeypatch.setattr("cromss.progress.time", clock)
+    counts = SimpleNamespace(current=SimpleNamespace(completed=9))
+    trainer = SimpleNamespace(
+        current_epoch=0,
+        max_epochs=1,
+        num_training_batches=9,
+        progress_bar_metrics={},
+        is_global_zero=True,
+        fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=counts)),
+    )
+    lines = ProgressLines(seconds=1000)
+    lines.setup(trainer, None, "fit")
+    clock.now = 100
+    getattr(lines, hook)(trainer, None)
+    for batch in (7, 8):
+        clock.now += 1
+        lines.on_train_batch_end(trainer, None, None, None, batch)
+    lines.on_train_epoch_end(trainer, None)
+    assert "epoch 1 of 1, batch 9 of 9, 1 a second" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_training_ends_where_nobody_listens(tmp_path, monkeypatch):
+    lines, said = ProgressLines(seconds=0), []
+
+    def broken(line, **_):
+        said.append(line)
+        raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", broken)
+    trained(tmp_path, lines)
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("output", "kind"),
+    [
+        (SimpleNamespace(isatty=lambda: True), TQDMProgressBar),
+        (SimpleNamespace(isatty=lambda: False), ProgressLines),
+        (None, ProgressLines),
+    ],
+)
+def test_bars_are_for_terminals(output, kind, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", output)
     assert type(progress()) is kind

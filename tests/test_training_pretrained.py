@@ -68,6 +68,7 @@ TENSOR = {"model.networks.s2.encoder.model.conv1.0.weight": torch.zeros(3)}
     [
         (changed(settings=None), "not a checkpoint of pretraining"),
         (changed(settings=[1]), "not a checkpoint of pretraining"),
+        (changed(classes=5), "damaged: its epoch is no number, or its classes are no list"),
         (changed({"new_setting": 3}), "new_setting"),
         (changed({"n_classes": "nine"}), "n_classes"),
         (changed({"n_classes": 1}), "--n_classes 1: must be at least 2"),
@@ -82,6 +83,12 @@ TENSOR = {"model.networks.s2.encoder.model.conv1.0.weight": torch.zeros(3)}
 def test_cards_that_tell_another_network_are_refused(tmp_path, changes, words):
     path = save_checkpoint(tmp_path / "x.ckpt", **changes)
     check_refused(path, words)
+
+
+def test_an_epoch_that_is_no_number_is_refused(tmp_path):
+    path = save_checkpoint(tmp_path / "x.ckpt")
+    torch.save(torch.load(path, weights_only=True) | {"epoch": "1"}, path)
+    check_refused(path, "damaged: its epoch is no number")
 
 
 def check_refused(path, words):

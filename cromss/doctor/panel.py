@@ -27,7 +27,7 @@ def draw_panel(examination: Examination, path: Path, num_locations: int = 4) -> 
     for axes, index in zip(figure.subplots(len(rows), len(columns), squeeze=False), rows):
         for axis, (subject, season) in zip(axes, columns):
             values = subject.read(index)[season].values
-            axis.set_title(f"{subject.ids[index]}\n{subject.path.name}", fontsize=7)
+            axis.set_title(f"{subject.ids[index]}\n{subject.path.resolve().name}", fontsize=7)
             axis.set_axis_off()
             if values is not None:
                 axis.imshow(displayable(values, subject), cmap="gray", interpolation="nearest")

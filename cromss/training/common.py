@@ -152,7 +152,8 @@ def refuse_other_legend(labels: Any, num_classes: int, name: str | None = None) 
     if count and (count != num_classes or name not in (None, meta.legend)):
         wanted = f"{num_classes} classes" + (f" of {name}" if name else "")
         remedy = "choose its --dataset" if name else f"say --n_classes {count}"
-        raise ValueError(f"the label store has {count} classes of {meta.legend}, but {wanted} are wanted; {remedy}")
+        there = f"{count} classes of {meta.legend}"
+        raise ValueError(f"{labels.path}: the label store has {there}, but {wanted} are wanted; {remedy}")
 
 
 def synthetic_home(runtime: Runtime, what: str) -> Path:

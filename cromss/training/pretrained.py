@@ -67,11 +67,13 @@ def open_pretrained(path: str, flag: str) -> Pretrained:
         card = content.get(CARD_KEY) if isinstance(content, Mapping) else None
         if not isinstance(card, Mapping) or "fusion" not in card or not isinstance(card.get("settings"), Mapping):
             raise ValueError("not a checkpoint of pretraining, such as train_pretrain.py writes")
+        epoch, classes = content.get("epoch", -1), card.get("classes", [])
+        if type(epoch) is not int or not isinstance(classes, list):
+            raise ValueError("damaged: its epoch is no number, or its classes are no list; another one is wanted")
         settings, tensors = settings_from(card["settings"]), tensors_in(content, file)
     except ValueError as error:
         raise ValueError(f"{name}: {str(error).removeprefix(f'{file}: ')}") from None
-    classes, locations = tuple(card.get("classes", ())), str(card.get("locations", ""))
-    return Pretrained(name, file, settings, content.get("epoch", -1) + 1, classes, tensors, locations)
+    return Pretrained(name, file, settings, epoch + 1, tuple(classes), tensors, str(card.get("locations", "")))
 
 
 def restored(build: Callable[[], Network], tensors: Mapping[str, Tensor], name: str) -> Network:

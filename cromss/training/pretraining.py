@@ -196,7 +196,7 @@ def _open_masks(path: Path, num_classes: int) -> LmdbReader | PublishedReader:
     try:
         refuse_other_legend(store, num_classes)
     except ValueError as error:
-        raise ValueError(f"--n_classes {num_classes}: {path}: {error}") from None
+        raise ValueError(f"--n_classes {num_classes}: {error}") from None
     return store
 
 

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import zipfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,8 +12,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 
 from cromss.config import replace_text, save_yaml, to_flat
-from cromss.models.weight_files import CARD_KEY
-from cromss.models.weights import open_checkpoint
+from cromss.training.saved_state import SavedState, saved_state
 from cromss.yaml_files import read_yaml
 
 FREE_TO_CHANGE = frozenset(
@@ -43,23 +41,6 @@ class OtherSettings(ValueError):
             f"{folder} holds a run with other settings ({changes}); choose another --name, or --resume none"
         )
         self.changes = changes
-
-
-@dataclass(frozen=True)
-class SavedState:
-    """A training checkpoint that was found whole.
-
-    Attributes:
-        path: The file.
-        epochs: Epochs that it has done, or begun.
-        steps: Steps that it has done.
-        settings: Flag -> value of the command that wrote it.
-    """
-
-    path: Path
-    epochs: int
-    steps: int
-    settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -175,11 +156,11 @@ class RunFolder:
         return "auto" if told != "auto" and is_requeued and self._has_saved(settings) else told
 
     def _has_saved(self, settings: Any) -> bool:
-        """Whether the newest checkpoint is of the same command, `--resume` included."""
+        """Whether the newest checkpoint is of the same command, `--resume` included; as text, whatever it holds."""
         newest, now = self.newest(), to_flat(settings)
         before = newest.settings if newest else {}
         free = free_to_change(now) - {"resume"}
-        return all(key in before and before[key] == now[key] for key in now.keys() - free)
+        return all(key in before and repr(before[key]) == repr(now[key]) for key in now.keys() - free)
 
     def _move_aside(self) -> None:
         if self.path.exists():
@@ -209,26 +190,3 @@ def _read(file: Path, parse: Callable[[Path], Any], keys: Collection[str] = ()) 
     if not isinstance(content, dict) or not all(type(content.get(key)) is int for key in keys):
         raise ValueError(f"{file}: damaged; delete it, or start afresh with --resume none")
     return content
-
-
-def saved_state(path: Path) -> SavedState:
-    """What a training checkpoint tells, every byte of which is looked at.
-
-    Raises:
-        ValueError: Missing, damaged, holding code, or weights alone.
-    """
-    if not path.is_file():
-        raise ValueError(f"--resume {path}: no such checkpoint; auto and none are the other choices")
-    content = open_checkpoint(path)
-    if zipfile.is_zipfile(path) and (damaged := zipfile.ZipFile(path).testzip()):
-        raise ValueError(f"--resume {path}: damaged in {damaged}; an earlier checkpoint is wanted")
-    if not isinstance(content, dict) or not _holds_training_state(content):
-        raise ValueError(f"--resume {path}: weights without training state; they go to --weight_path or --init_s1")
-    card = content.get(CARD_KEY)
-    told = card.get("settings") if isinstance(card, dict) else None
-    return SavedState(path, content["epoch"] + 1, content["global_step"], told if isinstance(told, dict) else {})
-
-
-def _holds_training_state(content: Mapping[str, Any]) -> bool:
-    counts = all(type(content.get(key)) is int for key in ("epoch", "global_step"))
-    return counts and {"state_dict", "optimizer_states", "loops"} <= content.keys()

@@ -30,7 +30,8 @@ from cromss.models.weights import open_checkpoint
 from cromss.progress import progress
 from cromss.settings import Optimisation, Runtime
 from cromss.signals import REQUEUE, StopRequested
-from cromss.training.run_folder import RunFolder, SavedState
+from cromss.training.run_folder import RunFolder
+from cromss.training.saved_state import SavedState, misfit
 
 
 def fit(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule, state: SavedState | None) -> None:
@@ -40,7 +41,7 @@ def fit(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule
         ValueError: The checkpoint is of another model, or holds the state of another optimiser.
     """
     if state:
-        refuse_unfit(state.path, task)
+        refuse_unfit(state.path, task, trainer)
     try:
         with _requeued_if_asked(trainer):
             trainer.fit(task, data, ckpt_path=state and state.path, weights_only=True)
@@ -68,9 +69,11 @@ def _requeued_if_asked(trainer: L.Trainer) -> Iterator[None]:
         raise
 
 
-def refuse_unfit(checkpoint: Path, task: L.LightningModule) -> None:
-    """Raise ValueError where a task cannot go on from a checkpoint; its weights are loaded."""
+def refuse_unfit(checkpoint: Path, task: L.LightningModule, trainer: L.Trainer) -> None:
+    """Raise ValueError where a task and its trainer cannot go on from a checkpoint; its weights are loaded."""
     content = open_checkpoint(checkpoint)
+    if wrong := _other_progress(content, trainer):
+        raise ValueError(f"--resume {checkpoint}: {wrong} is not what a training leaves there; another one is wanted")
     try:
         task.load_state_dict(content["state_dict"])
     except RuntimeError as error:
@@ -81,6 +84,15 @@ def refuse_unfit(checkpoint: Path, task: L.LightningModule) -> None:
             f"--resume {checkpoint}: its optimiser state is that of other settings or of another version; "
             "start afresh with --resume none"
         )
+
+
+def _other_progress(content: Mapping[str, Any], trainer: L.Trainer) -> str:
+    """The first entry of loops or callbacks in a checkpoint that is not as the trainer leaves it; empty for none."""
+    loops, callbacks = content["loops"], content.get("callbacks", {})
+    there = loops.get("fit_loop", {})
+    loop = {key: value for key, value in trainer.fit_loop.state_dict().items() if key in there}  # versions differ
+    states = {c.state_key: c.state_dict() for c in trainer.callbacks if c.state_key in callbacks}
+    return misfit(loops, {"fit_loop": loop}, "loops") or misfit(callbacks, states, "callbacks")
 
 
 def optimiser_fits(content: Mapping[str, Any], made: Mapping[str, Any]) -> bool:
