@@ -32,7 +32,8 @@ def hold_out(places: Sequence[Hashable], share: float, seed: int) -> tuple[list[
     sizes = Counter(places)
     if len(sizes) < 2:
         raise ValueError(
-            f"{len(sizes)} place(s) of {len(places)} locations cannot be split into training and validation"
+            f"{len(sizes)} place(s) of {len(places)} locations cannot be split into training and validation; "
+            "more places are wanted, or a --place_pattern that tells them apart"
         )
     distinct = list(sizes)
     order = [distinct[i] for i in np.random.default_rng([seed, len(distinct)]).permutation(len(distinct))]

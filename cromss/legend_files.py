@@ -77,11 +77,11 @@ def stored_legend(meta: StoreMeta) -> Legend | None:
 def _legend(path: Path, content: Any) -> Legend:
     if not isinstance(content, dict):
         raise ValueError("wanted is a mapping with classes and codes")
+    for key in content.keys() - set(_KEYS):
+        raise ValueError(f"unknown key {key!r}; wanted: {', '.join(_KEYS)}")
     for key in ("classes", "codes"):
         if key not in content:
             raise ValueError(f"{key} is missing; wanted is a mapping with classes and codes")
-    for key in content.keys() - set(_KEYS):
-        raise ValueError(f"unknown key {key!r}; wanted: {', '.join(_KEYS)}")
     colours = _colours(content["classes"])
     ignored = _ignored(content.get("ignored"))
     codes = _codes(content["codes"], list(colours), ignored)

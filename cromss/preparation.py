@@ -199,7 +199,7 @@ def is_finished(stores: Mapping[Path, StoreMeta], locations: Iterable[Location] 
             raise ValueError(f"{path}: finished with {told}; remove it, or choose another --out")
     if len(there) == len(stores):
         refuse_unknown(there[0].parent, [location.id for location in locations])
-        print(f"{there[0].parent}: finished already, left as it is")
+        print(f"{there[0].parent}: finished already, left as it is; changed files want another --out")
     return len(there) == len(stores)
 
 

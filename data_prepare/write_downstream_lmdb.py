@@ -103,7 +103,8 @@ def set_of(settings: DownstreamFolders) -> DownstreamSet:
     images, *others = [tuple(name for name in names if name in MODALITIES) for names in found.values()]
     for part, names in found.items():
         if "labels" not in names or "exact" in names or not images:
-            raise ValueError(f"{settings.data_path / part}: {' '.join(names) or 'none'}: labels and images are wanted")
+            there = " ".join(names) or "none"
+            raise ValueError(f"{settings.data_path / part}: {there}: images and labels/ are wanted, and no exact/")
     if any(images != other for other in others):
         raise ValueError(
             f"--data_path {settings.data_path}: train/ has {' '.join(images)}, test/ {' '.join(others[0])}"

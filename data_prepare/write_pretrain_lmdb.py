@@ -76,6 +76,8 @@ def read_legends(settings: PretrainSet) -> dict[str, Legend]:
 def default_codes(settings: PretrainSet) -> tuple[str, str]:
     """Codes of noisy and exact labels where none are told; empty where the exact have those of the noisy."""
     if settings.layout == "own":
+        if not settings.label_codes and not (settings.data_path / "legend.yaml").is_file():
+            raise ValueError(f"--data_path {settings.data_path}: no legend.yaml there; it names classes and codes")
         exact = settings.data_path / "legend_exact.yaml"
         return str(settings.data_path / "legend.yaml"), str(exact) if exact.is_file() else ""
     return ("NYC_LIDAR", "NYC_MERGED") if settings.layout == "nyc" else ("NoL", "")

@@ -303,7 +303,10 @@ def test_dfc2020_keeps_raw_values(tmp_path, capsys):
     write_downstream("DFC2020", tmp_path)
     assert capsys.readouterr().out.count("finished already, left as it is") == 2
     write_downstream("DFC2020", tmp_path, splits=("train",))
-    assert capsys.readouterr().out == f"{out / 'train'}: finished already, left as it is\n"
+    assert (
+        capsys.readouterr().out
+        == f"{out / 'train'}: finished already, left as it is; changed files want another --out\n"
+    )
 
 
 def test_dfc2020_refuses_unknown_codes(tmp_path):
@@ -723,7 +726,10 @@ def test_a_pretraining_set_of_two_dates(tmp_path, capsys):
     before = contents(tmp_path / "out")
     capsys.readouterr()
     write_change_pretraining(tmp_path, tmp_path / "dw")
-    assert capsys.readouterr().out == f"{tmp_path / 'out'}: finished already, left as it is\n"
+    assert (
+        capsys.readouterr().out
+        == f"{tmp_path / 'out'}: finished already, left as it is; changed files want another --out\n"
+    )
     shutil.copytree(tmp_path / "dw", tmp_path / "corrected")
     for labels, options, message in (
         ("dw", {"train_cities": ("rennes",)}, "cities paris rennes, .*not .*cities rennes, "),

@@ -7,6 +7,8 @@ import pickle
 import shutil
 import signal
 from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
 
 import lmdb
 import numpy as np
@@ -30,6 +32,7 @@ from cromss.store import LmdbWriter, StoreMeta
 from cromss.store.repair import exclude
 from cromss.tasks import FinetuneTask
 from cromss.training import finetune, pretrain
+from cromss.training.common import tell_small_tiles
 from cromss.training.downstream import downstream_data
 from cromss.training.finetuning import summary
 
@@ -245,6 +248,29 @@ def test_transfer_from_our_checkpoint(twins, downstream, tmp_path, modality, tag
     start = encoder_of(fresh.state_dict(prefix="model."))
     assert start
     assert equal(encoder_of(state_of(tmp_path / "a")), start) is (tag == "efix")
+
+
+def test_the_folder_of_a_run_stands_for_its_newest_checkpoint(twins, downstream, tmp_path):
+    folder = Path(twins).parent.parent
+    found = [
+        finetune_with(tmp_path / place, downstream, f"--weight_path {path} --input_type s2 --max_steps 1")
+        for place, path in (("file", twins), ("folder", folder))
+    ]
+    assert found[0]["weights"] == found[1]["weights"]
+    assert found[0]["miou"] == found[1]["miou"]
+    (run,) = {path.name for place in ("file", "folder") for path in (tmp_path / place).iterdir()}
+    assert folder.name in run
+    with pytest.raises(ValueError, match=r"--weight_path .*file: no checkpoint in this folder"):
+        finetune_with(tmp_path, downstream, f"--weight_path {tmp_path / 'file'} --input_type s2 --max_steps 1")
+
+
+@pytest.mark.parametrize(("size", "told"), [((64, 64), "64 x 64 px: 75% "), ((128, 96), "128 x 96 px: 25% ")])
+def test_tiles_smaller_than_the_crop_are_told(size, told, capsys):
+    labels = SimpleNamespace(read_seasons=lambda index: np.zeros((4, *size), np.uint8))
+    tell_small_tiles(SimpleNamespace(min_size=128, labels=labels, in_use=lambda: [3]))
+    assert f"tiles of {told}of a crop is mirrored, without labels (--crop_size 128)" in capsys.readouterr().out
+    tell_small_tiles(SimpleNamespace(min_size=64, labels=labels, in_use=lambda: [3]))
+    assert not capsys.readouterr().out
 
 
 def test_twin_encoders_take_both_from_one_checkpoint(twins, downstream, tmp_path):

@@ -315,7 +315,11 @@ S2_FILE, MASK = f"S2A_{DAYS[0]}T054639.tif", f"mask-{DAYS[0]}.tif"
         (_rewrite("s2", S2_FILE, fake_dn(RNG, 24)), "sizes differ"),
         (_rewrite("s1", f"{RADAR_DAYS[0]}.tif", 10 ** (fake_db(RNG, 40) / 10)), "looks linear"),
         (_rewrite("labels", MASK, np.full((40, 40), 44, np.uint8)), "label codes outside the legend.yaml legend: 44"),
-        (lambda root: (root / "legend.yaml").unlink(), r"legend\.yaml: neither a legend .* nor a file"),
+        (
+            lambda root: (root / "legend.yaml").unlink(),
+            r"--data_path .*raw: no legend\.yaml there; it names classes and codes",
+        ),
+        (lambda root: (root / "s2").rename(root / "S2c"), r"raw.S2c: is s2/ meant\? rename it, or move it away"),
     ],
 )
 def test_bad_sets_are_refused(change, message, tmp_path):

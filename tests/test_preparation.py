@@ -164,7 +164,10 @@ def finished(tmp_path):
 
 def test_finished_stores_are_left(finished, tmp_path, capsys):
     assert preparation.is_finished(finished)
-    assert capsys.readouterr().out == f"{tmp_path / 'train'}: finished already, left as it is\n"
+    assert (
+        capsys.readouterr().out
+        == f"{tmp_path / 'train'}: finished already, left as it is; changed files want another --out\n"
+    )
     missing = {tmp_path / "train" / "exact.lmdb": METAS[2]}
     assert not preparation.is_finished(finished | missing)
     assert not preparation.is_finished(missing)

@@ -232,6 +232,8 @@ def test_what_cannot_be_released_is_refused_in_one_line(checkpoint, tmp_path):
     torch.save({"state_dict": {"layer.weight": torch.ones(1)}}, tmp_path / "bare.ckpt")
     with pytest.raises(WeightsError, match=r"bare\.ckpt: "):
         release(ReleaseSettings(tmp_path / "bare.ckpt", tmp_path / "out"))
+    with pytest.raises(ValueError, match=r"--checkpoint .*full: no checkpoint in this folder"):
+        release(ReleaseSettings(tmp_path / "full", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
     with pytest.raises(ValueError, match="--out None: must be given with convert, and only there"):
         read(WeightsSettings, ["convert", "a.ckpt"])

@@ -12,7 +12,7 @@ from test_training import COMMON, METHOD, pretrain_with, table
 from cromss.config import parse, save_yaml, to_flat
 from cromss.optimisers import schedule, staged_optimiser
 from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSettings
-from cromss.training.run_folder import OtherSettings, RunFolder
+from cromss.training.run_folder import OtherSettings, RunFolder, newest_checkpoint
 from cromss.training.runs import optimiser_fits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -85,8 +85,21 @@ def test_broken_newest_checkpoint_is_passed_over(noisy, tmp_path, capsys):
     last = tmp_path / "a" / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:1000])
     pretrain_with(tmp_path, noisy, f"{flags} --epochs 2")
-    assert "passing it over" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "passing it over" in said
+    assert f"goes on from {last.parent / 'epoch=0000.ckpt'}, after step 1" in said
     assert [row["epoch"] for row in table(tmp_path / "a" / "metrics.csv")] == ["0", "1"]
+    for path in last.parent.iterdir():
+        path.write_bytes(b"")
+    folder = RunFolder(tmp_path / "a")
+    assert folder.open(parse(MultiModalSettings, yaml_words(folder))) is None
+    assert f"{last.parent}: nothing there can be gone on from, so the run begins anew" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=rf"--model {folder.path}: no checkpoint in this folder; a run folder or a"):
+        newest_checkpoint(folder.path, "model")
+
+
+def yaml_words(folder):
+    return ["--config", str(folder.path / "config.yaml")]
 
 
 def test_a_run_limited_in_steps_goes_on_like_an_unlimited_one(noisy, tmp_path):

@@ -156,7 +156,7 @@ def test_a_finished_set_is_left_unless_there_are_more_locations_now(root, tmp_pa
     out = write_pretrain(root, tmp_path / "out", **options)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     write_pretrain(root, out, **options)
-    assert capsys.readouterr().out.endswith("finished already, left as it is\n")
+    assert capsys.readouterr().out.endswith("finished already, left as it is; changed files want another --out\n")
     for folder in (tmp_path / "more").iterdir():
         (folder / "0000009").rename(root / folder.name / "0000009")
     with pytest.raises(ValueError, match=r"out: finished without 1 of 4 locations that are there now \(0000009\)"):

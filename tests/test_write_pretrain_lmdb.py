@@ -96,7 +96,7 @@ def test_a_finished_set_is_left_as_it_is(made, tmp_path, capsys):
     capsys.readouterr()
     write(tmp_path / "raw", out)
     write(tmp_path / "raw", out, dry_run=True)
-    assert capsys.readouterr().out == f"{out}: finished already, left as it is\n" * 2
+    assert capsys.readouterr().out == f"{out}: finished already, left as it is; changed files want another --out\n" * 2
     assert files(out) == before
 
 

@@ -5,6 +5,7 @@ put to the seasons in time order. Masks go by day; a single mask without a date 
 """
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,8 +20,17 @@ _MASKS = ("labels", "exact")
 
 
 def own_modalities(root: Path) -> tuple[str, ...]:
-    """Modalities that have a folder under `root`."""
-    return tuple(modality for modality in OWN_MODALITIES if (root / modality).is_dir())
+    """Modalities that have a folder under `root`.
+
+    Raises:
+        ValueError: A folder whose name resembles that of a modality that has none.
+    """
+    there = tuple(modality for modality in OWN_MODALITIES if (root / modality).is_dir())
+    missing = [modality for modality in OWN_MODALITIES if modality not in there]
+    for path in children(root) if root.is_dir() else ():
+        if path.is_dir() and (close := get_close_matches(path.name.lower(), missing, n=1)):
+            raise ValueError(f"{path}: is {close[0]}/ meant? rename it, or move it away")
+    return there
 
 
 def own_part(root: Path, part: str) -> Path:

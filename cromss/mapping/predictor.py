@@ -19,8 +19,9 @@ from cromss.settings import FinetuneSettings
 from cromss.statistics import with_statistics
 from cromss.training.downstream import downstream_bands
 from cromss.training.finetuning import segmenter
-from cromss.training.pretrained import newest_checkpoint, open_pretrained, restored, words_of
+from cromss.training.pretrained import open_pretrained, restored, words_of
 from cromss.training.pretraining import pretraining_bands
+from cromss.training.run_folder import newest_checkpoint
 
 MAPPED = (S1.name, S2.name)
 """Modalities that maps are made of."""

@@ -124,7 +124,7 @@ class DownstreamModel(Encoder):
     fusion_type: Literal["early", "twin"] = "early"
     """s12: one encoder on all bands stacked, or an encoder for each modality with their features averaged."""
     weight_path: str = "random"
-    """Encoder weights: random, imagenet, or a checkpoint file."""
+    """Encoder weights: random, imagenet, a checkpoint file, or the folder of a run (its newest checkpoint)."""
     weight_path_s1: str = ""
     """Weights of the Sentinel-1 encoder with --fusion_type twin, where they are in another file."""
     weight_source: Literal[

@@ -38,6 +38,7 @@ class MapSettings:
     def __post_init__(self) -> None:
         for flag in ("model", "out"):
             require(bool(getattr(self, flag)), flag, getattr(self, flag), "a path")
+        require(self.out.lower().endswith((".tif", ".tiff")), "out", self.out, "a path that ends with .tif")
         require(bool(self.s1 or self.s2), "s2", self.s2, "a scene, or --s1")
         require(32 <= self.tile_size <= 4096, "tile_size", self.tile_size, "32 to 4096")
         require(0 <= self.overlap <= self.tile_size // 2, "overlap", self.overlap, "0 to half of --tile_size")

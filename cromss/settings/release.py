@@ -14,7 +14,7 @@ class ReleaseSettings:
     """Write the encoders of a checkpoint, ours or a published one of CromSS, as folders that others load."""
 
     checkpoint: tyro.conf.Positional[Path]
-    """The checkpoint."""
+    """The checkpoint, or the folder of its run."""
     out: Path
     """Folder of the release: a folder for each encoder, pretrainer.safetensors with the whole network, torchgeo/,
     README.md and SHA256SUMS."""

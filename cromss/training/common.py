@@ -21,7 +21,7 @@ from cromss.models.weights import WeightsError, WeightsReport, check_bands, load
 from cromss.sensors import MODALITIES, S2_SUBSETS, s2_bands
 from cromss.settings import Encoder, Runtime
 from cromss.settings.common import require
-from cromss.training.run_folder import RunFolder
+from cromss.training.run_folder import RunFolder, newest_checkpoint
 from cromss.training.runs import first_seed, processes
 
 Work = Callable[[Any, RunFolder], dict[str, Any]]
@@ -118,7 +118,7 @@ def load_weights(
 
     Args:
         encoder: The encoder.
-        path: The file.
+        path: The file, or the folder of a run.
         modality: Which encoder of the file; `"common"` for one of stacked modalities.
         bands: Bands that will be fed.
         source: Whose weights they are, or `"auto"`.
@@ -130,8 +130,9 @@ def load_weights(
     """
     if path in ("random", "imagenet"):
         return Origin(path)
-    if not Path(path).exists():
+    if not path or not Path(path).exists():
         raise WeightsError(f"{path or 'empty path'}: no such file; random, imagenet, or a checkpoint file is wanted")
+    path = newest_checkpoint(Path(path), "weight_path")
     if tag == "encoder" or segmenter is None:
         report = load_encoder(encoder, path, modality, source)
     else:
@@ -154,6 +155,14 @@ def refuse_other_legend(labels: Any, num_classes: int, name: str | None = None) 
         remedy = "choose its --dataset" if name else f"say --n_classes {count}"
         there = f"{count} classes of {meta.legend}"
         raise ValueError(f"{labels.path}: the label store has {there}, but {wanted} are wanted; {remedy}")
+
+
+def tell_small_tiles(stacks: SeasonStacks) -> None:
+    """Say how much of a crop is mirrored, and so without labels, where the first tile in use is smaller."""
+    side, (height, width) = stacks.min_size, stacks.labels.read_seasons(stacks.in_use()[0]).shape[-2:]
+    share = 1 - min(height, side) * min(width, side) / side**2
+    if share:
+        print(f"tiles of {height} x {width} px: {share:.0%} of a crop is mirrored, without labels (--crop_size {side})")
 
 
 def synthetic_home(runtime: Runtime, what: str) -> Path:

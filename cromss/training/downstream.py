@@ -16,7 +16,7 @@ from cromss.sensors import MODALITIES, QUANTISED, Modality
 from cromss.settings import DownstreamData, FinetuneSettings
 from cromss.splits import blocked_holdout, place_of, saved_order, take
 from cromss.store import open_part
-from cromss.training.common import band_names, refuse_other_legend, synthetic_home, tell_left_out
+from cromss.training.common import band_names, refuse_other_legend, synthetic_home, tell_left_out, tell_small_tiles
 from cromss.training.runs import loader_processes
 
 
@@ -41,6 +41,7 @@ def downstream_data(
     test, ids = stacks(test_path), train.labels.location_ids()
     _refuse_leaks(ids, test.labels.location_ids(), by_place=source.task.is_change)
     tell_left_out(train, test)
+    tell_small_tiles(train)
     chosen, held = _training_tiles(settings, ids, set(train.in_use()))
     test.in_use()  # none at all is refused before the training
     val = stacks(train_path) if held else None

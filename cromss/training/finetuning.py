@@ -229,7 +229,8 @@ def _weight_path(settings: FinetuneSettings, modality: str) -> str:
 def _unseeded_name(settings: FinetuneSettings) -> str:
     model, source = settings.model, settings.data
     path = Path(model.weight_path)
-    weights = path.parent.parent.name if path.parent.name == "checkpoints" else path.stem
+    is_in_run = path.parent.name == "checkpoints"
+    weights = path.parent.parent.name if is_in_run else path.name if path.is_dir() else path.stem
     parts = [source.dataset, source.input_type, model.model_framework, model.model_type, weights]
     parts.append(model.encoder_finetune_tag)
     parts += [model.fusion_type] if source.input_type == "s12" else []

@@ -14,7 +14,7 @@ from cromss.models.strict_loading import damages
 from cromss.models.weight_files import CARD_KEY, open_checkpoint, tensors_in
 from cromss.settings import MultiModalSettings, PretrainSettings, SingleModalSettings
 from cromss.training.pretraining import blank_network
-from cromss.training.run_folder import RunFolder
+from cromss.training.run_folder import newest_checkpoint
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -116,20 +116,6 @@ def settings_from(flat: Mapping[str, Any]) -> PretrainSettings:
 def words_of(flat: Mapping[str, Any]) -> list[str]:
     """Settings from `cromss.config.to_flat` as words of a command line."""
     return [word for flag, value in flat.items() for word in _words(flag, value)]
-
-
-def newest_checkpoint(path: Path, flag: str) -> Path:
-    """The checkpoint of a run folder, or the file itself.
-
-    Raises:
-        ValueError: A folder without a checkpoint.
-    """
-    if not path.is_dir():
-        return path
-    newest = RunFolder(path).newest()
-    if newest is None:
-        raise ValueError(f"--{flag} {path}: no checkpoint in this folder; a run folder or a checkpoint file is wanted")
-    return newest.path
 
 
 def _words(flag: str, value: Any) -> list[str]:

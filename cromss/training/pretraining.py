@@ -35,6 +35,7 @@ from cromss.training.common import (
     run_once,
     synthetic_home,
     tell_left_out,
+    tell_small_tiles,
     vit_options,
     wavelengths,
 )
@@ -59,6 +60,7 @@ def pretraining_data(settings: PretrainSettings) -> StacksData:
     train, val = build(draw_season=True), build(season=names.test_season)
     learned, held = hold_out(_places(train.labels, names.place_pattern), names.validation, runtime.seed)
     tell_left_out(train)
+    tell_small_tiles(train)
     return StacksData(
         train=train,
         val=val,

@@ -29,6 +29,7 @@ from cromss.models.weight_files import WeightsError
 from cromss.settings.release import ReleaseSettings, WeightsSettings
 from cromss.training.model_card import LoadingLine, card_text, foreign_card, loading_lines
 from cromss.training.pretrainer_files import check_parent, pretrainer_in
+from cromss.training.run_folder import newest_checkpoint
 
 _OWN_LAYOUTS = {"cromss-mid", "cromss-late", "single", "pretrainer-mid", "pretrainer-late"}
 """Layouts of whole pretrained networks."""
@@ -44,7 +45,7 @@ def release(settings: ReleaseSettings) -> list[str]:
         ValueError: The checkpoint holds no pretrained encoder that can be released, `out` is not empty, or the release
             does not stand its check.
     """
-    path, out = settings.checkpoint, settings.out
+    path, out = newest_checkpoint(settings.checkpoint, "checkpoint"), settings.out
     _check_target(out)
     scores = _scores(settings.scores)
     tensors, card = pretrainer_in(path)

@@ -117,6 +117,10 @@ class RunFolder:
         if state and state.epochs > epochs:
             raise ValueError(f"--epochs {epochs}: {state.path} has done {state.epochs} epochs already")
         if rank_zero_only.rank == 0:
+            if state:
+                print(f"goes on from {state.path}, after step {state.steps}")
+            elif resume == "auto" and any(self.checkpoints.glob("*.ckpt")):
+                print(f"{self.checkpoints}: nothing there can be gone on from, so the run begins anew")
             self.path.mkdir(parents=True, exist_ok=True)
             for unfinished in self.checkpoints.glob(".*.ckpt.*"):
                 unfinished.unlink()
@@ -168,6 +172,20 @@ class RunFolder:
             while (aside := self.path.with_name(f"{self.path.name}.{count}")).exists():
                 count += 1
             self.path.rename(aside)
+
+
+def newest_checkpoint(path: Path, flag: str) -> Path:
+    """The checkpoint of a run folder, or the file itself.
+
+    Raises:
+        ValueError: A folder without a checkpoint.
+    """
+    if not path.is_dir():
+        return path
+    newest = RunFolder(path).newest()
+    if newest is None:
+        raise ValueError(f"--{flag} {path}: no checkpoint in this folder; a run folder or a checkpoint file is wanted")
+    return newest.path
 
 
 def _without_nan(value: Any) -> Any:
