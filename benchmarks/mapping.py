@@ -52,7 +52,7 @@ BLOCK = 512
 NEAR = 8
 """Pixels around the seams of one map that count as its seams, where those of another are looked at."""
 Seams = list[tuple[int, int, int]]
-DEFAULTS = MapSettings(model="map.tif", out="map.tif", s2="-")
+DEFAULTS = MapSettings(model="-", out="map.tif", s2="-")
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ usage() {
   cat >&2 <<TEXT
 usage: bash ft_scripts/ft_$set.sh [${inputs// /|}] [WEIGHTS] [frozen|tuned] [further flags of finetune.py]
 
-WEIGHTS is random, imagenet or a checkpoint file. Environment:
+WEIGHTS is random, imagenet, a checkpoint file or the folder of a run. Environment:
   DATA      folder with train/ and test/ stores, as data_prepare writes them; $without
   ENCODER   encoder of the weights         (as in train_scripts/configs/ft_$set.yaml)
             satmae_* takes 10 bands, scalemae_* 3, dofa_* 9 (RGB first), unless --n_channels says otherwise

@@ -1,6 +1,6 @@
 """Release pretrained encoders: folders that timm, smp and torchgeo load in one line, with a card and sums.
 
-python train_scripts/release.py runs/mid_s12_resnet50_seed42/checkpoints/last.ckpt --out release --verify
+python train_scripts/release.py runs/mid_s12_resnet50_seed42 --out release --verify
 """
 
 from cromss.config import run
