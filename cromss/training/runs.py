@@ -267,6 +267,7 @@ def _quieten() -> None:
         "monitored key",
         "`srun` command is available",
         "dataloader is not resumable",
+        "It is recommended to use `self.log",  # what is logged is reduced over the processes before
     ):
         warnings.filterwarnings("ignore", f".*{message}")
 
