@@ -24,13 +24,14 @@ def main(settings: BenchSettings) -> int:
     if settings.dry_run:
         print("\n".join(map(listed, map(outcome, mine))))
         return 0
-    refuse_other_settings([outcome(cell) for cell in cells], home)
+    done: dict[str, dict[str, Any]] = {}
+    refuse_other_settings(outcomes(cells, done), home)
     home.mkdir(parents=True, exist_ok=True)
     if not settings.tables:
-        run_cells(mine, lambda: write_results(cells, home))
-    print(f"\n{write_results(cells, home)}")
+        run_cells(mine, done, lambda: write_results(outcomes(cells, done), home))
+    print(f"\n{write_results(outcomes(cells, done), home)}")
     print("written:", ", ".join(str(home / name) for name in ("results.csv", "tables.md", "tables.tex")))
-    return report([outcome(cell) for cell in mine])
+    return report(outcomes(mine, done))
 
 
 def listed(row: Mapping[str, Any]) -> str:
@@ -48,11 +49,11 @@ def refuse_other_settings(rows: Sequence[Mapping[str, Any]], home: Path) -> None
         raise ValueError(f"{cells.format(home)} run with other settings ({found[0]}{more}); choose another --save_dir")
 
 
-def run_cells(cells: Sequence[Cell], after_each: Callable[[], object]) -> None:
+def run_cells(cells: Sequence[Cell], done: dict[str, dict[str, Any]], after_each: Callable[[], object]) -> None:
     """Run what is not finished, one cell after the other; why one failed is kept in its run folder."""
     from cromss.training import finetune
 
-    waiting = [cell for cell in cells if outcome(cell)["status"] != "done"]
+    waiting = [cell for cell, row in zip(cells, outcomes(cells, done)) if row["status"] != "done"]
     print(f"{len(cells) - len(waiting)} of {len(cells)} cells are finished already", flush=True)
     start = time.monotonic()
     for number, cell in enumerate(waiting):
@@ -86,6 +87,13 @@ def folder_of(cell: Cell) -> Path:
     return Path(cell.settings.runtime.save_dir) / cell.settings.runtime.name
 
 
+def outcomes(cells: Sequence[Cell], done: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """What there is of each cell; those found done are kept in `done`, by run folder, and looked at once."""
+    rows = [done.get(str(folder_of(cell))) or outcome(cell) for cell in cells]
+    done |= {row["run"]: row for row in rows if row["status"] == "done"}
+    return rows
+
+
 def outcome(cell: Cell) -> dict[str, Any]:
     """What there is of a cell: its coordinates, `status`, and scores in percent.
 
@@ -98,7 +106,6 @@ def outcome(cell: Cell) -> dict[str, Any]:
     reason = failure.read_text().partition("\n")[0] if failure.exists() else ""
     status, metrics = "failed" if reason else "missing", None
     try:
-        folder.refuse_other_settings(cell.settings)
         metrics = folder.finished(cell.settings)
     except OtherSettings as error:
         status, reason = "other", error.changes
@@ -119,12 +126,8 @@ def outcome(cell: Cell) -> dict[str, Any]:
     }
 
 
-def write_results(cells: Sequence[Cell], home: Path) -> str:
-    """Write results.csv (a row a cell), tables.md and tables.tex (a table a set and input); returns tables.md.
-
-    They come from what the run folders hold, so that any process may write them.
-    """
-    rows = [outcome(cell) for cell in cells]
+def write_results(rows: Sequence[dict[str, Any]], home: Path) -> str:
+    """Write results.csv (a row a cell), tables.md and tables.tex (a table a set and input); returns tables.md."""
     replace_text(home / "results.csv", to_csv(rows))
     grouped = groupby(rows, key=lambda row: (row["set"], row["input_type"]))
     tables = [table_beside_published(list(group)) for _, group in grouped]

@@ -46,7 +46,7 @@ _NO_FINAL_NORM = "final norm not in the file: it starts as 1 and 0"
 _KERNEL_ORDER = "kernels read as (C, k, k, D): files from before 2024-06 have another order and look the same"
 
 _ADVICE = {
-    "encoder": "--model_type (ENCODER of ft_scripts) must be the encoder of these weights",
+    "encoder": "--model_type must be the encoder of these weights (ENCODER of ft_scripts)",
     "decoder": "--weight_load_tag encoder needs none",
     "segmentation_head": "--weight_load_tag wocls needs none",
 }
