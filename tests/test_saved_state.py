@@ -79,6 +79,7 @@ def test_weights_alone_are_refused(saved, entry):
     ("keys", "value"),
     [
         (("loops", "fit_loop"), MISSING),
+        (("loops", "fit_loop"), {}),
         (("loops", "fit_loop", "epoch_progress"), "x"),
         (("loops", "fit_loop", "epoch_progress", "current", "processed"), "1"),
         (("loops", "fit_loop", "epoch_loop.batch_progress", "total"), MISSING),
@@ -90,6 +91,16 @@ def test_progress_that_the_trainer_cannot_take_over_is_refused(home, noisy, save
     where = r"\.".join(keys[:2])
     with pytest.raises(ValueError, match=rf"--resume .*other\.ckpt: {where}.* is not what a training leaves there"):
         pretrain_with(home, noisy, f"{FLAGS} 2 --resume {saved(*keys, value)} --max_steps 3")
+
+
+def test_another_version_of_lightning_may_have_left_less(home, noisy, saved, tmp_path):
+    path = saved("loops", "fit_loop", "epoch_loop.val_loop.state_dict", MISSING)
+    flags = f"{FLAGS} 2 --resume {path} --name b"
+    with pytest.raises(ValueError, match=r"loops\.fit_loop\.epoch_loop\.val_loop\.state_dict is not what a training"):
+        pretrain_with(tmp_path, noisy, flags)
+    content = torch.load(path, weights_only=True)
+    torch.save(content | {"pytorch-lightning_version": "2.5.0"}, path)
+    assert pretrain_with(tmp_path, noisy, flags)["val/loss"] > 0
 
 
 def test_settings_that_cannot_be_compared_are_those_of_another_command(home, noisy, saved, monkeypatch):

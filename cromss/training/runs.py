@@ -87,12 +87,21 @@ def refuse_unfit(checkpoint: Path, task: L.LightningModule, trainer: L.Trainer) 
 
 
 def _other_progress(content: Mapping[str, Any], trainer: L.Trainer) -> str:
-    """The first entry of loops or callbacks in a checkpoint that is not as the trainer leaves it; empty for none."""
+    """The first entry of loops or callbacks in a checkpoint that is not as the trainer leaves it; empty for none.
+
+    Of another version of Lightning entries may be missing.
+    """
     loops, callbacks = content["loops"], content.get("callbacks", {})
-    there = loops.get("fit_loop", {})
-    loop = {key: value for key, value in trainer.fit_loop.state_dict().items() if key in there}  # versions differ
     states = {c.state_key: c.state_dict() for c in trainer.callbacks if c.state_key in callbacks}
-    return misfit(loops, {"fit_loop": loop}, "loops") or misfit(callbacks, states, "callbacks")
+    loop = {"fit_loop": trainer.fit_loop.state_dict()}
+    if content["pytorch-lightning_version"] != L.__version__:
+        states = {name: _shared(state, callbacks[name]) for name, state in states.items()}
+        loop = {"fit_loop": _shared(loop["fit_loop"], loops.get("fit_loop", {}))}
+    return misfit(loops, loop, "loops") or misfit(callbacks, states, "callbacks")
+
+
+def _shared(wanted: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in wanted.items() if key in told}
 
 
 def optimiser_fits(content: Mapping[str, Any], made: Mapping[str, Any]) -> bool:
