@@ -78,7 +78,7 @@ def build_network(
             raise
         raise ValueError(_weights_error(encoder_name, encoder_weights, error)) from error
     if encoder_depth < 5:
-        _switch_off_idle(network, in_channels)
+        _switch_off_idle(network, in_channels, side=8 << encoder_depth)
     return network
 
 
@@ -216,10 +216,10 @@ def _weights_error(encoder_name: str, encoder_weights: str, error: Exception) ->
     )
 
 
-def _switch_off_idle(network: nn.Module, in_channels: int) -> None:
+def _switch_off_idle(network: nn.Module, in_channels: int, side: int) -> None:
     """No gradients for parameters no image ever reaches: distributed training would wait for them."""
     parameters = list(network.parameters())
-    images = torch.zeros(1, in_channels, 128, 128, device=parameters[0].device)
+    images = torch.zeros(1, in_channels, side, side, device=parameters[0].device)
     network.eval()
     total = network(images).sum()
     for parameter, gradient in zip(parameters, torch.autograd.grad(total, parameters, allow_unused=True)):
