@@ -77,12 +77,6 @@ def replace_text(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def in_words(error: OSError) -> str:
-    """`file: reason`, without the number of the error; of two files, `one -> other: reason`."""
-    names = " -> ".join(str(name) for name in (error.filename, error.filename2) if name)
-    return f"{names}: {error.strerror}".removeprefix(": ") if error.strerror else str(error)
-
-
 def run(main: Callable[[Settings], int | None], settings: type[Settings]) -> NoReturn:
     """Parse the command line, call `main(settings)`, and exit with the status it returns.
 
@@ -217,6 +211,12 @@ def _first_words(box: str) -> str:
 
 
 def _fail(error: Exception | str, status: int = 2) -> int:
-    said = in_words(error) if isinstance(error, OSError) else str(error)
+    said = _of_file(error) if isinstance(error, OSError) else str(error)
     print(f"error: {' '.join(said.split())}", file=sys.stderr)
     return status
+
+
+def _of_file(error: OSError) -> str:
+    """`file: reason`, without the number of the error; of two files, `one -> other: reason`."""
+    names = " -> ".join(str(name) for name in (error.filename, error.filename2) if name)
+    return f"{names}: {error.strerror}".removeprefix(": ") if error.strerror else str(error)
