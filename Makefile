@@ -10,7 +10,7 @@ demo: .venv/ready        ## pretrain and transfer on synthetic data, with a tabl
 test: .venv/ready        ## the whole test suite, a process of one thread for each core
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-bench: .venv/ready       ## the speed benchmarks, small; tables go to runs/bench
+bench: .venv/bench       ## the speed benchmarks, small; tables go to runs/bench
 	$(BIN)/python benchmarks/bench_prior.py --rounds 3 --results runs/bench/prior.csv
 	$(BIN)/python benchmarks/bench_selection.py --rounds 3 --batch_size 2 --results runs/bench/selection.csv
 	$(BIN)/python benchmarks/bench_loader.py --rounds 2 --num_locations 16 --results runs/bench/loader.csv
@@ -27,6 +27,10 @@ lint: .venv/ready        ## style
 
 clean:                   ## remove the environment and what the demo has made
 	rm -rf runs/demo .venv
+
+.venv/bench: .venv/ready
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev,bench]"
+	@touch $@
 
 .venv/ready: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -72,7 +72,7 @@ def pretraining(settings: AuditBenchmark, fusion: str, seed: int) -> MultiModalS
         --sample_selection --sample_selection_rmdown_epoch {max(1, settings.epochs // 2)} --label_smoothing
         --learning_rate 1e-3 --lr_adjust_type cos --lr_adjust 1e-5 --epochs {settings.epochs}
         --validation 0.1 --synthetic_locations {settings.locations} --seed {seed} --devices 1 --num_workers 0
-        --name {name_of(settings, fusion, seed)} --display_interval 1000 --save_interval 1000
+        --name {name_of(settings, fusion, seed)} --display_interval 0 --save_interval 1000
     """
     return read(MultiModalSettings, [*flags.split(), "--save_dir", str(settings.save_dir)])
 

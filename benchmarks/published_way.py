@@ -5,7 +5,6 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from cromss.batch_transforms import Placement
@@ -13,6 +12,10 @@ from cromss.batch_transforms import Placement
 
 def prior(labels: np.ndarray, season: int, num_classes: int) -> np.ndarray:
     """The `ts` prior of one sample `(T, H, W)`: all classes of all seasons and of the drawn one, each filtered."""
+    try:
+        from scipy.ndimage import gaussian_filter
+    except ModuleNotFoundError:
+        raise ValueError("SciPy is not installed; pip install 'cromss[bench]'") from None
     onehot = np.stack([labels == k for k in range(num_classes)], axis=1).astype(np.float32)
     parts = []
     for votes in (onehot.mean(0), onehot[season]):

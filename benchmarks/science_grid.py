@@ -273,7 +273,7 @@ def pretraining(grid: Grid, start: Start, modality: str, home: Path) -> Pretrain
         {method.flags} {labels} {ramp} {only} --gt_available --model_type {grid.encoder} --crop_size {grid.crop}
         --synthetic_locations {grid.locations} --validation 0.15 --batch_size {grid.batch} --epochs {grid.epochs}
         --learning_rate 1e-3 --lr_adjust_type cos --lr_adjust 1e-5 --seed {start.seed} --devices 1
-        --name {pretrained_name(start, modality)} --display_interval 100000 --save_interval 100000 --save_dir
+        --name {pretrained_name(start, modality)} --display_interval 0 --save_interval 100000 --save_dir
     """
     return read(MultiModalSettings if method.twins else SingleModalSettings, [*flags.split(), str(home)])
 

@@ -134,7 +134,7 @@ class SameBuffers(L.Callback):
 
 
 class PanelWriter(L.Callback):
-    """Draws the first validation batch to PNG and TensorBoard: first, every `interval`-th and last epoch."""
+    """Draws the first validation batch to PNG and TensorBoard: first, every `interval`-th and last epoch, if not 0."""
 
     def __init__(self, folder: Path, interval: int, num_rows: int = 3) -> None:
         self.folder, self.interval, self.num_rows = folder, interval, num_rows
@@ -152,7 +152,7 @@ class PanelWriter(L.Callback):
 
     def _is_due(self, trainer: L.Trainer) -> bool:
         epoch = trainer.current_epoch + 1
-        return epoch % self.interval == 0 or epoch in (1, trainer.max_epochs)
+        return self.interval > 0 and (epoch % self.interval == 0 or epoch in (1, trainer.max_epochs))
 
     def _draw(self, task: PretrainTask, batch: dict[str, Any]) -> np.ndarray:
         ready = replace(task.eval_transform, prior_kind=task.train_transform.prior_kind)(batch)

@@ -66,7 +66,7 @@ def test_stopped_runs_end_like_an_undisturbed_one(noisy, straight, tmp_path, mon
 
 def test_a_step_of_a_single_batch_at_the_end_of_an_epoch_is_logged_and_gone_on_from(noisy, tmp_path, monkeypatch):
     """Three batches an epoch make a step of two, and one of one."""
-    flags = f"{FLAGS} --epochs 2 --accumulate 2 --display_interval 99"
+    flags = f"{FLAGS} --epochs 2 --accumulate 2 --display_interval 0"
     pretrain_with(tmp_path, noisy, f"{flags} --name straight")
     for asked in (1, 1):  # at the end of the first epoch's first step, and at the end of the epoch
         stop_after(monkeypatch, asked)
@@ -89,7 +89,7 @@ def test_a_run_killed_after_its_last_step_has_no_score_twice(noisy, straight, tm
 
 def test_a_run_that_ended_within_an_epoch_goes_on_there(noisy, tmp_path):
     """With the rest of its batches, and the rates of its epochs."""
-    flags = f"{METHOD} --epochs 2 --batch_size 2 --lr_adjust_type exp --lr_adjust 0.1 --display_interval 99"
+    flags = f"{METHOD} --epochs 2 --batch_size 2 --lr_adjust_type exp --lr_adjust 0.1 --display_interval 0"
     pretrain_with(tmp_path, noisy, f"{flags} --name straight")
     pretrain_with(tmp_path, noisy, f"{flags} --name parts --save_interval 1 --max_steps 2")
     pretrain_with(tmp_path, noisy, f"{flags} --name parts --save_interval 1")
@@ -101,7 +101,7 @@ def test_a_run_that_ended_within_an_epoch_goes_on_there(noisy, tmp_path):
 def test_a_stop_at_the_end_of_an_epoch_leaves_out_none_of_its_checkpoints(noisy, tmp_path, monkeypatch):
     stop_after(monkeypatch, 3)
     with pytest.raises(StopRequested, match="after step 3"):
-        pretrain_with(tmp_path, noisy, f"{FLAGS} --name run --save_interval 1 --display_interval 99")
+        pretrain_with(tmp_path, noisy, f"{FLAGS} --name run --save_interval 1 --display_interval 0")
     checkpoints = tmp_path / "run" / "checkpoints"
     assert {path.name for path in checkpoints.iterdir()} == {"best.ckpt", "epoch=0000.ckpt", "last.ckpt"}
     kept = torch.load(checkpoints / "last.ckpt", weights_only=True)["callbacks"]
@@ -142,7 +142,7 @@ def test_loader_processes_outlive_what_the_whole_job_is_sent(noisy, tmp_path, mo
             os.kill(process.pid, number)
 
     monkeypatch.setattr("cromss.callbacks.StepSeed.on_train_batch_end", send, raising=False)
-    flags = f"{METHOD} --epochs 1 --batch_size 2 --num_workers 1 --display_interval 99 --name run"
+    flags = f"{METHOD} --epochs 1 --batch_size 2 --num_workers 1 --display_interval 0 --name run"
     assert pretrain_with(tmp_path, noisy, flags)["train/loss"] > 0
 
 

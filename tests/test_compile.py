@@ -6,7 +6,6 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from lightning import Callback
 from sets import NAMES, PART, raw_arrays, season_arrays, write_ours
 from test_finetuning import finetune_with
 from test_training import pretrain_with
@@ -62,7 +61,6 @@ def graphs(monkeypatch, compiler):
     torch._dynamo.reset()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=keep))
     monkeypatch.setattr("cromss.training.pretraining.pretraining_network", Pixelwise)
-    monkeypatch.setattr("cromss.training.pretraining.PanelWriter", lambda *_: Callback())
     return called
 
 

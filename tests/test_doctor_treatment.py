@@ -88,7 +88,7 @@ def test_repaired_sets_train_and_stay_aligned(stores, tmp_path, capsys, how):
     examination = examine(stores)
     assert not [f for f in examination.findings if f.severity == "damaged"]
     arguments = f"""--data_path {tmp_path} --save_dir {tmp_path} --name a --model_type resnet18 --crop_size 32
-        --batch_size 2 --epochs 1 --max_steps 2 --accelerator cpu --validation 0.25 --display_interval 9"""
+        --batch_size 2 --epochs 1 --max_steps 2 --accelerator cpu --validation 0.25 --display_interval 0"""
     settings = parse(MultiModalSettings, arguments.split())
     data = pretraining_data(settings)
     used = [*data.train_indices, *data.val_indices]

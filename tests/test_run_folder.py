@@ -21,13 +21,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def twins(noisy, tmp_path_factory):
     folder = tmp_path_factory.mktemp("twins")
-    return folder, pretrain_with(folder, noisy, f"{METHOD} --name a --display_interval 99")
+    return folder, pretrain_with(folder, noisy, f"{METHOD} --name a")
 
 
 def test_finished_run_is_not_done_again(twins, noisy, capsys):
     folder, metrics = twins
     before = (folder / "a" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
-    again = pretrain_with(folder, noisy, f"{METHOD} --name a --display_interval 99")
+    again = pretrain_with(folder, noisy, f"{METHOD} --name a")
     assert again == metrics
     assert (folder / "a" / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
     assert "finished already" in capsys.readouterr().out
@@ -35,7 +35,7 @@ def test_finished_run_is_not_done_again(twins, noisy, capsys):
 
 def test_run_with_other_settings_is_refused(twins, noisy):
     with pytest.raises(ValueError, match=r"learning_rate 0.001 -> 0.1\); choose another --name"):
-        pretrain_with(twins[0], noisy, f"{METHOD} --name a --display_interval 99 --learning_rate 0.1")
+        pretrain_with(twins[0], noisy, f"{METHOD} --name a --learning_rate 0.1")
 
 
 def test_resume_none_moves_the_old_run_aside(noisy, tmp_path):
@@ -145,7 +145,7 @@ def test_a_lower_rate_is_taken_where_a_checkpoint_is_gone_on_from(noisy, tmp_pat
 
 def test_steps_may_be_left_out_from_now_on(twins, noisy):
     with pytest.raises(ValueError, match=r"other settings \(whole_batch False -> True\)"):
-        pretrain_with(twins[0], noisy, f"{METHOD} --name a --display_interval 99 --non_finite skip --whole_batch")
+        pretrain_with(twins[0], noisy, f"{METHOD} --name a --non_finite skip --whole_batch")
 
 
 def test_what_a_kill_left_half_written_is_removed(tmp_path):

@@ -34,7 +34,10 @@ def sets(tmp_path_factory):
     return folder
 
 
-COMMON = "--model_type tu-test_resnet --crop_size 32 --batch_size 4 --epochs 2 --accelerator cpu --learning_rate 0.001"
+COMMON = (
+    "--model_type tu-test_resnet --crop_size 32 --batch_size 4 --epochs 2 --learning_rate 0.001 --accelerator cpu "
+    "--display_interval 0"
+)
 METHOD = "--label_smoothing --sample_selection --sample_selection_rmdown_epoch 2 --validation 0.2"
 
 
@@ -60,6 +63,7 @@ def test_both_layouts_give_the_same_loss_curve(sets, tmp_path):
         pretrain_with(tmp_path, sets / name, f"{METHOD} --name {name}")
     ours, published = (table(tmp_path / name / "metrics.csv") for name in ("ours", "published"))
     assert len(ours) == len(published) == 2
+    assert not (tmp_path / "ours" / "panels").exists()
     for mine, theirs in zip(ours, published):
         for key in mine:
             assert float(mine[key]) == pytest.approx(float(theirs[key]), rel=1e-5), key
@@ -240,7 +244,7 @@ def test_gradients_of_several_batches_make_a_step(sets, tmp_path):
 
 
 def test_loss_falls(sets, tmp_path):
-    arguments = "--input_type s2 --epochs 10 --crop_size 64 --learning_rate 0.003 --display_interval 99 --name a"
+    arguments = "--input_type s2 --epochs 10 --crop_size 64 --learning_rate 0.003 --name a"
     pretrain_with(tmp_path, sets / "ours", arguments, SingleModalSettings)
     losses = [float(row["train/loss"]) for row in table(tmp_path / "a" / "metrics.csv")]
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])

@@ -227,7 +227,7 @@ class PretrainRuntime(Runtime):
     """Where and how it runs."""
 
     display_interval: int = 10
-    """Epochs between image panels."""
+    """Epochs between image panels; 0 for none."""
     cal_tr_acc: bool = False
     """Score the training batches, too."""
     whole_batch: bool = False
@@ -235,7 +235,7 @@ class PretrainRuntime(Runtime):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.display_interval > 0, "display_interval", self.display_interval, "at least 1")
+        require(self.display_interval >= 0, "display_interval", self.display_interval, "at least 0")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ mkdir -p "$home"
 
 flags=(--model_type tu-test_resnet --crop_size 32 --batch_size 2 --epochs "${EPOCHS:-40}" --validation 0.2
   --label_smoothing --sample_selection --sample_selection_rmdown_epoch 9 --lr_adjust_type rop --lr_adjust 1
-  --fusion_type mid --accelerator cpu --num_workers 1 --save_interval 1000 --display_interval 1000
+  --fusion_type mid --accelerator cpu --num_workers 1 --save_interval 1000 --display_interval 0
   --data_path "$home/set" --save_dir "$home/runs")
 
 job() {  # job NAME MINUTES: submit a run of two tasks and wait for its end
