@@ -24,7 +24,7 @@ from published_way import Samples
 from torch.utils.data import DataLoader
 
 from cromss.batch_transforms import BatchTransform, bilinear_corners
-from cromss.collation import BatchSlots, collate
+from cromss.collation import BatchSlots, LateSamples, collate
 from cromss.config import run
 from cromss.datasets import SeasonStacks
 from cromss.default_sets import pretraining_set
@@ -82,8 +82,10 @@ def compare(settings: BenchLoader, published: dict, ours: dict) -> list[dict]:
     check_equal(whole, stacks, transform)
 
     def loader(samples: torch.utils.data.Dataset, workers: int = 0) -> DataLoader:
-        collated = {"collate_fn": BatchSlots()} if isinstance(samples, SeasonStacks) else {}
-        return DataLoader(samples, settings.batch_size, num_workers=workers, persistent_workers=workers > 0, **collated)
+        options = {"num_workers": workers, "persistent_workers": workers > 0}
+        if isinstance(samples, SeasonStacks):
+            return DataLoader(LateSamples(samples), settings.batch_size, collate_fn=BatchSlots(), **options)
+        return DataLoader(samples, settings.batch_size, **options)
 
     def prepared() -> None:
         bilinear_corners.cache_clear()  # no two epochs rotate alike

@@ -9,20 +9,39 @@ import math
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import get_worker_info
+from torch.utils.data import Dataset, get_worker_info
 
 from cromss.datasets import fill_of, pad_to
+from cromss.store import views
+
+Sample = Mapping[str, Any]
+LateSample = Callable[[], Sample]
 
 
-def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+class LateSamples(Dataset):
+    """Samples of a dataset that are read when a batch is made of them: they go there from LMDB's pages by one copy."""
+
+    def __init__(self, samples: Dataset) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, draw: Any) -> LateSample:
+        return partial(self.samples.__getitem__, draw)
+
+
+def collate(samples: Sequence[Sample | LateSample]) -> dict[str, Any]:
     """Samples -> batch: arrays stacked to tensors (padded to the largest), season a tensor, the rest lists."""
-    arrays, rest = _columns(samples)
-    return rest | {name: torch.from_numpy(np.stack(column)) for name, column in arrays.items()}
+    with views():
+        arrays, rest = _columns(samples)
+        return rest | {name: torch.from_numpy(np.stack(column)) for name, column in arrays.items()}
 
 
 class BatchSlots:
@@ -49,16 +68,17 @@ class BatchSlots:
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_mapped": {}}
 
-    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> "dict[str, Any] | _Parcel":
+    def __call__(self, samples: Sequence[Sample | LateSample]) -> "dict[str, Any] | _Parcel":
         """The batch; in a loader process, what the training process unpickles as the batch."""
         if get_worker_info() is None:
             return collate(samples)
-        arrays, rest = _columns(samples)
-        places, size = _places(arrays)
-        slot, is_new = self._free_slot(size)
-        memory = torch.zeros(size, dtype=torch.uint8).share_memory_() if is_new else self._slots[slot]
-        for name, place in places.items():
-            np.stack(arrays[name], out=place.of(memory.numpy()).numpy())
+        with views():
+            arrays, rest = _columns(samples)
+            places, size = _places(arrays)
+            slot, is_new = self._free_slot(size)
+            memory = torch.zeros(size, dtype=torch.uint8).share_memory_() if is_new else self._slots[slot]
+            for name, place in places.items():
+                np.stack(arrays[name], out=place.of(memory.numpy()).numpy())
         memory[0] = _HELD
         if is_new and slot != _NO_SLOT:
             self._slots[slot : slot + 1] = [memory]
@@ -149,8 +169,9 @@ def _unpacked(*parts: Any) -> dict[str, Any]:
     return slots.unpack(parcel) if slots else parcel.rest  # of a loader that is gone, nobody waits for it
 
 
-def _columns(samples: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[np.ndarray]], dict[str, list]]:
+def _columns(samples: Sequence[Sample | LateSample]) -> tuple[dict[str, list[np.ndarray]], dict[str, list]]:
     """Arrays of all samples by name, padded to the largest, and what stays a list."""
+    samples = [sample() if callable(sample) else sample for sample in samples]
     columns = {name: [sample[name] for sample in samples] for name in samples[0]}
     arrays = {name: _padded(name, column) for name, column in columns.items() if isinstance(column[0], np.ndarray)}
     if "season" in columns:

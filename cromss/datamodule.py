@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from cromss.collation import BatchSlots
+from cromss.collation import BatchSlots, LateSamples
 from cromss.datasets import Draw, SeasonStacks
 from cromss.signals import ignore
 
@@ -153,7 +153,7 @@ class StacksData(L.LightningDataModule):
         self, stacks: SeasonStacks, sampler: EpochSampler, batch_size: int, is_training: bool = False
     ) -> DataLoader:
         return DataLoader(
-            stacks,
+            LateSamples(stacks),
             batch_size=batch_size,
             sampler=sampler,
             num_workers=self.num_workers,

@@ -5,15 +5,19 @@ import gc
 import io
 import itertools
 import multiprocessing
+import os
 import weakref
 
 import numpy as np
 import pytest
 import torch
+from stores import make_ids, make_images, write_store
 from torch.utils.data import DataLoader
 
-from cromss.collation import BatchSlots, collate
+from cromss.collation import BatchSlots, LateSamples, collate
 from cromss.legends import IGNORE_INDEX
+from cromss.store import LmdbReader
+from cromss.store.environment import forget_environment
 
 COUNT = 40
 
@@ -50,6 +54,40 @@ def assert_same(batches, wanted):
         for name, value in other.items():
             assert torch.equal(one[name], value) if isinstance(value, torch.Tensor) else one[name] == value
             assert not isinstance(value, torch.Tensor) or one[name].dtype == value.dtype
+
+
+class Read:
+    """Tiles that are read from a store, which remembers the arrays that it gave."""
+
+    def __init__(self, reader):
+        self.reader, self.given = reader, []
+
+    def __len__(self):
+        return len(self.reader)
+
+    def __getitem__(self, index):
+        image = self.reader.read(index, 0)
+        self.given.append(image)
+        return {"s1": image, "season": 0, "id": self.reader.location_id(index)}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_late_samples_go_from_the_pages_to_the_batch_and_stay_there(tmp_path, workers):
+    images = make_images(8)
+    tiles = Read(LmdbReader(write_store(tmp_path / "s1.lmdb", images)))
+    late = LateSamples(tiles)
+    assert len(late) == 8
+    ask = late[3]
+    assert not tiles.given
+    assert ask()["s1"].flags.owndata
+    batches = list(DataLoader(late, 4, num_workers=workers, collate_fn=BatchSlots()))
+    assert not any(view.flags.owndata for view in tiles.given[1:])
+    assert len(tiles.given) == (1 if workers else 9)
+    del tiles.given[:]
+    forget_environment(os.path.realpath(tmp_path / "s1.lmdb"))
+    np.testing.assert_array_equal(torch.cat([batch["s1"] for batch in batches]), images[:, 0])
+    assert [name for batch in batches for name in batch["id"]] == make_ids(8)
+    batches[0]["s1"] += 1
 
 
 def test_batches_of_mixed_sizes_are_padded():

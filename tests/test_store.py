@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from stores import META, make_ids, make_images, manifest_of, raw_get, raw_put, write_store
 
-from cromss.store import LmdbReader, LmdbWriter, StoreError, StoreMeta, environment, open_store
+from cromss.store import LmdbReader, LmdbWriter, StoreError, StoreMeta, environment, open_store, views
 from cromss.store.meta import DTYPES
 from cromss.store.record import pack_record
 
@@ -151,6 +151,36 @@ def test_threads(store, images):
     with ThreadPoolExecutor(8) as pool:
         for index, array in enumerate(pool.map(reader.read_seasons, [i % 9 for i in range(200)])):
             np.testing.assert_array_equal(array, images[index % 9])
+
+
+def test_views_are_of_the_pages_in_their_block_and_thread_alone(store, images, tmp_path):
+    others = make_images(3, seed=1)
+    reader, other = LmdbReader(store), LmdbReader(write_store(tmp_path / "other.lmdb", others))
+    with views():
+        with views():
+            given = reader.read(2, 1), other.read(0, 3)
+        again = reader.read(2, 1)
+        assert np.shares_memory(given[0], again)
+        assert not any(view.flags.writeable or view.flags.owndata for view in (*given, again))
+        np.testing.assert_array_equal(given[0], images[2, 1])
+        np.testing.assert_array_equal(given[1], others[0, 3])
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(reader.read, 2, 1).result().flags.owndata
+        assert reader.read_seasons(2).flags.owndata
+    assert reader.read(2, 1).flags.writeable
+
+
+def test_what_goes_wrong_in_a_block_of_views_ends_with_it(store, images):
+    raw_put(store, b"00000003/1", None)
+    raw_put(store, b"00000003/9", b"")
+    reader = LmdbReader(store)
+    for _ in range(2):
+        with pytest.raises(StoreError, match="index 3, season 1: the record is missing"), views():
+            reader.read(3, 1)
+        np.testing.assert_array_equal(reader.read(0, 0), images[0, 0])
+    environment._environments[os.path.realpath(store)][1].close()
+    with pytest.raises(StoreError, match=r"s1\.lmdb: index 3: cannot be read"), views():
+        reader.read(3, 0)
 
 
 def test_a_store_replaced_under_its_name_is_read_anew(store):

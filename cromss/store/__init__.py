@@ -6,6 +6,7 @@ Our own layout is self-describing (`meta`, `record`, `contents`); its folder hol
 process opens its own environments (`environment`).
 """
 
+from cromss.store.environment import views
 from cromss.store.folder import partial_path
 from cromss.store.meta import FORMAT_VERSION, StoreError, StoreMeta
 from cromss.store.opening import open_part, open_store
@@ -26,4 +27,5 @@ __all__ = [
     "open_part",
     "open_store",
     "partial_path",
+    "views",
 ]

@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import lmdb
@@ -69,6 +69,47 @@ class GuardedCursor:
             yield key, value
 
 
+class _Views(threading.local):
+    """The block of `views` that a thread is in.
+
+    Attributes:
+        end: Ends the transactions with the block; `None` outside of one.
+        transactions: Those begun in it.
+    """
+
+    def __init__(self) -> None:
+        self.end: ExitStack | None = None
+        self.transactions: dict[lmdb.Environment, GuardedTransaction] = {}
+
+    def transaction(self, env: lmdb.Environment, guard: PathGuard) -> GuardedTransaction:
+        """The one in an environment, begun when first asked for."""
+        if env not in self.transactions:
+            self.transactions[env] = GuardedTransaction(self.end.enter_context(env.begin(buffers=True)), guard)
+        return self.transactions[env]
+
+
+_views = _Views()
+
+
+@contextmanager
+def views() -> Iterator[None]:
+    """A block in which readers may give this thread read-only views of LMDB's pages: none may be used after it."""
+    if are_views_given():
+        yield
+        return
+    with ExitStack() as _views.end:
+        try:
+            yield
+        finally:
+            _views.end = None
+            _views.transactions.clear()
+
+
+def are_views_given() -> bool:
+    """Whether this thread is in a block of `views`."""
+    return _views.end is not None
+
+
 @contextmanager
 def reading(folder: str, where: object, fresh: bool = False) -> Iterator[GuardedTransaction]:
     """A guarded `transaction` in the read-only environment of a folder; errors are its.
@@ -84,8 +125,12 @@ def reading(folder: str, where: object, fresh: bool = False) -> Iterator[Guarded
         StoreError: Not an LMDB file, a truncated or a damaged one.
     """
     env, guard = _shared(folder, fresh)
-    with transaction(env, where) as txn:
-        yield GuardedTransaction(txn, guard)
+    if are_views_given() and not fresh:
+        with _errors_of(where):
+            yield _views.transaction(env, guard)
+    else:
+        with transaction(env, where) as txn:
+            yield GuardedTransaction(txn, guard)
 
 
 @contextmanager
@@ -99,9 +144,14 @@ def transaction(env: lmdb.Environment, where: object) -> Iterator[lmdb.Transacti
     Raises:
         StoreError: LMDB cannot read, for instance because a page is damaged.
     """
+    with _errors_of(where), env.begin(buffers=True) as txn:
+        yield txn
+
+
+@contextmanager
+def _errors_of(where: object) -> Iterator[None]:
     try:
-        with env.begin(buffers=True) as txn:
-            yield txn
+        yield
     except lmdb.Error as error:
         raise StoreError(f"{where}: cannot be read ({error}); copy or write the store again") from error
 

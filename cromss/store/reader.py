@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from cromss.store.contents import check_position, fetch, fetch_id, read_ids
-from cromss.store.environment import GuardedTransaction, reading
+from cromss.store.environment import GuardedTransaction, are_views_given, reading
 from cromss.store.exclusions import EXCLUDED_KEY, decode_exclusions
 from cromss.store.folder import DATA_NAME, MANIFEST_NAME, read_manifest
 from cromss.store.meta import META_KEY, StoreError, decode_meta, totals_of
-from cromss.store.record import HEADER_SIZE, unpack_header, unpack_record
+from cromss.store.record import HEADER_SIZE, stored_dtype, unpack_header, unpack_record
 
 
 class LmdbReader:
@@ -52,6 +52,7 @@ class LmdbReader:
         if modality not in (None, self.meta.modality):
             raise StoreError(f"{path}: holds {self.meta.modality!r}, but {modality!r} is wanted")
         self.num_seasons: int = self.meta.num_seasons
+        self._dtype = stored_dtype(self.meta.dtype)
         self.excluded, self._dropped = there.reasons, there.dropped
         self._latest = -1, ""
         self._unchecked = bytearray([0xFF * verify_checksums]) * (len(self) * self.num_seasons // 8 + 1)
@@ -60,7 +61,7 @@ class LmdbReader:
         return self._num_locations
 
     def read(self, index: int, season: int) -> np.ndarray:
-        """One array of a location, `(C, H, W)` or `(H, W)`: a writable copy of its own.
+        """One array of a location, `(C, H, W)` or `(H, W)`: a copy of its own, or in a block of `views` a view.
 
         Raises:
             IndexError: No such location or season.
@@ -69,7 +70,8 @@ class LmdbReader:
         index = check_position(self.path, "location", index, len(self))
         season = check_position(self.path, "season", season, self.num_seasons)
         with reading(self._folder, f"{self.path}: index {index}") as txn:
-            return np.array(self._view(txn, index, season), dtype=self.meta.dtype)
+            view = self._view(txn, index, season)
+            return (np.asarray if are_views_given() else np.array)(view, dtype=self.meta.dtype)
 
     def read_seasons(self, index: int) -> np.ndarray:
         """All arrays of a location, `(T, C, H, W)` or `(T, H, W)`; errors as `read`."""
@@ -110,7 +112,7 @@ class LmdbReader:
         self._unchecked[byte] &= ~(1 << bit)
         bands = (len(self.meta.bands),) if self.meta.bands else ()
         fits = view.shape[:-2] == bands and view.ndim == len(bands) + 2 and view.size
-        if header.dtype.name != self.meta.dtype or not fits:
+        if header.dtype != self._dtype or not fits:
             there, wanted = f"{header.dtype.name} of shape {view.shape}", f"{self.meta.dtype} of {(*bands, 'H', 'W')}"
             where = f"{self.path}: index {index}, season {season}"
             raise StoreError(f"{where}: {there}, but the store holds {wanted}; copy or write the store again")

@@ -47,6 +47,11 @@ class RecordHeader:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
+def stored_dtype(name: str) -> np.dtype:
+    """The dtype of that name as records hold it."""
+    return np.dtype(name).newbyteorder("<")
+
+
 def pack_record(location_id: str, array: np.ndarray, deflate: bool = False) -> bytes:
     """Record of an array of up to 4 dimensions."""
     payload = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).data
@@ -72,7 +77,7 @@ def unpack_header(record: bytes | memoryview) -> RecordHeader:
         raise StoreError(f"record of form {form}, but this version reads {PLAIN} and {DEFLATED}; update cromss")
     if dtype_code >= len(DTYPES) or ndim > len(shape):
         raise StoreError(f"impossible header (dtype code {dtype_code}, {ndim} dimensions); write the store again")
-    dtype, shape = np.dtype(DTYPES[dtype_code]).newbyteorder("<"), tuple(shape[:ndim])
+    dtype, shape = _STORED_DTYPES[dtype_code], tuple(shape[:ndim])
     name, there = identity[:id_bytes].decode(errors="replace"), len(record) - HEADER_SIZE
     header = RecordHeader(name, dtype, shape, checksum, form == DEFLATED, there)
     size = header.num_bytes
@@ -112,3 +117,6 @@ def _inflated(payload: memoryview, num_bytes: int) -> bytes:
     if len(values) != num_bytes or not stream.eof or stream.unused_data:
         raise StoreError(f"damaged values (not the {num_bytes} bytes of the shape); copy or write the store again")
     return values
+
+
+_STORED_DTYPES = tuple(map(stored_dtype, DTYPES))
