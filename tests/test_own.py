@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -281,7 +282,7 @@ def test_masks_of_orthophotos_follow_their_days(tmp_path):
     write_orthophotos(tmp_path / "raw")
     mask = tmp_path / "raw" / "labels" / "hill" / f"{DAYS[1]}.tif"
     mask.rename(mask.with_name("20200616.tif"))
-    with pytest.raises(ValueError, match=r"hill: no labels scenes, wanted 2 \(labels/hill/<day of each ortho file>"):
+    with pytest.raises(ValueError, match=rf"labels/hill: masks of {DAYS[0]} 20200616, .*{DAYS[0]} {DAYS[1]} in ortho/"):
         store_orthophotos(tmp_path)
 
 
@@ -303,8 +304,18 @@ S2_FILE, MASK = f"S2A_{DAYS[0]}T054639.tif", f"mask-{DAYS[0]}.tif"
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_move("labels", MASK, "mask-20200211.tif"), r"west: no labels scenes, wanted 3 .*<day of each s2 file>\.tif"),
-        (_move("labels", MASK, "mask.txt"), "west: no labels scenes, wanted 3"),
+        (
+            _move("labels", MASK, "mask-20200211.tif"),
+            "labels/west: masks of 20200211 .*, but images of 20200210 .* in s2/",
+        ),
+        (
+            _move("labels", MASK, "mask.txt"),
+            f"labels/west: masks of {DAYS[1]} {DAYS[2]}, but images of {' '.join(DAYS)}",
+        ),
+        (
+            lambda root: shutil.rmtree(root / "labels" / "west"),
+            r"no labels scenes, wanted 3 \(labels/west/<day of each",
+        ),
         (_move("s1", f"{RADAR_DAYS[0]}.tif", "gone.png"), "west: 2 s1 scenes, wanted 3"),
         (_move("s2", S2_FILE, "first.tif"), r"first\.tif: no date YYYYMMDD in its name, but 3 files"),
         (_rewrite("s2", f"again_{DAYS[0]}.tif", fake_dn(RNG, 40)), "are of the same day; keep one file a day"),

@@ -66,8 +66,8 @@ def refuse_shared_ids(root: Path) -> None:
 def list_own(root: Path, modalities: Sequence[str], bands: tuple[str, ...] | None = None) -> list[Location]:
     """Locations of one's own set.
 
-    Ids are folder names, the same under every modality. Masks that are not of the days of the images are left out, for
-    `check_location` to refuse; so it does with files whose order in time is unknown.
+    Ids are folder names, the same under every modality. Masks that are not of the days of the images, and files whose
+    order in time is unknown, are for `check_location` to refuse.
 
     Args:
         root: Folder of the set.
@@ -128,13 +128,20 @@ def _by_season(files: Mapping[str, tuple[Path, ...]]) -> dict[str, tuple[Path, .
     """Masks put to the days of the images; images as they are."""
     images = next((files[modality] for modality in ("s2", "ortho", "s1") if files.get(modality)), ())
     scenes = dict(files)
-    for modality in (modality for modality in _MASKS if modality in files and images):
+    for modality in (modality for modality in _MASKS if files.get(modality) and images):
         masks = files[modality]
         if len(masks) == 1 and not _day(masks[0]):
             scenes[modality] = masks * len(images)
-        elif [_day(path) for path in masks] != [_day(path) for path in images]:
-            scenes[modality] = ()
+        elif (days := _days(masks)) != (wanted := _days(images)):
+            raise ValueError(
+                f"{masks[0].parent}: masks of {days}, but images of {wanted} in {images[0].parent.parent.name}/; "
+                "a mask for each of these days is wanted, or a single one without a date for all"
+            )
     return scenes
+
+
+def _days(files: Sequence[Path]) -> str:
+    return " ".join(_day(path) or path.name for path in files)
 
 
 def _day(path: Path) -> str:
