@@ -132,7 +132,8 @@ def write_published(path: Path, store: LmdbReader) -> Path:
 
 def check_equal(published: Samples, stacks: SeasonStacks, transform: BatchTransform) -> None:
     """Refuse ways that give other samples."""
-    ready = transform(collate([stacks[i] for i in range(4)]))
+    late = LateSamples(stacks)
+    ready = transform(collate([late[i] for i in range(4)]))
     for i in range(4):
         expected = published[i]
         torch.testing.assert_close(torch.cat([ready["images"][m][i] for m in ("s1", "s2")]), expected["images"])

@@ -8,7 +8,7 @@ import itertools
 import math
 import os
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,13 +25,20 @@ LateSample = Callable[[], Sample]
 
 
 class LateSamples(Dataset):
-    """Samples of a dataset that are read when a batch is made of them: they go there from LMDB's pages by one copy."""
+    """Samples of a dataset that are read when a batch is made of them: they go there from LMDB's pages by one copy.
+
+    Args:
+        samples: The dataset; an array that it reads is an entry of its sample, nothing within one, and is not kept.
+    """
 
     def __init__(self, samples: Dataset) -> None:
         self.samples = samples
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def __iter__(self) -> Iterator[LateSample]:
+        return map(self.__getitem__, range(len(self)))
 
     def __getitem__(self, draw: Any) -> LateSample:
         return partial(self.samples.__getitem__, draw)

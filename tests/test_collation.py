@@ -77,7 +77,7 @@ def test_late_samples_go_from_the_pages_to_the_batch_and_stay_there(tmp_path, wo
     tiles = Read(LmdbReader(write_store(tmp_path / "s1.lmdb", images)))
     late = LateSamples(tiles)
     assert len(late) == 8
-    ask = late[3]
+    *_, ask = late
     assert not tiles.given
     assert ask()["s1"].flags.owndata
     batches = list(DataLoader(late, 4, num_workers=workers, collate_fn=BatchSlots()))

@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import product
 from multiprocessing import get_context
 
+import lmdb
 import numpy as np
 import pytest
 from stores import META, make_ids, make_images, manifest_of, raw_get, raw_put, write_store
@@ -181,6 +182,32 @@ def test_what_goes_wrong_in_a_block_of_views_ends_with_it(store, images):
     environment._environments[os.path.realpath(store)][1].close()
     with pytest.raises(StoreError, match=r"s1\.lmdb: index 3: cannot be read"), views():
         reader.read(3, 0)
+
+
+def test_a_record_that_spoils_its_transaction_spoils_no_other_read_in_the_block(store, images, monkeypatch):
+    reader = LmdbReader(store)
+    with views():
+        given = reader.read(0, 0)
+        spoilt = environment._views.transactions.popitem()[1]
+        monkeypatch.setattr(spoilt, "get", lambda key: (_ for _ in ()).throw(lmdb.BadTxnError("MDB_BAD_TXN")))
+        environment._views.transactions[environment._environments[os.path.realpath(store)][1]] = spoilt
+        with pytest.raises(StoreError, match=r"index 3, season 0: MDB_BAD_TXN"):
+            reader.read(3, 0)
+        np.testing.assert_array_equal(reader.read(4, 0), images[4, 0])
+        np.testing.assert_array_equal(given, images[0, 0])
+
+
+def test_a_process_that_is_forked_in_a_block_of_views_reads_anew(store, images):
+    reader = LmdbReader(store)
+    with views():
+        given = reader.read(0, 0)
+        child = os.fork()
+        if not child:
+            fine = np.array_equal(reader.read(1, 0), images[1, 0])
+            os._exit(0 if fine else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        np.testing.assert_array_equal(given, images[0, 0])
+        np.testing.assert_array_equal(reader.read(2, 0), images[2, 0])
 
 
 def test_a_store_replaced_under_its_name_is_read_anew(store):

@@ -21,6 +21,7 @@ def _forget_environments() -> None:
     """Leave the environments to the process that was forked; what is known of the pages holds here, too."""
     for folder, (fingerprint, _, guard) in _environments.items():
         _environments[folder] = fingerprint, None, guard
+    _views.forget()
     _opening.release()
 
 
@@ -87,6 +88,12 @@ class _Views(threading.local):
             self.transactions[env] = GuardedTransaction(self.end.enter_context(env.begin(buffers=True)), guard)
         return self.transactions[env]
 
+    def forget(self) -> None:
+        """Leave the transactions to the process that was forked."""
+        self.transactions.clear()
+        if self.end is not None:
+            self.end.pop_all()
+
 
 _views = _Views()
 
@@ -126,8 +133,12 @@ def reading(folder: str, where: object, fresh: bool = False) -> Iterator[Guarded
     """
     env, guard = _shared(folder, fresh)
     if are_views_given() and not fresh:
-        with _errors_of(where):
-            yield _views.transaction(env, guard)
+        try:
+            with _errors_of(where):
+                yield _views.transaction(env, guard)
+        except StoreError:
+            _views.transactions.pop(env, None)  # a record that cannot be read spoils the transaction
+            raise
     else:
         with transaction(env, where) as txn:
             yield GuardedTransaction(txn, guard)
