@@ -17,7 +17,7 @@ class StopRequested(Exception):
 
     Attributes:
         signal: The signal.
-        requeued: Whether SLURM starts the job again.
+        requeued: Whether SLURM was asked to start the job again.
     """
 
     def __init__(self, number: int, step: int) -> None:
@@ -30,8 +30,8 @@ class StopRequested(Exception):
         return 0 if self.requeued else 128 + self.signal
 
     def __str__(self) -> str:
-        after = "the job is requeued" if self.requeued else "the same command goes on where it stopped"
-        return f"{self.args[0]}; {after}"
+        asked, told = "SLURM was asked to start the job again", "the same command goes on where it stopped"
+        return f"{self.args[0]}; {asked if self.requeued else told}"
 
 
 def listen(*signals: int) -> None:

@@ -49,7 +49,7 @@ def test_threads_other_than_the_first_hear_nothing(unheard):
 @pytest.mark.parametrize(
     ("number", "requeued", "status", "said"),
     [
-        (signal.SIGUSR1, True, 0, "SIGUSR1: stopped after step 7; the job is requeued"),
+        (signal.SIGUSR1, True, 0, "SIGUSR1: stopped after step 7; SLURM was asked to start the job again"),
         (signal.SIGUSR1, False, 138, "SIGUSR1: stopped after step 7; the same command goes on where it stopped"),
         (signal.SIGTERM, False, 143, "SIGTERM: stopped after step 7; the same command goes on where it stopped"),
     ],
