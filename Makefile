@@ -15,6 +15,7 @@ bench: .venv/bench       ## the speed benchmarks, small; tables go to runs/bench
 	$(BIN)/python benchmarks/bench_selection.py --rounds 3 --batch_size 2 --results runs/bench/selection.csv
 	$(BIN)/python benchmarks/bench_loader.py --rounds 2 --num_locations 16 --results runs/bench/loader.csv
 	$(BIN)/python benchmarks/bench_step.py --rounds 2 --encoder resnet18 --crop_size 128 --results runs/bench/step.csv
+	$(BIN)/python benchmarks/bench_predict.py --rounds 2 --model_type resnet18 --tiles 8 --results runs/bench/predict.csv
 
 tables: .venv/ready      ## all tables of README.md, RESULTS.md and benchmarks/ from the CSV files there
 	$(BIN)/python benchmarks/readme.py

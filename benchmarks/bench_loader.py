@@ -5,7 +5,7 @@ python benchmarks/bench_loader.py
 The published way reads all seasons of a pickled record, and filters and augments each sample on the CPU. Ours reads
 one season's images and hands over uint8; batches are prepared together, on the CPU here. Warm: the files are in memory.
 Cold: they are put out of it before every round. Checksums are verified in the first epoch, in the warm-up round here,
-but for a row of its own. Beside them a bare copy of the bytes of a batch of ours.
+but for a row of its own. Beside them a bare copy of the bytes of a batch of ours, and batches of numbers alone.
 Results go to benchmarks/bench_loader.csv.
 """
 
@@ -81,7 +81,7 @@ def compare(settings: BenchLoader, published: dict, ours: dict) -> list[dict]:
     whole, bare = (Samples(published, transform, k) for k in (settings.num_classes, 0))
     check_equal(whole, stacks, transform)
 
-    def loader(samples: torch.utils.data.Dataset, workers: int = 0) -> DataLoader:
+    def loader(samples: torch.utils.data.Dataset | range, workers: int = 0) -> DataLoader:
         options = {"num_workers": workers, "persistent_workers": workers > 0}
         if isinstance(samples, SeasonStacks):
             return DataLoader(LateSamples(samples), settings.batch_size, collate_fn=BatchSlots(), **options)
@@ -100,6 +100,7 @@ def compare(settings: BenchLoader, published: dict, ours: dict) -> list[dict]:
         count,
     )
     workers = {PUBLISHED: loader(bare, settings.num_workers), OURS: loader(stacks, settings.num_workers)}
+    workers["numbers alone"] = loader(range(count), settings.num_workers)
     reading = {name: lambda each=each: drain(each) for name, each in workers.items()}
     rows += compared(
         f"read, warm, {settings.num_workers} workers",

@@ -5,9 +5,12 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from cromss.batch_transforms import Placement
+from cromss.datasets import SeasonStacks
+from cromss.legends import IGNORE_INDEX
+from cromss.sensors import Modality
 
 
 def prior(labels: np.ndarray, season: int, num_classes: int) -> np.ndarray:
@@ -73,6 +76,30 @@ def _dice(probs, targets, weights):
         if t.sum() > 0:
             score = score + 1 - 2 * (weights * p * t).sum() / (weights * p + weights * t).sum().clamp_min(1e-7)
     return score / probs.shape[1]
+
+
+def scored_tiles(stacks: SeasonStacks, network: nn.Module, batch_size: int) -> np.ndarray:
+    """IoU by class of the Sentinel-2 tiles of a test set."""
+    sensor, counts = stacks.sensors["s2"], np.zeros((2, stacks.num_classes))
+    for first in range(0, len(stacks), batch_size):
+        indices = range(first, min(first + batch_size, len(stacks)))
+        images = torch.stack([torch.from_numpy(scaled(stacks.images["s2"].read(i, 0), sensor)) for i in indices])
+        truth = np.stack([stacks.labels.read(i, 0).astype(np.int64) for i in indices])
+        predicted = network(images).softmax(1).argmax(1).numpy()
+        for k in range(stacks.num_classes):
+            there, told = truth == k, (predicted == k) & (truth != IGNORE_INDEX)
+            counts[:, k] += (there & told).sum(), (there | told).sum()
+    with np.errstate(invalid="ignore"):
+        return counts[0] / counts[1]
+
+
+def scaled(image: np.ndarray, sensor: Modality) -> np.ndarray:
+    """`(C, H, W)` band by band: mean and two standard deviations to 0..255, truncated, over 255."""
+    bands = []
+    for band, mean, std in zip(image.astype(np.float64), sensor.mean, sensor.std):
+        unit = np.clip((band - (mean - 2 * std)) / (4 * std), 0, 1)
+        bands.append((unit * 255).astype(np.uint8).astype(np.float32) / 255)
+    return np.stack(bands)
 
 
 def augmented(image: np.ndarray, at: Placement, mode: str = "bilinear") -> Tensor:

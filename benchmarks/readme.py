@@ -95,6 +95,8 @@ def speed() -> str:
         "loader without the prior, a sample, warm": ("loader", "read, warm"),
         "the same, cold": ("loader", "read, cold"),
         "the same, warm, two loader processes": ("loader", "read, warm, 2 workers"),
+        "a test tile prepared and counted, without the network": ("predict", "test tile, without the network"),
+        "the same, with a PSPNet of ResNet-50": ("predict", "test tile"),
         "a whole step, ResNet-50, batch of 4, middle fusion, two threads": ("step", "step, mid fusion"),
         "the same, late fusion": ("step", "step, late fusion"),
     }

@@ -12,6 +12,14 @@ from cromss.legends import IGNORE_INDEX
 ABSENT = ("skip", "one")
 
 
+def likeliest(logits: torch.Tensor) -> torch.Tensor:
+    """Class of the largest logit, the first of equals: `(B, K, H, W)` -> `(B, H, W)` int64.
+
+    On a CPU several times as fast as `argmax` over that axis.
+    """
+    return logits.max(1).indices
+
+
 def confusion_matrix(
     predictions: torch.Tensor | np.ndarray,
     labels: torch.Tensor | np.ndarray,

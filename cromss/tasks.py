@@ -18,7 +18,7 @@ from cromss.epoch_sums import EpochMeans, restore_states, summed_states
 from cromss.gathering import whole_batch
 from cromss.legends import IGNORE_INDEX, Legend
 from cromss.losses import as_two_classes, segmentation_loss
-from cromss.metrics import scores
+from cromss.metrics import likeliest, scores
 from cromss.models.weight_files import CARD_KEY
 from cromss.objective import CrossModalObjective
 from cromss.optimisers import rescale
@@ -49,10 +49,12 @@ class Scoreboard(nn.Module):
             }
         )
 
-    def update(self, logits: Mapping[str, Tensor], labels: Tensor) -> None:
-        """Count a batch: branch -> `(B, K, H, W)` against `(B, H, W)`."""
-        for branch, values in logits.items():
-            self.counts[branch].update(values.argmax(1), labels)
+    def update(self, logits: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
+        """Count a batch, branch -> `(B, K, H, W)` against `(B, H, W)`, and return the predicted class ids."""
+        predicted = {branch: likeliest(values) for branch, values in logits.items()}
+        for branch, ids in predicted.items():
+            self.counts[branch].update(ids, labels)
+        return predicted
 
     def compute(self) -> dict[str, dict[str, Any]]:
         """Branch -> scores, and start again.
@@ -320,7 +322,8 @@ class FinetuneTask(CardedTask):
 
     def logits(self, images: Mapping[str, Tensor]) -> Tensor:
         """Logits `(B, K, H, W)` of prepared images, `K` at least 2."""
-        logits = self.model(torch.cat([images[modality] for modality in self.modalities], 1))
+        stacked = [images[modality] for modality in self.modalities]
+        logits = self.model(torch.cat(stacked, 1) if stacked[1:] else stacked[0])
         return as_two_classes(logits) if logits.shape[1] == 1 else logits
 
     def on_train_start(self) -> None:
@@ -361,9 +364,7 @@ class FinetuneTask(CardedTask):
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Count a batch; returns the predicted class ids `(B, H, W)`."""
         ready = self.eval_transform(batch)
-        logits = self.logits(ready["images"])
-        self.board.update({"test": logits}, ready["labels"])
-        return logits.argmax(1)
+        return self.board.update({"test": self.logits(ready["images"])}, ready["labels"])["test"]
 
     def on_test_epoch_end(self) -> None:
         self.test_result = self._scored("test")

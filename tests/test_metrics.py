@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cromss.metrics import change_scores, confusion_matrix, scores
+from cromss.metrics import change_scores, confusion_matrix, likeliest, scores
 
 REFERENCE_NAMES = {"iou": "iou", "f1": "f1", "precision": "precise", "recall": "recall"}
 CASES = {
@@ -85,6 +85,14 @@ def test_confusion_equals_a_loop_over_pixels(dtype):
 def test_rows_are_truth_and_columns_prediction():
     counts = confusion_matrix(np.array([[[2, 2, 0]]]), np.array([[[1, 1, 255]]]), 3)
     assert counts.tolist() == [[0, 0, 0], [0, 0, 2], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_likeliest_class_is_the_first_of_the_largest(layout):
+    logits = torch.randint(0, 4, (3, 7, 33, 40), generator=torch.Generator().manual_seed(0)).float()
+    found = likeliest(logits.to(memory_format=layout))
+    np.testing.assert_array_equal(found, logits.numpy().argmax(1))
+    assert found.dtype == torch.int64
 
 
 def test_ignored_pixels_may_be_predicted_as_anything():

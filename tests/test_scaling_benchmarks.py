@@ -43,6 +43,16 @@ def test_what_is_started_tells_of_its_first_batch_and_of_its_loader_processes(tm
     assert len({*workers.split()} - {str(os.getpid())}) == 2
 
 
+def test_test_tiles_are_scored_alike_and_timed(tmp_path):
+    predict = load_script("bench_predict", HOME)
+    small = {"model_type": "tu-test_resnet", "tiles": 3, "size": 32, "batch_size": 2, "rounds": 2}
+    predict.main(predict.BenchPredict(**small, save_dir=tmp_path, results=tmp_path / "predict.csv"))
+    times = table(tmp_path / "predict.csv")
+    assert all(value > 0 for value in times.values())
+    around = [way for what, way in times if what == "test tile, without the network"]
+    assert [way for what, way in times if what == "test tile"] == [*around, "network alone"]
+
+
 def test_memory_is_what_a_process_has_written():
     start_up = load_script("start_up", HOME)
     before = start_up.memory_mb(os.getpid())

@@ -122,6 +122,15 @@ def test_frozen_as_published_moves_only_batchnorm_statistics():
     assert {name.rsplit(".", 1)[1] for name in moved} == {"running_mean", "running_var", "num_batches_tracked"}
 
 
+def test_networks_built_without_gradients_train_as_well():
+    with torch.no_grad():
+        model = build_segmenter("pspnet", "tu-test_resnet", in_channels=3, num_classes=4)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    again = build_segmenter("pspnet", "tu-test_resnet", in_channels=3, num_classes=4)
+    assert trained == {name for name, parameter in again.named_parameters() if parameter.requires_grad}
+    assert trained
+
+
 def test_an_unfrozen_encoder_trains_but_not_its_idle_stages():
     model = build_segmenter("pspnet", "resnet18")
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}

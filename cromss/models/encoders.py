@@ -216,6 +216,7 @@ def _weights_error(encoder_name: str, encoder_weights: str, error: Exception) ->
     )
 
 
+@torch.enable_grad()
 def _switch_off_idle(network: nn.Module, in_channels: int, side: int) -> None:
     """No gradients for parameters no image ever reaches: distributed training would wait for them."""
     parameters = list(network.parameters())

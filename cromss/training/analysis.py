@@ -20,7 +20,7 @@ from cromss.analysis.principal import Principal, first_principal_component
 from cromss.analysis.weight_divergence import divergence, weights_of
 from cromss.callbacks import save_png
 from cromss.config import replace_text, to_flat
-from cromss.metrics import confusion_matrix, scores
+from cromss.metrics import confusion_matrix, likeliest, scores
 from cromss.models.fusion import Pretrainer
 from cromss.settings.analysis import AnalysisSettings
 from cromss.settings.common import require
@@ -115,7 +115,7 @@ def _measured(
             wanted += [(ratios["chance"], batch.labels.roll(1, 0).flip(-2, -1))] if name == "exact" else []
             see = partial(_update, wanted)
             logits = visit(network, tiles.branch, layers[name], batch.images, see)
-            counts[name] += confusion_matrix(logits.argmax(1), batch.labels, num_classes).cpu()
+            counts[name] += confusion_matrix(likeliest(logits), batch.labels, num_classes).cpu()
     num_present = int((counts["noisy"].sum(1) > 0).sum())
     if num_present < 2:
         raise ValueError(
