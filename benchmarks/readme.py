@@ -8,6 +8,7 @@ A row of a table holds a start or a part of the method, a column means and sampl
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import label_audit
 from alternation import OURS, PUBLISHED
 from naip import report
 from oscd import gains
@@ -28,6 +29,7 @@ def tables() -> dict[str, dict[str, str]]:
             "oscd": oscd(),
             "vits": vits(),
             "first paper": first_paper(),
+            "label audit": label_audit.report(rows_of("label_audit.csv")),
             "speed": speed(),
         },
         "RESULTS.md": {"oscd gains": gains(typed("oscd.csv")), "naip": report(typed("naip.csv"))},
