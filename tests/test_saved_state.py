@@ -6,39 +6,50 @@ import pytest
 import torch
 from test_training import METHOD, pretrain_with
 
+from cromss.settings import SingleModalSettings
 from cromss.training.saved_state import SavedState, misfit, saved_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MISSING = object()
-FLAGS = f"{METHOD} --name a --epochs"
+FLAGS = f"{METHOD} --input_type s2 --optimizer sgd --name a --epochs"
+
+
+def train(save_dir, data, arguments):
+    return pretrain_with(save_dir, data, arguments, SingleModalSettings)
 
 
 @pytest.fixture(scope="module")
 def home(noisy, tmp_path_factory):
     """A run of one epoch."""
     folder = tmp_path_factory.mktemp("run")
-    pretrain_with(folder, noisy, f"{FLAGS} 1")
+    train(folder, noisy, f"{FLAGS} 1")
     return folder
 
 
+@pytest.fixture(scope="module")
+def content(home):
+    """What its last checkpoint holds."""
+    return torch.load(home / "a" / "checkpoints" / "last.ckpt", weights_only=True)
+
+
 @pytest.fixture
-def saved(home, tmp_path):
-    """Saves its last checkpoint with other content: `saved("a", "b", value)` changes content["a"]["b"]."""
+def saved(content, tmp_path):
+    """Saves other content: `saved("a", "b", value)` changes content["a"]["b"]."""
 
     def save(*keys_and_value):
-        *keys, last, value = keys_and_value
-        content = torch.load(home / "a" / "checkpoints" / "last.ckpt", weights_only=True)
-        part = content
-        for key in keys:
-            part = part[key]
-        if value is MISSING:
-            del part[last]
-        else:
-            part[last] = value
-        torch.save(content, tmp_path / "other.ckpt")
+        *keys, value = keys_and_value
+        torch.save(changed(content, keys, value), tmp_path / "other.ckpt")
         return tmp_path / "other.ckpt"
 
     return save
+
+
+def changed(content, keys, value):
+    """A mapping with another value behind some keys, or without the last of these."""
+    key, *rest = keys
+    if value is MISSING and not rest:
+        return {name: part for name, part in content.items() if name != key}
+    return content | {key: changed(content[key], rest, value) if rest else value}
 
 
 def test_it_tells_how_far_the_run_has_come_and_by_which_command(home):
@@ -90,17 +101,17 @@ def test_weights_alone_are_refused(saved, entry):
 def test_progress_that_the_trainer_cannot_take_over_is_refused(home, noisy, saved, keys, value):
     where = r"\.".join(keys[:2])
     with pytest.raises(ValueError, match=rf"--resume .*other\.ckpt: {where}.* is not what a training leaves there"):
-        pretrain_with(home, noisy, f"{FLAGS} 2 --resume {saved(*keys, value)} --max_steps 3")
+        train(home, noisy, f"{FLAGS} 2 --resume {saved(*keys, value)} --max_steps 3")
 
 
-def test_another_version_of_lightning_may_have_left_less(home, noisy, saved, tmp_path):
+def test_another_version_of_lightning_may_have_left_less(noisy, saved, tmp_path):
     path = saved("loops", "fit_loop", "epoch_loop.val_loop.state_dict", MISSING)
     flags = f"{FLAGS} 2 --resume {path} --name b"
     with pytest.raises(ValueError, match=r"loops\.fit_loop\.epoch_loop\.val_loop\.state_dict is not what a training"):
-        pretrain_with(tmp_path, noisy, flags)
-    content = torch.load(path, weights_only=True)
-    torch.save(content | {"pytorch-lightning_version": "2.5.0"}, path)
-    assert pretrain_with(tmp_path, noisy, flags)["val/loss"] > 0
+        train(tmp_path, noisy, flags)
+    less = torch.load(path, weights_only=True)
+    torch.save(less | {"pytorch-lightning_version": "2.5.0"}, path)
+    assert train(tmp_path, noisy, flags)["val/loss"] > 0
 
 
 def test_settings_that_cannot_be_compared_are_those_of_another_command(home, noisy, saved, monkeypatch):
@@ -110,7 +121,7 @@ def test_settings_that_cannot_be_compared_are_those_of_another_command(home, noi
     before = path.read_bytes()
     os.replace(saved("cromss", "settings", "epochs", torch.zeros(3)), path)
     try:
-        pretrain_with(home, noisy, f"{FLAGS} 1 --resume none")
+        train(home, noisy, f"{FLAGS} 1 --resume none")
     finally:
         path.write_bytes(before)
     assert (home / "a.1").exists()
