@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 from itertools import count
 from pathlib import Path
@@ -20,7 +21,7 @@ from cromss.signals import StopRequested
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-FLAGS = f"{METHOD} --epochs 3 --batch_size 2 --cal_tr_acc --lr_adjust_type rop --lr_adjust 0 --display_interval 1"
+FLAGS = f"{METHOD} --epochs 3 --batch_size 2 --cal_tr_acc --lr_adjust_type rop --lr_adjust 0 --display_interval 2"
 
 
 @pytest.fixture(scope="module")
@@ -156,15 +157,23 @@ def flip(content):
     return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
 
 
+@pytest.fixture(scope="module")
+def stopped(noisy, tmp_path_factory):
+    """A run that was stopped within its second epoch, and has saved after each step."""
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LastCheckpoint, "interval_s", -1, raising=False)
+        stop_after(patch, 5)
+        with pytest.raises(StopRequested):
+            pretrain_with(folder, noisy, f"{FLAGS} --name run --save_seconds 0")
+    return folder / "run"
+
+
 @pytest.mark.parametrize("damage", [cut, flip])
 def test_the_checkpoint_before_is_gone_on_from_where_the_last_is_broken(
-    noisy, straight, tmp_path, monkeypatch, capsys, damage
+    noisy, straight, stopped, tmp_path, capsys, damage
 ):
-    monkeypatch.setattr(LastCheckpoint, "interval_s", -1, raising=False)
-    stop_after(monkeypatch, 5)
-    with pytest.raises(StopRequested):
-        pretrain_with(tmp_path, noisy, f"{FLAGS} --name run --save_seconds 0")
-    monkeypatch.undo()
+    shutil.copytree(stopped, tmp_path / "run")
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     last.write_bytes(damage(last.read_bytes()))
     pretrain_with(tmp_path, noisy, f"{FLAGS} --name run --save_seconds 0")

@@ -1,6 +1,7 @@
 """Transfer from settings to metrics: whole runs on tiny sets."""
 
 import csv
+import io
 import json
 import os
 import pickle
@@ -18,8 +19,10 @@ from conftest import REPOSITORY, load_script
 from PIL import Image
 from processes import run_together
 from sets import PART, raw_arrays, season_arrays, write_ours, written_labels
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cromss import checkpointing, signals
+from cromss import callbacks, checkpointing, signals
+from cromss.callbacks import PredictionPanel
 from cromss.config import parse
 from cromss.downstream_sets import CHANGE_SCORES
 from cromss.legends import DFC2020, DW, OSCD
@@ -35,6 +38,8 @@ from cromss.training import finetune, pretrain
 from cromss.training.common import tell_small_tiles
 from cromss.training.downstream import downstream_data
 from cromss.training.finetuning import summary
+
+pytestmark = pytest.mark.usefixtures("one_row")
 
 BANDS = {"s1": S1.bands, "s2": S2.bands}
 COUNTS = {"train": 6, "test": 5}
@@ -125,6 +130,26 @@ def test_scores_equal_a_naive_count_over_the_written_maps(downstream, tmp_path):
     assert metrics["oa"] == pytest.approx(np.trace(confusion) / confusion.sum())
     union = confusion.sum(0) + confusion.sum(1) - np.diag(confusion)
     assert metrics["miou"] == pytest.approx(np.mean(np.diag(confusion)[union > 0] / union[union > 0]))
+
+
+def test_the_picture_shows_the_first_tiles_with_exact_labels_and_predictions(downstream, tmp_path, monkeypatch):
+    monkeypatch.setattr(PredictionPanel.__init__, "__defaults__", (4,))
+    drawn, draw = [], callbacks.panel
+    monkeypatch.setattr(callbacks, "panel", lambda rows, *more: drawn.append((rows, more[-1])) or draw(rows, *more))
+    finetune_with(tmp_path, downstream, "--name a --input_type s12 --max_steps 1 --test_batch_size 3")
+    ((rows, names),) = drawn
+    truth = written_labels(downstream / "test" / "labels.lmdb")
+    assert names == list(truth)[:4]
+    for name, row in zip(names, rows, strict=True):
+        shown = ["Sentinel-1 (VV, VH)", "Sentinel-2 (RGB)", "exact label", "prediction"]
+        assert list(row) == shown
+        np.testing.assert_array_equal(row["exact label"], DFC2020.palette()[truth[name]])
+        written = np.asarray(Image.open(tmp_path / "a" / "maps" / f"{name}.png"))
+        np.testing.assert_array_equal(row["prediction"], written)
+    (found,) = (tmp_path / "a").glob("*.png")
+    events = EventAccumulator(str(tmp_path / "a"), {"images": 0}).Reload()
+    (event,) = events.Images("test")
+    assert np.array_equal(Image.open(found), Image.open(io.BytesIO(event.encoded_image_string)))
 
 
 def test_a_signal_stops_the_test_which_is_done_again(downstream, tmp_path, monkeypatch):
@@ -231,7 +256,7 @@ def test_maps_have_the_size_of_their_city(change, tmp_path):
 
 
 def test_change_is_learnt(change, tmp_path):
-    flags = "--dataset OSCD --model_framework unet --encoder_finetune_tag etr --epochs 25 --learning_rate 3e-3 --name a"
+    flags = "--dataset OSCD --model_framework unet --encoder_finetune_tag etr --epochs 12 --learning_rate 5e-3 --name a"
     metrics = finetune_with(tmp_path, change, flags)
     assert metrics["iou"] > 0.5
 

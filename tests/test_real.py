@@ -113,7 +113,7 @@ def test_change_detection_on_real_cities(cities, tmp_path):
     """A few steps; the loss falls, and every pixel of both test cities is scored once."""
     arguments = f"""
         --dataset OSCD --data_path {cities} --save_dir {tmp_path} --name a --model_framework unet
-        --model_type tu-test_resnet --encoder_finetune_tag etr --crop_size 96 --batch_size 4 --epochs 8
+        --model_type tu-test_resnet --encoder_finetune_tag etr --crop_size 64 --batch_size 4 --epochs 8
         --limit_batches 3 --learning_rate 1e-3 --scheduler_type none --test_batch_size 1
         --accelerator cpu --save_maps -1
     """
