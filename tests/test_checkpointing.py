@@ -12,7 +12,7 @@ import lightning as L
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_training import METHOD, pretrain_with, table
+from test_training import METHOD, pretrain_one, pretrain_with, table
 from torch.utils.tensorboard import SummaryWriter
 
 from cromss import checkpointing
@@ -27,7 +27,7 @@ FLAGS = f"{METHOD} --epochs 3 --batch_size 2 --cal_tr_acc --lr_adjust_type rop -
 @pytest.fixture(scope="module")
 def straight(noisy, tmp_path_factory):
     folder = tmp_path_factory.mktemp("straight")
-    pretrain_with(folder, noisy, f"{FLAGS} --name run")
+    pretrain_one(folder, noisy, f"{FLAGS} --name run")
     return outcome(folder / "run")
 
 
@@ -54,9 +54,9 @@ def test_stopped_runs_end_like_an_undisturbed_one(noisy, straight, tmp_path, mon
     for asked in stops:
         stop_after(monkeypatch, asked)
         with pytest.raises(StopRequested, match=r"SIGUSR1: stopped after step \d; the same command goes on"):
-            pretrain_with(tmp_path, noisy, flags)
+            pretrain_one(tmp_path, noisy, flags)
     monkeypatch.undo()
-    pretrain_with(tmp_path, noisy, flags)
+    pretrain_one(tmp_path, noisy, flags)
     weights, rows, curves, pictures = outcome(tmp_path / "run")
     assert weights.keys() == straight[0].keys()
     assert all(torch.equal(weights[key], value) for key, value in straight[0].items())
@@ -68,13 +68,13 @@ def test_stopped_runs_end_like_an_undisturbed_one(noisy, straight, tmp_path, mon
 def test_a_step_of_a_single_batch_at_the_end_of_an_epoch_is_logged_and_gone_on_from(noisy, tmp_path, monkeypatch):
     """Three batches an epoch make a step of two, and one of one."""
     flags = f"{FLAGS} --epochs 2 --accumulate 2 --display_interval 0"
-    pretrain_with(tmp_path, noisy, f"{flags} --name straight")
+    pretrain_one(tmp_path, noisy, f"{flags} --name straight")
     for asked in (1, 1):  # at the end of the first epoch's first step, and at the end of the epoch
         stop_after(monkeypatch, asked)
         with pytest.raises(StopRequested):
-            pretrain_with(tmp_path, noisy, f"{flags} --name run")
+            pretrain_one(tmp_path, noisy, f"{flags} --name run")
     monkeypatch.undo()
-    pretrain_with(tmp_path, noisy, f"{flags} --name run")
+    pretrain_one(tmp_path, noisy, f"{flags} --name run")
     (weights, _, curves, _), stopped = outcome(tmp_path / "straight"), outcome(tmp_path / "run")
     assert [step for step, _ in curves["train/loss_step"]] == [0, 1, 2, 3]
     assert stopped[2] == curves
@@ -82,9 +82,9 @@ def test_a_step_of_a_single_batch_at_the_end_of_an_epoch_is_logged_and_gone_on_f
 
 
 def test_a_run_killed_after_its_last_step_has_no_score_twice(noisy, straight, tmp_path):
-    pretrain_with(tmp_path, noisy, f"{FLAGS} --name run")
+    pretrain_one(tmp_path, noisy, f"{FLAGS} --name run")
     (tmp_path / "run" / "metrics.json").unlink()
-    assert "val/loss" in pretrain_with(tmp_path, noisy, f"{FLAGS} --name run")
+    assert "val/loss" in pretrain_one(tmp_path, noisy, f"{FLAGS} --name run")
     assert outcome(tmp_path / "run")[2:] == straight[2:]
 
 
@@ -102,7 +102,7 @@ def test_a_run_that_ended_within_an_epoch_goes_on_there(noisy, tmp_path):
 def test_a_stop_at_the_end_of_an_epoch_leaves_out_none_of_its_checkpoints(noisy, tmp_path, monkeypatch):
     stop_after(monkeypatch, 3)
     with pytest.raises(StopRequested, match="after step 3"):
-        pretrain_with(tmp_path, noisy, f"{FLAGS} --name run --save_interval 1 --display_interval 0")
+        pretrain_one(tmp_path, noisy, f"{FLAGS} --name run --save_interval 1 --display_interval 0")
     checkpoints = tmp_path / "run" / "checkpoints"
     assert {path.name for path in checkpoints.iterdir()} == {"best.ckpt", "epoch=0000.ckpt", "last.ckpt"}
     kept = torch.load(checkpoints / "last.ckpt", weights_only=True)["callbacks"]
@@ -118,7 +118,7 @@ def test_a_killed_run_leaves_no_step_twice(noisy, straight, tmp_path, monkeypatc
     """Ends without a checkpoint of the last steps, which TensorBoard has seen."""
     stop_after(monkeypatch, 2)
     with pytest.raises(StopRequested):
-        pretrain_with(tmp_path, noisy, f"{FLAGS} --name run")
+        pretrain_one(tmp_path, noisy, f"{FLAGS} --name run")
     monkeypatch.setattr(checkpointing, "noted", lambda: 0)
     monkeypatch.setattr(L.Trainer, "save_checkpoint", lambda *_, **__: None)
     seen = count()
@@ -130,9 +130,9 @@ def test_a_killed_run_leaves_no_step_twice(noisy, straight, tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr("cromss.callbacks.StepSeed.on_train_batch_end", die, raising=False)
         with pytest.raises(RuntimeError, match="killed"):
-            pretrain_with(tmp_path, noisy, f"{FLAGS} --name run")
+            pretrain_one(tmp_path, noisy, f"{FLAGS} --name run")
     monkeypatch.undo()
-    pretrain_with(tmp_path, noisy, f"{FLAGS} --name run")
+    pretrain_one(tmp_path, noisy, f"{FLAGS} --name run")
     assert outcome(tmp_path / "run")[2] == straight[2]
 
 
@@ -144,7 +144,7 @@ def test_loader_processes_outlive_what_the_whole_job_is_sent(noisy, tmp_path, mo
 
     monkeypatch.setattr("cromss.callbacks.StepSeed.on_train_batch_end", send, raising=False)
     flags = f"{METHOD} --epochs 1 --batch_size 2 --num_workers 1 --display_interval 0 --name run"
-    assert pretrain_with(tmp_path, noisy, flags)["train/loss"] > 0
+    assert pretrain_one(tmp_path, noisy, flags)["train/loss"] > 0
 
 
 def cut(content):
@@ -165,7 +165,7 @@ def stopped(noisy, tmp_path_factory):
         patch.setattr(LastCheckpoint, "interval_s", -1, raising=False)
         stop_after(patch, 5)
         with pytest.raises(StopRequested):
-            pretrain_with(folder, noisy, f"{FLAGS} --name run --save_seconds 0")
+            pretrain_one(folder, noisy, f"{FLAGS} --name run --save_seconds 0")
     return folder / "run"
 
 
@@ -176,7 +176,7 @@ def test_the_checkpoint_before_is_gone_on_from_where_the_last_is_broken(
     shutil.copytree(stopped, tmp_path / "run")
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     last.write_bytes(damage(last.read_bytes()))
-    pretrain_with(tmp_path, noisy, f"{FLAGS} --name run --save_seconds 0")
+    pretrain_one(tmp_path, noisy, f"{FLAGS} --name run --save_seconds 0")
     assert re.search(r"last\.ckpt: (cannot be read|damaged in).*; passing it over", capsys.readouterr().out)
     weights, _, curves, _ = outcome(tmp_path / "run")
     assert all(torch.equal(weights[key], value) for key, value in straight[0].items())
@@ -185,7 +185,7 @@ def test_the_checkpoint_before_is_gone_on_from_where_the_last_is_broken(
 
 def test_only_the_newest_checkpoints_are_kept(noisy, tmp_path):
     flags = f"{METHOD} --epochs 4 --name run --save_interval 1 --keep_checkpoints"
-    pretrain_with(tmp_path, noisy, f"{flags} 2")
+    pretrain_one(tmp_path, noisy, f"{flags} 2")
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").glob("epoch=*"))
     assert kept == ["epoch=0002.ckpt", "epoch=0003.ckpt"]
 
@@ -218,7 +218,7 @@ def test_what_is_logged_lies_in_files_before_a_checkpoint_does(noisy, tmp_path, 
     done = []
     for kind, name in ((SummaryWriter, "flush"), (AtomicCheckpointIO, "save_checkpoint")):
         monkeypatch.setattr(kind, name, noting(done, name, getattr(kind, name)))
-    pretrain_with(tmp_path, noisy, f"{METHOD} --epochs 1 --batch_size 2 --save_seconds 0 --name run")
+    pretrain_one(tmp_path, noisy, f"{METHOD} --epochs 1 --batch_size 2 --save_seconds 0 --name run")
     before = [done[at - 1] for at, name in enumerate(done) if name == "save_checkpoint"]
     assert before == ["flush"] * 4, done
 
@@ -236,12 +236,12 @@ def noting(done, name, work):
 def test_within_an_epoch_the_number_of_processes_stays(noisy, tmp_path, monkeypatch):
     stop_after(monkeypatch, 1)
     with pytest.raises(StopRequested):
-        pretrain_with(tmp_path, noisy, f"{FLAGS} --name run")
+        pretrain_one(tmp_path, noisy, f"{FLAGS} --name run")
     monkeypatch.undo()
     monkeypatch.setattr(LastCheckpoint, "load_state_dict", lambda self, state: setattr(self, "processes", 4))
     with pytest.raises(ValueError, match="1 processes: the checkpoint lies within an epoch of 4; go on with 4"):
-        pretrain_with(tmp_path, noisy, f"{FLAGS} --name run")
+        pretrain_one(tmp_path, noisy, f"{FLAGS} --name run")
     monkeypatch.undo()
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     with pytest.raises(ValueError, match="2 batches: the checkpoint lies within an epoch of 3; go on with 3"):
-        pretrain_with(tmp_path, noisy, f"{FLAGS} --name other --batch_size 3 --resume {last}")
+        pretrain_one(tmp_path, noisy, f"{FLAGS} --name other --batch_size 3 --resume {last}")

@@ -4,25 +4,20 @@ import os
 
 import pytest
 import torch
-from test_training import METHOD, pretrain_with
+from test_training import METHOD, pretrain_one
 
-from cromss.settings import SingleModalSettings
 from cromss.training.saved_state import SavedState, misfit, saved_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MISSING = object()
-FLAGS = f"{METHOD} --input_type s2 --optimizer sgd --name a --epochs"
-
-
-def train(save_dir, data, arguments):
-    return pretrain_with(save_dir, data, arguments, SingleModalSettings)
+FLAGS = f"{METHOD} --optimizer sgd --name a --epochs"
 
 
 @pytest.fixture(scope="module")
 def home(noisy, tmp_path_factory):
     """A run of one epoch."""
     folder = tmp_path_factory.mktemp("run")
-    train(folder, noisy, f"{FLAGS} 1")
+    pretrain_one(folder, noisy, f"{FLAGS} 1")
     return folder
 
 
@@ -101,17 +96,17 @@ def test_weights_alone_are_refused(saved, entry):
 def test_progress_that_the_trainer_cannot_take_over_is_refused(home, noisy, saved, keys, value):
     where = r"\.".join(keys[:2])
     with pytest.raises(ValueError, match=rf"--resume .*other\.ckpt: {where}.* is not what a training leaves there"):
-        train(home, noisy, f"{FLAGS} 2 --resume {saved(*keys, value)} --max_steps 3")
+        pretrain_one(home, noisy, f"{FLAGS} 2 --resume {saved(*keys, value)} --max_steps 3")
 
 
 def test_another_version_of_lightning_may_have_left_less(noisy, saved, tmp_path):
     path = saved("loops", "fit_loop", "epoch_loop.val_loop.state_dict", MISSING)
     flags = f"{FLAGS} 2 --resume {path} --name b"
     with pytest.raises(ValueError, match=r"loops\.fit_loop\.epoch_loop\.val_loop\.state_dict is not what a training"):
-        train(tmp_path, noisy, flags)
+        pretrain_one(tmp_path, noisy, flags)
     less = torch.load(path, weights_only=True)
     torch.save(less | {"pytorch-lightning_version": "2.5.0"}, path)
-    assert train(tmp_path, noisy, flags)["val/loss"] > 0
+    assert pretrain_one(tmp_path, noisy, flags)["val/loss"] > 0
 
 
 def test_settings_that_cannot_be_compared_are_those_of_another_command(home, noisy, saved, monkeypatch):
@@ -121,7 +116,7 @@ def test_settings_that_cannot_be_compared_are_those_of_another_command(home, noi
     before = path.read_bytes()
     os.replace(saved("cromss", "settings", "epochs", torch.zeros(3)), path)
     try:
-        train(home, noisy, f"{FLAGS} 1 --resume none")
+        pretrain_one(home, noisy, f"{FLAGS} 1 --resume none")
     finally:
         path.write_bytes(before)
     assert (home / "a.1").exists()

@@ -15,6 +15,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 KINDS = ("single", "twin", "change")
+PUBLISHED = ("unet", "fpn", "pspnet", "deeplabv3plus", "upernet")
+EVERY = [("single", head) for head in ARCHITECTURES] + [(kind, head) for kind in KINDS[1:] for head in PUBLISHED]
+"""Kinds of input and heads: every head for an image, those of the papers for two."""
 
 
 def build(kind: str, architecture: str, encoder_name: str = "tu-test_resnet", depth: int | None = None) -> Segmenter:
@@ -28,7 +31,7 @@ def build(kind: str, architecture: str, encoder_name: str = "tu-test_resnet", de
 
 @pytest.mark.parametrize(
     ("kind", "architecture", "encoder_name"),
-    [(kind, architecture, "tu-test_resnet") for kind in KINDS for architecture in ARCHITECTURES]
+    [(*pair, "tu-test_resnet") for pair in EVERY]
     + [("twin", "unet", "resnet18"), ("change", "unet", "mobilenet_v2"), ("single", "deeplabv3plus", "tu-resnet18")],
 )
 def test_every_head_takes_every_kind_of_input(kind, architecture, encoder_name):
@@ -43,8 +46,10 @@ def test_saved_and_loaded_it_gives_the_same_logits(kind, architecture, tmp_path)
     check_travels(build(kind, architecture), build(kind, architecture), tmp_path / "model.pt")
 
 
-@pytest.mark.parametrize(("kind", "size"), [("single", 264), ("single", 510), *((kind, 33) for kind in KINDS)])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("kind", "architecture", "size"),
+    [(*pair, 33) for pair in EVERY] + [("single", head, size) for head in ARCHITECTURES for size in (264, 510)],
+)
 def test_sizes_of_the_published_sets(kind, architecture, size, metas):
     model = metas(kind, architecture)
     assert model(torch.empty(2, 6, size, size, device="meta")).shape == (2, 4, size, size)
@@ -62,8 +67,10 @@ def metas():
     return empty
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("architecture", "depth"), [*((name, 5) for name in ARCHITECTURES), ("fpn", 4), ("pspnet", 3)])
+@pytest.mark.parametrize(
+    ("kind", "architecture", "depth"),
+    [(*pair, 5) for pair in EVERY] + [(kind, *less) for kind in KINDS for less in (("fpn", 4), ("pspnet", 3))],
+)
 def test_no_head_looks_at_the_image_itself(kind, architecture, depth):
     """Level 0 is the stack of both images, which no decoder may take for a feature."""
     model = build(kind, architecture, depth=depth).eval()
