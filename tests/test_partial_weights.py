@@ -34,9 +34,11 @@ def _unet(bands: int = 13, classes: int = CLASSES, architecture: str = "unet", d
     return build_segmenter(architecture, "resnet18", bands, classes, encoder_depth=depth)
 
 
-def pretrained(fusion: str, **settings) -> dict[str, torch.Tensor]:
+@cache
+def pretrained(fusion: str, single: bool = False) -> dict[str, torch.Tensor]:
+    bands = {"bands": {"s2": 13}} if single else {}
     with torch.device("meta"):
-        model = build_pretrainer(fusion, "resnet18", num_classes=CLASSES, **settings)
+        model = build_pretrainer(fusion, "resnet18", num_classes=CLASSES, **bands)
     return constants(model.state_dict(), seed=0)
 
 
@@ -49,7 +51,7 @@ def ours(fusion: str) -> dict:
 
 
 def single() -> dict:
-    return lightning(to_published(pretrained("late", bands={"s2": 13}), "single"))
+    return lightning(to_published(pretrained("late", single=True), "single"))
 
 
 def part_of(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
@@ -72,15 +74,22 @@ def same(network: torch.nn.Module, before: dict, wanted: dict, loaded: tuple[str
     return sum(key.startswith(loaded) for key in state)
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Layout and fusion -> a file."""
+    folder, kinds = tmp_path_factory.mktemp("files"), [(published, "mid"), (published, "late"), (ours, "mid")]
+    return {kind: save(kind[0](kind[1]), folder / f"{i}.pt") for i, kind in enumerate(kinds)}
+
+
 @pytest.mark.parametrize(("tag", "beside"), LOADED.items())
 @pytest.mark.parametrize(
     ("make", "fusion", "modality", "bands"),
     [(published, "mid", "s1", 2), (published, "late", "s2", 13), (ours, "mid", "s2", 13)],
 )
-def test_every_tag(tmp_path, make, fusion, modality, bands, tag, beside):
+def test_every_tag(files, make, fusion, modality, bands, tag, beside):
     segmenter = unet(bands)
     before = {key: value.clone() for key, value in segmenter.network.state_dict().items()}
-    report = load_segmenter(segmenter, save(make(fusion), tmp_path / "w.pt"), modality, tag)
+    report = load_segmenter(segmenter, files[make, fusion], modality, tag)
     count = same(segmenter.network, before, unet_in(pretrained(fusion), modality), ("encoder.", *beside))
     assert report.num_loaded == report.num_expected == sum(report.parts.values()) == count
     assert list(report.parts) == ["encoder", *(prefix.removesuffix(".") for prefix in beside)]
@@ -93,7 +102,7 @@ def test_single_modal_files(tmp_path, tag):
     segmenter = unet()
     before = {key: value.clone() for key, value in segmenter.network.state_dict().items()}
     report = load_segmenter(segmenter, save(single(), tmp_path / "w.pt"), tag=tag)
-    wanted = unet_in(pretrained("late", bands={"s2": 13}), "s2")
+    wanted = unet_in(pretrained("late", single=True), "s2")
     assert same(segmenter.network, before, wanted, ("encoder.", *LOADED[tag])) == report.num_loaded
 
 
