@@ -5,6 +5,7 @@ from functools import cache
 import torch
 
 from cromss.config import parse, to_flat
+from cromss.models import encoders
 from cromss.settings import MultiModalSettings, SingleModalSettings
 from cromss.training.pretrained import blank_network
 
@@ -17,8 +18,12 @@ def settings_of(arguments):
     return parse(kind, [*SMALL.split(), *arguments.split()])
 
 
-@cache
 def state_dict_of(arguments, seed):
+    return _state_dict_of(arguments, seed, encoders.UNET_CHANNELS)
+
+
+@cache
+def _state_dict_of(arguments, seed, channels):
     torch.manual_seed(seed)
     state_dict = blank_network(settings_of(arguments)).state_dict()
     return {f"model.{name}": tensor for name, tensor in state_dict.items()}

@@ -61,7 +61,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 LONG = (
     *("finetuning", "checkpointing", "training", "bench", "segmenter", "gathering", "vit_training", "release"),
-    *("data_prepare", "run_folder", "real", "training_analysis", "vit", "ft_scripts", "export", "weights"),
+    *(
+        "published_command",
+        "data_prepare",
+        "run_folder",
+        "real",
+        "training_analysis",
+        "vit",
+        "ft_scripts",
+        "export",
+        "weights",
+    ),
     *("partial_weights", "zarr_shards", "real_orthophotos", "release_files", "fusion", "synthetic_downstream"),
     *("collation", "tasks", "mapping", "hostile_files", "contract", "training_audit", "convert", "encoder_settings"),
 )
@@ -96,6 +106,15 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def narrow():
+    """U-Nets of few channels: what is tested with them takes two thirds of the time, and is the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("encoders", "vit_networks"):
+            patch.setattr(f"cromss.models.{module}.UNET_CHANNELS", (32, 16, 16, 8, 8))
+        yield
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from cromss import checkpointing
 from cromss.checkpointing import AtomicCheckpointIO, LastCheckpoint
 from cromss.signals import StopRequested
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "narrow")
 
 FLAGS = f"{METHOD} --epochs 3 --batch_size 2 --cal_tr_acc --lr_adjust_type rop --lr_adjust 0 --display_interval 2"
 

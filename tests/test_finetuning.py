@@ -39,7 +39,7 @@ from cromss.training.common import tell_small_tiles
 from cromss.training.downstream import downstream_data
 from cromss.training.finetuning import summary
 
-pytestmark = pytest.mark.usefixtures("one_row")
+pytestmark = pytest.mark.usefixtures("one_row", "narrow")
 
 BANDS = {"s1": S1.bands, "s2": S2.bands}
 COUNTS = {"train": 6, "test": 5}
@@ -626,7 +626,7 @@ def test_two_processes_unfreeze_late_stay_alike_and_score_like_one(change, tmp_p
     """Three cities on two processes, evened out by a filler that is not counted; the encoder is frozen in the first
     epoch, trained in the second. Without metrics.json the finished run is only scored again."""
     flags = (
-        f"{SMALL} --dataset OSCD --model_framework unet --batch_size 2 --encoder_finetune_tag eft "
+        f"{SMALL} --dataset OSCD --model_framework fpn --batch_size 2 --encoder_finetune_tag eft "
         f"--encoder_finetune_epoch 1 --save_interval 1 --name two --save_dir {tmp_path} --data_path {change}"
     )
     run_together(tmp_path, 2, "train_scripts/finetune.py", *flags.split(), "--devices", 2)

@@ -38,7 +38,7 @@ from cromss.settings.mapping import MapSettings
 from cromss.store import LmdbReader
 from cromss.training import finetune
 
-pytestmark = pytest.mark.usefixtures("one_thread", "one_row")
+pytestmark = pytest.mark.usefixtures("one_thread", "one_row", "narrow")
 
 SENSORS = {"s1": S1, "s2": S2}
 CPU = {"accelerator": "cpu"}

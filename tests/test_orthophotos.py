@@ -15,7 +15,7 @@ from cromss.settings import FinetuneSettings, SingleModalSettings
 from cromss.store import LmdbReader, LmdbWriter
 from cromss.training import finetune, pretrain
 
-pytestmark = pytest.mark.usefixtures("one_thread", "one_row")
+pytestmark = pytest.mark.usefixtures("one_thread", "one_row", "narrow")
 SMALL = (
     "--model_type tu-test_resnet --crop_size 64 --batch_size 4 --num_workers 0 --epochs 1 --devices 1 --accelerator cpu"
 )

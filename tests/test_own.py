@@ -25,7 +25,7 @@ from cromss.training import finetune, pretrain
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
-    pytest.mark.usefixtures("one_thread", "one_row"),
+    pytest.mark.usefixtures("one_thread", "one_row", "narrow"),
 ]
 
 DAYS = ("20200210", "20200615", "20201001")

@@ -15,7 +15,7 @@ from cromss.settings import SingleModalSettings
 from cromss.store import LmdbReader, LmdbWriter
 from cromss.training import pretrain
 
-pytestmark = pytest.mark.usefixtures("one_thread", "one_row")
+pytestmark = pytest.mark.usefixtures("one_thread", "one_row", "narrow")
 RULES = "data_prepare/rules/nlcd.yaml"
 
 

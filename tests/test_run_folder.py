@@ -15,7 +15,7 @@ from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSet
 from cromss.training.run_folder import OtherSettings, RunFolder, newest_checkpoint
 from cromss.training.runs import optimiser_fits
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "narrow")
 
 
 @pytest.fixture(scope="module")

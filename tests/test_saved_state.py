@@ -8,7 +8,7 @@ from test_training import METHOD, pretrain_one
 
 from cromss.training.saved_state import SavedState, misfit, saved_state
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "narrow")
 MISSING = object()
 FLAGS = f"{METHOD} --optimizer sgd --name a --epochs"
 

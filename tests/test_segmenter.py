@@ -11,7 +11,7 @@ from cromss.models import build_change_segmenter, build_segmenter, build_twin_se
 from cromss.models.encoders import ARCHITECTURES
 from cromss.models.segmenter import Segmenter
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "narrow")
 
 
 KINDS = ("single", "twin", "change")

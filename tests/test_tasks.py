@@ -11,7 +11,7 @@ from cromss import tasks
 from cromss.objective import CrossModalObjective
 from cromss.tasks import shortened
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "narrow")
 
 FLAGS = f"{METHOD} --epochs 2 --batch_size 2 --name run --lr_adjust_type none"
 

@@ -21,7 +21,7 @@ from cromss.training import pretrain
 from cromss.training.analysis import analyse
 from cromss.training.pretrained import open_pretrained
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "narrow")
 
 S2 = "--input_type s2"
 TENSOR = {"model.x": torch.zeros(3)}

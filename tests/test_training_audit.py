@@ -26,7 +26,7 @@ from cromss.training.audit import audit
 from cromss.training.pretrained import open_pretrained
 
 pytestmark = [
-    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.usefixtures("one_thread", "narrow"),
     pytest.mark.filterwarnings("ignore", category=NotGeoreferencedWarning),
 ]
 

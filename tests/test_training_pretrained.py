@@ -9,7 +9,7 @@ from checkpoints import save_checkpoint, settings_of, state_dict_of
 from cromss.config import to_flat
 from cromss.training.pretrained import blank_network, open_pretrained, settings_from
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "narrow")
 
 RUNS = (
     "--input_type s2",

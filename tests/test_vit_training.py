@@ -12,7 +12,7 @@ from cromss.training import finetune, pretrain
 from cromss.training.finetuning import finetuning_task
 from cromss.training.pretraining import pretraining_network, pretraining_task
 
-pytestmark = pytest.mark.usefixtures("one_thread", "one_row")
+pytestmark = pytest.mark.usefixtures("one_thread", "one_row", "narrow")
 
 VIT = "--model_type vit_tiny_patch16_224 --crop_size 32 --batch_size 4 --epochs 1 --accelerator cpu"
 RECIPE = "--optimizer adamw --lr_adjust_type cos --lr_adjust 1e-6 --drop_path 0.2 --layer_decay 0.8"
