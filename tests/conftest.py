@@ -61,19 +61,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 LONG = (
     *("finetuning", "checkpointing", "training", "bench", "segmenter", "gathering", "vit_training", "release"),
-    *(
-        "published_command",
-        "data_prepare",
-        "run_folder",
-        "real",
-        "training_analysis",
-        "vit",
-        "ft_scripts",
-        "export",
-        "weights",
-    ),
-    *("partial_weights", "zarr_shards", "real_orthophotos", "release_files", "fusion", "synthetic_downstream"),
-    *("collation", "tasks", "mapping", "hostile_files", "contract", "training_audit", "convert", "encoder_settings"),
+    *("published_command", "data_prepare", "run_folder", "real", "training_analysis", "vit", "ft_scripts", "export"),
+    *("weights", "partial_weights", "zarr_shards", "real_orthophotos", "release_files", "fusion", "collation"),
+    *("synthetic_downstream", "tasks", "mapping", "hostile_files", "contract", "training_audit", "convert"),
 )
 """Files of over ten seconds, the longest first."""
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from cromss.models.strict_loading import damages, fill, own_names, pick
+from cromss.models import build_pretrainer, build_segmenter
+from cromss.models.strict_loading import Undrawn, damages, fill, own_names, pick
 
 
 def network() -> nn.Sequential:
@@ -99,3 +100,26 @@ def test_timms_wrapper():
     assert (wrapped["model"][0].weight == 1).all()
     mixed = nn.ModuleDict({"model": network(), "head": nn.Linear(1, 1)})
     assert "model.0.weight" in own_names(mixed)
+
+
+NETWORKS = {
+    "resnet": lambda: build_pretrainer("mid", "tu-test_resnet", {"s1": 2, "s2": 4}, 3),
+    "vit": lambda: build_segmenter("upernet", "vit_tiny_patch16_224", 4, 3),
+    "deeplab": lambda: build_segmenter("deeplabv3plus", "resnet18", 4, 3),
+}
+
+
+@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
+def test_networks_that_take_all_weights_are_not_drawn(make):
+    torch.manual_seed(0)
+    drawn = make()
+    before = torch.get_rng_state()
+    with Undrawn():
+        network = make()
+    assert torch.equal(torch.get_rng_state(), before)
+    network.load_state_dict(drawn.state_dict())
+    buffers = dict(drawn.named_buffers())
+    assert all(torch.equal(buffer, buffers[name]) for name, buffer in network.named_buffers())
+    assert not torch.equal(torch.rand(1), torch.rand(1))
+    trained = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+    assert trained == [name for name, parameter in drawn.named_parameters() if parameter.requires_grad]

@@ -12,7 +12,7 @@ import torch
 from cromss.expected_input import ExpectedInput, expected_input
 from cromss.models.sources import FILE_SOURCES, SOURCES, native_normalization, source_of
 from cromss.models.stems import Stem, find_stems
-from cromss.models.strict_loading import pick
+from cromss.models.strict_loading import Undrawn, pick
 from cromss.models.weight_files import (
     CARD_KEY,
     WeightsError,
@@ -136,7 +136,7 @@ def _by_number(source: str, modality: str, count: int | None) -> tuple[str, ...]
 def _network_of(content: object, state_dict: Mapping[str, torch.Tensor], stem: Stem) -> tuple[str, dict[str, Any], int]:
     """Name and arguments of the network of timm that an encoder fills whole, and its number of tensors."""
     for name, model_args in _candidates(content, state_dict, stem):
-        with torch.device("meta"):
+        with torch.device("meta"), Undrawn():
             model = timm.create_model(name, pretrained=False, **model_args)
         found, problems = pick(state_dict, stem.prefix, model)
         if not problems:

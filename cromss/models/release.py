@@ -20,6 +20,7 @@ from cromss.expected_input import ExpectedInput, expected_input
 from cromss.models.found_encoders import RESNETS, FoundEncoder, found_encoders
 from cromss.models.sources import SOURCES
 from cromss.models.stems import Stem
+from cromss.models.strict_loading import Undrawn
 from cromss.models.weight_files import CARD_KEY, WeightsError, open_checkpoint
 from cromss.models.weights import load_encoder
 from cromss.normalization import WITH_STATISTICS
@@ -173,7 +174,8 @@ def _loaded(path: Path, found: FoundEncoder, source: str = "auto") -> ReleasedEn
     """The network of timm that was found, with the tensors of the file and the input they expect."""
     if found.expected is None:
         raise WeightsError(f"{path}: {found.stem.prefix or '(no prefix)'}: {found.problem}")
-    model = timm.create_model(found.architecture, pretrained=False, **found.model_args)
+    with Undrawn():
+        model = timm.create_model(found.architecture, pretrained=False, **found.model_args)
     report = load_encoder(model, path, found.modality, source)
     expected, sensor = found.expected, found.sensor
     told = expected if expected.normalization in WITH_STATISTICS else expected_input("common", sensor, expected.bands)

@@ -22,6 +22,7 @@ from cromss.models.release import (
     TENSORS_NAME,
     ReleasedEncoder,
 )
+from cromss.models.strict_loading import Undrawn
 from cromss.models.weight_files import CARD_KEY, WeightsError, open_checkpoint
 from cromss.normalization import WITH_STATISTICS
 from cromss.sensors import MODALITIES
@@ -104,7 +105,7 @@ def _untrained(config: Mapping[str, Any]) -> ReleasedEncoder:
         raise ValueError(f"model_args: unknown {unknown[0]}")
     if len(told["bands"]) != model_args["in_chans"]:
         raise ValueError(f"{len(told['bands'])} bands, but in_chans {model_args['in_chans']}")
-    with torch.device("meta"):
+    with torch.device("meta"), Undrawn():
         model = timm.create_model(architecture, pretrained=False, **model_args)
     return ReleasedEncoder(
         told["modality"],

@@ -1,9 +1,11 @@
 """Strict loading: every tensor of a part of a network by name and shape, or none."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -57,6 +59,28 @@ def fill(module: nn.Module, tensors: Tensors) -> None:
     new = {name: torch.full_like(own[name], int(name.endswith("weight"))) for name in own.keys() - tensors.keys()}
     full_names = dict(zip(own, module.state_dict()))
     module.load_state_dict({full_names[name]: tensor for name, tensor in (new | dict(tensors)).items()})
+
+
+class Undrawn(TorchFunctionMode):
+    """Within, networks are made without random weights: for those that take every weight from a file.
+
+    Most of the time that a network takes is for drawing: of twins of ResNet-50 nine tenths. No random state moves.
+    """
+
+    def __torch_function__(
+        self, function: Callable, types: Any, arguments: tuple = (), options: Mapping[str, Any] | None = None
+    ) -> Any:
+        options = options or {}
+        if function in _DRAWING:
+            return arguments[0] if arguments else options["tensor"]
+        return function(*arguments, **options)
+
+
+_DRAWING = {
+    *(nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_),
+    *(torch.Tensor.uniform_, torch.Tensor.normal_, torch.Tensor.erfinv_),
+}
+"""What fills a tensor at random; others call these."""
 
 
 def _misfit(name: str, own: torch.Tensor, found: torch.Tensor | None) -> str | None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cromss.config import read
 from cromss.models.fusion import Pretrainer
-from cromss.models.strict_loading import damages
+from cromss.models.strict_loading import Undrawn, damages
 from cromss.models.weight_files import CARD_KEY, open_checkpoint, tensors_in
 from cromss.settings import MultiModalSettings, PretrainSettings, SingleModalSettings
 from cromss.training.pretraining import blank_network
@@ -89,7 +89,8 @@ def restored(build: Callable[[], Network], tensors: Mapping[str, Tensor], name: 
     """
     own = {key.removeprefix("model."): tensor for key, tensor in tensors.items() if key.startswith("model.")}
     try:
-        network = build()
+        with Undrawn():
+            network = build()
         network.load_state_dict(own)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
