@@ -3,10 +3,10 @@
 python benchmarks/start_up.py
 
 Sets of tiny tiles are written, and processes of their own open them and load batches, as pretraining does, in turn.
-The first batch is timed from the start of the process, and from where all packages are imported; processor time is less
-where others use the machine. Memory is that of the
-loader process that has most, after as many batches of each set: anonymous memory, and what it alone has written.
-Results go to benchmarks/start_up.csv.
+Bytecode is kept, as that of installed packages is: a start before those counted makes it. The first batch is timed from
+the start of the process, and from where all packages are imported; processor time is less where others use the machine.
+Memory is that of the loader process that has most, after as many batches of each set: anonymous memory, and what it
+alone has written. Results go to benchmarks/start_up.csv.
 """
 
 import os
@@ -57,6 +57,7 @@ def main(settings: StartUp) -> None:
     starts = {count: [] for count in settings.locations}
     with tempfile.TemporaryDirectory(dir=settings.results.absolute().parent) as folder:
         homes = {count: write_set(Path(folder) / str(count), count) for count in settings.locations}
+        start(next(iter(homes.values())), settings.num_workers)
         for _ in range(settings.rounds):
             for count, home in homes.items():
                 starts[count].append(start(home, settings.num_workers))
@@ -86,7 +87,7 @@ def start(home: Path, num_workers: int) -> tuple[float, ...]:
     flags = f"--crop_size {SIDE} --batch_size 16 --num_workers {num_workers} --accelerator cpu --data_path"
     command = [sys.executable, str(HOME / "first_batch.py"), *flags.split(), str(home)]
     begun = time.perf_counter()
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_KEPT) as process:
         told = process.stdout.readline().split()
         from_start = time.perf_counter() - begun
         memory = [memory_mb(int(pid)) for pid in process.stdout.readline().split()]
@@ -102,13 +103,14 @@ def memory_mb(pid: int) -> tuple[float, float]:
     return tuple(int(re.search(rf"^{key}: +(\d+) kB", told, re.M)[1]) * 1024 / 1e6 for key in _MEMORY)
 
 
+_KEPT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 _MEMORY = ("Anonymous", "Private_Dirty")
 
 
 def help_seconds() -> tuple[float, float]:
     """Seconds of the pretraining script's --help, and those in which a processor worked for it."""
     begun, worked = time.perf_counter(), os.times()
-    subprocess.run([sys.executable, str(SCRIPT), "--help"], check=True, capture_output=True)
+    subprocess.run([sys.executable, str(SCRIPT), "--help"], check=True, capture_output=True, env=_KEPT)
     now = os.times()
     cpu = now.children_user - worked.children_user + now.children_system - worked.children_system
     return time.perf_counter() - begun, cpu
