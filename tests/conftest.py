@@ -16,9 +16,9 @@ from sets import NAMES, season_arrays, write_ours
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-EMPTY = torch.library.Library("aten", "IMPL")
-for name in ("normal_", "uniform_", "erfinv_", "clamp_"):
-    EMPTY.impl(name, lambda tensor, *_, **__: tensor, "Meta")
+META_KERNELS = torch.library.Library("aten", "IMPL")
+for operation in ("normal_", "uniform_", "erfinv_", "clamp_"):
+    META_KERNELS.impl(operation, lambda tensor, *_, **__: tensor, "Meta")
 """Tensors without values are not drawn, which takes PyTorch a tenth of all tests' time (smp builds timm's twice)."""
 
 

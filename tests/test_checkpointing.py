@@ -21,7 +21,7 @@ from cromss.signals import StopRequested
 
 pytestmark = pytest.mark.usefixtures("one_thread", "narrow")
 
-FLAGS = f"{METHOD} --epochs 3 --batch_size 2 --cal_tr_acc --lr_adjust_type rop --lr_adjust 0 --display_interval 2"
+FLAGS = f"{METHOD} --epochs 3 --batch_size 2 --cal_tr_acc --lr_adjust_type rop --lr_adjust 0 --display_interval 4"
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_a_run_killed_after_its_last_step_has_no_score_twice(noisy, straight, tm
 
 def test_a_run_that_ended_within_an_epoch_goes_on_there(noisy, tmp_path):
     """With the rest of its batches, and the rates of its epochs."""
-    flags = f"{METHOD} --epochs 2 --batch_size 2 --lr_adjust_type exp --lr_adjust 0.1 --display_interval 0"
+    flags = f"{METHOD} --epochs 2 --batch_size 2 --cal_tr_acc --lr_adjust_type exp --lr_adjust 0.1 --display_interval 0"
     pretrain_with(tmp_path, noisy, f"{flags} --name straight")
     pretrain_with(tmp_path, noisy, f"{flags} --name parts --save_interval 1 --max_steps 2")
     pretrain_with(tmp_path, noisy, f"{flags} --name parts --save_interval 1")

@@ -34,7 +34,7 @@ def build(kind: str, architecture: str, encoder_name: str = "tu-test_resnet", de
     [(*pair, "tu-test_resnet") for pair in EVERY]
     + [("twin", "unet", "resnet18"), ("change", "unet", "mobilenet_v2"), ("single", "deeplabv3plus", "tu-resnet18")],
 )
-def test_every_head_takes_every_kind_of_input(kind, architecture, encoder_name):
+def test_heads_take_every_kind_of_input(kind, architecture, encoder_name):
     model = build(kind, architecture, encoder_name)
     check_trains_whole(model)
     check_frozen(model)
@@ -48,7 +48,8 @@ def test_saved_and_loaded_it_gives_the_same_logits(kind, architecture, tmp_path)
 
 @pytest.mark.parametrize(
     ("kind", "architecture", "size"),
-    [(*pair, 33) for pair in EVERY] + [("single", head, size) for head in ARCHITECTURES for size in (264, 510)],
+    [(kind, head, 33) for kind in KINDS for head in ARCHITECTURES]
+    + [("single", head, size) for head in ARCHITECTURES for size in (264, 510)],
 )
 def test_sizes_of_the_published_sets(kind, architecture, size, metas):
     model = metas(kind, architecture)
