@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 META_KERNELS = torch.library.Library("aten", "IMPL")
 for operation in ("normal_", "uniform_", "erfinv_", "clamp_"):
     META_KERNELS.impl(operation, lambda tensor, *_, **__: tensor, "Meta")
-"""Tensors without values are not drawn, which takes PyTorch a tenth of all tests' time (smp builds timm's twice)."""
+"""Tensors without values are not drawn, which PyTorch does in Python (smp makes every encoder of timm twice)."""
 
 
 def load_script(name: str, folder: Path = REPOSITORY / "data_prepare") -> ModuleType:
@@ -100,7 +100,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def narrow():
-    """U-Nets of few channels: what is tested with them takes two thirds of the time, and is the same."""
+    """U-Nets of few channels: what is tested with them takes less time, and is the same."""
     with pytest.MonkeyPatch.context() as patch:
         for module in ("encoders", "vit_networks"):
             patch.setattr(f"cromss.models.{module}.UNET_CHANNELS", (32, 16, 16, 8, 8))
@@ -109,7 +109,7 @@ def narrow():
 
 @pytest.fixture
 def one_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures of test tiles show one instead of four, which takes a third of the time."""
+    """Pictures of test tiles show one instead of four, which takes less time."""
     from cromss.callbacks import PredictionPanel  # and all that it imports, which most tests do without
 
     monkeypatch.setattr(PredictionPanel.__init__, "__defaults__", (1,))

@@ -1,5 +1,7 @@
 """Every tensor of a part by name and shape, or none."""
 
+import signal
+
 import pytest
 import torch
 from torch import nn
@@ -125,6 +127,21 @@ def test_networks_that_were_not_drawn_are_the_same_with_all_weights(make, bands)
     assert trained == [name for name, parameter in drawn.named_parameters() if parameter.requires_grad]
 
 
+@pytest.fixture
+def a_minute():
+    """What takes longer ends with an error."""
+
+    def end(*_):
+        raise TimeoutError("it goes on for a minute")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("a_minute")
 def test_nothing_is_drawn_and_draws_within_bounds_end():
     """PyTorch draws again what is out of bounds, from newer versions on, in memory that may hold anything."""
     before = torch.get_rng_state()

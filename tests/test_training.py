@@ -49,7 +49,7 @@ def pretrain_with(save_dir, data, arguments, kind=MultiModalSettings):
 
 
 def pretrain_one(save_dir, data, arguments):
-    """Of Sentinel-2 alone, which takes half of the time."""
+    """Of Sentinel-2 alone, which takes less time."""
     return pretrain_with(save_dir, data, f"--input_type s2 {arguments}", SingleModalSettings)
 
 
