@@ -34,12 +34,12 @@ def compared(what: str, seconds: Mapping[str, list[float]], count: int) -> list[
     rows = []
     for name, each in seconds.items():
         ratios = [a / b for a, b in zip(reference, each)]
-        low, _, high = statistics.quantiles([1e3 * s / count for s in each], n=4)
+        low, middle, high = _quartiles([1e3 * s / count for s in each])
         rows.append(
             {
                 "what": what,
                 "way": name,
-                "value": f"{1e3 * statistics.median(each) / count:.3f}",
+                "value": f"{middle:.3f}",
                 "unit": "ms",
                 "quartiles": f"{low:.3f} to {high:.3f}",
                 "ratio": f"{statistics.median(ratios):.2f}" if name != first else "",
@@ -69,7 +69,7 @@ def weighed(what: str, megabytes: Mapping[str, float]) -> list[dict[str, Any]]:
 
 def measured(what: str, way: str, values: Sequence[float], unit: str) -> dict[str, Any]:
     """A row of what was measured several times: median and quartiles."""
-    low, middle, high = statistics.quantiles(values if len(values) > 1 else [*values] * 2, n=4)
+    low, middle, high = _quartiles(values)
     return {
         "what": what,
         "way": way,
@@ -79,6 +79,10 @@ def measured(what: str, way: str, values: Sequence[float], unit: str) -> dict[st
         "ratio": "",
         "ratio_range": "",
     }
+
+
+def _quartiles(values: Sequence[float]) -> list[float]:
+    return statistics.quantiles(values if len(values) > 1 else [*values] * 2, n=4)
 
 
 def resident_mb(name: str) -> float:
@@ -99,5 +103,5 @@ def report(rows: list[dict[str, Any]], path: Path) -> None:
     replace_text(path, to_csv([row | machine for row in rows]))
     for row in rows:
         ratio = f"{row['ratio']} x ({row['ratio_range']})" if row["ratio"] else ""
-        print(f"{row['what']:28} {row['way']:14} {row['value']:>9} {row['unit']} ({row['quartiles']})  {ratio}")
+        print(f"{row['what']:28} {row['way']:18} {row['value']:>9} {row['unit']} ({row['quartiles']})  {ratio}")
     print(f"table    {path}")

@@ -30,7 +30,7 @@ def networks():
     yield "unet, ViT, patches of 14", lambda: build_segmenter("unet", "vit_tiny_patch16_224", 2, 4, vit=VIT14), 2
 
 
-VIT = ViTOptions(image_size=SIZE, grad_checkpointing=True)
+VIT = ViTOptions(image_size=SIZE)
 VIT14 = ViTOptions(image_size=SIZE, patch_size=14)
 
 

@@ -26,6 +26,7 @@ from torch.nn.functional import cross_entropy
 from cromss.config import replace_text, run
 from cromss.encoder_names import is_vit
 from cromss.models import build_segmenter
+from cromss.models.recomputation import recompute_activations
 from cromss.models.vit import ViTOptions
 from cromss.tables import to_csv
 
@@ -45,7 +46,7 @@ class ViTStep:
     batch_size: int = 32
     """Images a step."""
     grad_checkpointing: bool = False
-    """Recompute the ViT's activations in the backward pass."""
+    """Recompute activations of this encoder in the backward pass."""
     steps: int = 30
     """Steps to time, after three that are not."""
     out: Path = Path("benchmarks/vit_step.csv")
@@ -114,8 +115,11 @@ def training_step(settings: ViTStep, encoder_name: str, device: torch.device) ->
 def build(settings: ViTStep, encoder_name: str) -> nn.Module:
     """UPerNet on an encoder with random weights."""
     image_size = settings.image_size if is_vit(encoder_name) else 0
-    options = ViTOptions(image_size=image_size, grad_checkpointing=is_checkpointed(settings, encoder_name))
-    return build_segmenter("upernet", encoder_name, NUM_BANDS, NUM_CLASSES, vit=options)
+    options = ViTOptions(image_size=image_size)
+    network = build_segmenter("upernet", encoder_name, NUM_BANDS, NUM_CLASSES, vit=options)
+    if is_checkpointed(settings, encoder_name):
+        recompute_activations(network)
+    return network
 
 
 def is_checkpointed(settings: ViTStep, encoder_name: str) -> bool:

@@ -103,7 +103,6 @@ NATIVE = f"{UPERNET} --normalization native --weight_path"
         (MultiModalSettings, "--patch_size 8", "--patch_size 8: must be left out with --model_type resnet50"),
         (MultiModalSettings, "--image_size 96", "--image_size 96: must be left out"),
         (SingleModalSettings, "--drop_path 0.1", "--drop_path 0.1: must be left out"),
-        (FinetuneSettings, "--grad_checkpointing", "--grad_checkpointing True: must be left out"),
         (FinetuneSettings, "--wavelengths 0.5", "--wavelengths 0.5: must be left out"),
         (FinetuneSettings, "--model_type tu-vit_small_patch16_224 --patch_size 8", "which is no ViT"),
         (MultiModalSettings, f"{SATMAE} --n_channels 10", f"{SATMAE}: must be another encoder, or --input_type s2"),

@@ -11,6 +11,7 @@ from test_training import METHOD, pretrain_with
 from torch.nn.functional import cross_entropy
 
 from cromss.models import build_segmenter
+from cromss.models.recomputation import recompute_activations
 from cromss.models.vit import ViTOptions
 
 pytestmark = [
@@ -28,8 +29,10 @@ BUDGET = 80 * 2**30
 def train(encoder_name, batch_size=32, image_size=224, frozen=False, grad_checkpointing=False, steps=2):
     """Train from the same weights on the same images: network, losses of the steps, peak memory in bytes."""
     torch.manual_seed(0)
-    options = ViTOptions(image_size=image_size, grad_checkpointing=grad_checkpointing)
+    options = ViTOptions(image_size=image_size)
     network = build_segmenter("upernet", encoder_name, NUM_BANDS, NUM_CLASSES, vit=options).cuda().train()
+    if grad_checkpointing:
+        recompute_activations(network)
     if frozen:
         network.freeze_encoder()
     images = torch.randn(batch_size, NUM_BANDS, image_size, image_size, device="cuda")

@@ -147,18 +147,6 @@ def test_scalemae_is_told_of_ten_metre_pixels():
     assert encoder("scalemae_tiny_patch16_224", 3).vit.resolution == 10
 
 
-def test_checkpointed_gradients_are_the_same():
-    torch.manual_seed(0)
-    whole = build_segmenter("upernet", PLAIN, 4, 4, vit=SMALL)
-    saving = build_segmenter("upernet", PLAIN, 4, 4, vit=ViTOptions(image_size=64, grad_checkpointing=True))
-    saving.load_state_dict(whole.state_dict())
-    for model in (whole, saving):
-        torch.manual_seed(1)
-        model(batch(4)).square().mean().backward()
-    for (name, one), other in zip(whole.named_parameters(), saving.parameters(), strict=True):
-        torch.testing.assert_close(one.grad, other.grad, msg=name)
-
-
 def test_drop_path_rises_to_its_rate_and_rests_in_evaluation():
     made = encoder(options=ViTOptions(image_size=64, drop_path=0.3))
     rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in made.vit.blocks]
@@ -171,7 +159,7 @@ def test_drop_path_rises_to_its_rate_and_rests_in_evaluation():
 
 @pytest.mark.parametrize("fusion", ["mid", "late"])
 def test_twins_are_pretrained_with_upernet(fusion):
-    options = ViTOptions(image_size=64, drop_path=0.1, grad_checkpointing=True)
+    options = ViTOptions(image_size=64, drop_path=0.1)
     model = build_pretrainer(fusion, PLAIN, {"s1": 2, "s2": 13}, 5, common_branch=True, vit=options)
     logits = model(s1=batch(2, 40, 32), s2=batch(13, 40, 32))
     assert {branch: tuple(value.shape) for branch, value in logits.items()} == dict.fromkeys(
@@ -214,7 +202,6 @@ def test_dofa_twins_share_wavelengths_with_the_common_branch():
         ({"encoder_depth": 3}, "encoder_depth 3: vit_tiny_patch16_224 has no stages"),
         ({"encoder_name": "resnet18", "vit": ViTOptions(drop_path=0.1)}, "drop_path 0.1: only for ViTs"),
         ({"encoder_name": "resnet18", "vit": ViTOptions(image_size=96)}, "image_size 96: only for ViTs"),
-        ({"encoder_name": "resnet18", "vit": ViTOptions(grad_checkpointing=True)}, "grad_checkpointing True: only"),
         ({"encoder_name": "satmae_tiny_patch8_96", "encoder_weights": "imagenet", "in_channels": 10}, "timm has none"),
     ],
 )

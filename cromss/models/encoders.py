@@ -186,7 +186,7 @@ def _check_vit(encoder_name: str, encoder_depth: int, encoder_weights: str | Non
         if encoder_depth != 5:
             raise ValueError(f"encoder_depth {encoder_depth}: {encoder_name} has no stages; leave it out")
         return
-    for option in ("patch_size", "image_size", "drop_path", "grad_checkpointing"):
+    for option in ("patch_size", "image_size", "drop_path"):
         if value := getattr(vit, option):
             raise ValueError(f"{option} {value}: only for ViTs, not for {encoder_name}")
 

@@ -41,13 +41,11 @@ class ViTOptions:
         image_size: Side of the images that the position embeddings are made for, in pixels, one of
             `IMAGE_SIZES`; they are interpolated for others. 0 for that in the name.
         drop_path: Rate of stochastic depth in the last block, at least 0 and under 1; it grows to it linearly.
-        grad_checkpointing: Recompute the activations of the blocks in the backward pass.
     """
 
     patch_size: int = 0
     image_size: int = 0
     drop_path: float = 0.0
-    grad_checkpointing: bool = False
 
 
 AS_NAMED = ViTOptions()
@@ -139,7 +137,6 @@ def build_vit_encoder(
         vit = _own(encoder_name, common, wavelengths)
     else:
         vit = _of_timm(encoder_name, common, pretrained)
-    vit.set_grad_checkpointing(options.grad_checkpointing)
     return ViTEncoder(vit, in_channels, pyramid)
 
 

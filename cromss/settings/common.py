@@ -43,7 +43,8 @@ class Encoder:
     drop_path: float = 0.0
     """ViT: stochastic depth rate of the last block; it rises evenly from 0 in the first."""
     grad_checkpointing: bool = False
-    """ViT: compute activations again in the backward pass: less memory, more time."""
+    """Activations of small blocks, and of all blocks of a ViT, are not kept but computed again in the backward pass:
+    less memory, the same bits, longer steps."""
     wavelengths: tuple[float, ...] = ()
     """DOFA: central wavelengths of the bands fed, in um, Sentinel-1 first; empty for those of the sensor."""
 
@@ -57,7 +58,7 @@ class Encoder:
         waves = self.wavelengths
         legal, wanted = all(0 < wave < LONGEST_WAVELENGTH for wave in waves), f"0 to {LONGEST_WAVELENGTH:g}"
         require(legal, "wavelengths", waves, f"in um, such as 0.665: {wanted}")
-        for flag in ("patch_size", "image_size", "drop_path", "grad_checkpointing"):
+        for flag in ("patch_size", "image_size", "drop_path"):
             value = getattr(self, flag)
             require(is_vit(name) or not value, flag, value, f"left out with --model_type {name}, which is no ViT")
         dofa = family(name) == "dofa"

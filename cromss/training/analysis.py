@@ -38,6 +38,7 @@ _ALIKE = (
 _ASIDE = frozenset(
     ("save_dir", "name", "resume", "accelerator", "devices", "slurm", "num_workers", "compile", "test_batch_size")
     + ("save_interval", "save_seconds", "keep_checkpoints", "display_interval", "cal_tr_acc", "gt_available")
+    + ("grad_checkpointing",)
 )
 """Settings whose differences say nothing about the networks."""
 

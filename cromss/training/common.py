@@ -92,7 +92,7 @@ def vit_options(model: Encoder, crop_size: int) -> ViTOptions:
     if not is_vit(model.model_type):
         return AS_NAMED
     image_size = model.image_size or max(crop_size, IMAGE_SIZES[0])
-    return ViTOptions(model.patch_size, image_size, model.drop_path, model.grad_checkpointing)
+    return ViTOptions(model.patch_size, image_size, model.drop_path)
 
 
 def wavelengths(model: Encoder, bands: Mapping[str, Sequence[str]]) -> dict[str, tuple[float, ...]]:

@@ -14,6 +14,7 @@ from cromss.callbacks import MapWriter, PredictionPanel
 from cromss.config import replace_text, to_flat
 from cromss.metrics import change_scores, scores
 from cromss.models import build_change_segmenter, build_segmenter, build_twin_segmenter
+from cromss.models.recomputation import recompute_activations
 from cromss.models.segmenter import Segmenter
 from cromss.models.sources import native_normalization
 from cromss.optimisers import schedule, staged_optimiser
@@ -157,6 +158,8 @@ def trained_sensors(settings: FinetuneSettings, origins: Mapping[str, Origin]) -
 
 def _finetune(settings: FinetuneSettings, folder: RunFolder) -> dict[str, Any]:
     task, origins = finetuning_task(settings)
+    if settings.model.grad_checkpointing:
+        recompute_activations(task.model)
     compile_network(task.model, settings.runtime)
     inputs = normalizations(settings, origins)
     data = downstream_data(settings, inputs, trained_sensors(settings, origins))

@@ -18,6 +18,7 @@ from cromss.legend_files import stored_legend
 from cromss.legends import LEGENDS, NOL, Legend
 from cromss.models import build_pretrainer
 from cromss.models.fusion import Pretrainer
+from cromss.models.recomputation import recompute_activations
 from cromss.objective import CrossModalObjective
 from cromss.optimisers import schedule, staged_optimiser
 from cromss.sensors import QUANTISED, Modality
@@ -239,6 +240,8 @@ def _pretrain(
     task = pretraining_task(settings, network, legend)
     if adapt:
         adapt(task)
+    if settings.model.grad_checkpointing:
+        recompute_activations(task.model)
     compile_network(task.model, settings.runtime)
     state = folder.open(settings)
     optimisation = settings.optimisation
