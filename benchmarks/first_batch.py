@@ -11,11 +11,14 @@ import sys
 import time
 from itertools import islice
 
-import lightning
-
 from cromss.config import parse
 from cromss.settings import MultiModalSettings
-from cromss.training.pretraining import pretraining_data
+from cromss.start_up import fast_imports
+
+with fast_imports():
+    import lightning
+
+    from cromss.training.pretraining import pretraining_data
 
 
 def main() -> None:

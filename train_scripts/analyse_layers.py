@@ -2,11 +2,13 @@
 
 from cromss.config import run
 from cromss.settings.analysis import AnalysisSettings
+from cromss.start_up import fast_imports
 
 
 def main(settings: AnalysisSettings) -> None:
     """Compare the two layer by layer, and say what was found."""
-    from cromss.training.analysis import analyse
+    with fast_imports():
+        from cromss.training.analysis import analyse
 
     page = analyse(settings)
     print(*page.finding, f"written: {page.path}", sep="\n")

@@ -11,11 +11,13 @@ the stores. Seasons are counted from 0. A folder with maps of another set is ref
 
 from cromss.config import run
 from cromss.settings.audit import AuditSettings
+from cromss.start_up import fast_imports
 
 
 def main(settings: AuditSettings) -> None:
     """Audit the labels of a set, and say what was found."""
-    from cromss.training.audit import audit
+    with fast_imports():
+        from cromss.training.audit import audit
 
     result = audit(settings)
     print(*result.told, f"written: {result.out}", sep="\n")

@@ -12,6 +12,7 @@ from typing import Any
 from cromss.config import replace_text, run
 from cromss.downstream_sets import DOWNSTREAM_SETS
 from cromss.settings.bench import BenchSettings, Cell, list_cells
+from cromss.start_up import fast_imports
 from cromss.tables import Table, in_words, read_published, tabulate, to_csv, to_latex, to_markdown
 
 PUBLISHED = Path(__file__).with_name("published_results.csv")
@@ -51,7 +52,8 @@ def refuse_other_settings(rows: Sequence[Mapping[str, Any]], home: Path) -> None
 
 def run_cells(cells: Sequence[Cell], done: dict[str, dict[str, Any]], after_each: Callable[[], object]) -> None:
     """Run what is not finished, one cell after the other; why one failed is kept in its run folder."""
-    from cromss.training import finetune
+    with fast_imports():
+        from cromss.training import finetune
 
     waiting = [cell for cell, row in zip(cells, outcomes(cells, done)) if row["status"] != "done"]
     print(f"{len(cells) - len(waiting)} of {len(cells)} cells are finished already", flush=True)
@@ -99,8 +101,9 @@ def outcome(cell: Cell) -> dict[str, Any]:
 
     The status is done, failed, missing, or other, where its folder holds a run with other settings.
     """
-    from cromss.training.downstream import downstream_bands
-    from cromss.training.run_folder import OtherSettings, RunFolder
+    with fast_imports():
+        from cromss.training.downstream import downstream_bands
+        from cromss.training.run_folder import OtherSettings, RunFolder
 
     data, folder, failure = cell.settings.data, RunFolder(folder_of(cell)), folder_of(cell) / "failure.txt"
     reason = failure.read_text().partition("\n")[0] if failure.exists() else ""

@@ -15,6 +15,7 @@ from cromss.config import exit_with, parse
 from cromss.downstream_sets import CLASS_SCORES
 from cromss.legends import DFC2020
 from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSettings
+from cromss.start_up import fast_imports
 
 HOME = Path("runs/demo")
 CONFIGS = Path(__file__).parent / "configs"
@@ -23,7 +24,8 @@ SELECTION = ["--sample_selection", "--sample_selection_rmdown_epoch", "9"]
 
 def main() -> None:
     """Pretrain CromSS and a single-modal model, transfer both and random weights, and show the scores."""
-    from cromss.training import finetune, pretrain
+    with fast_imports():
+        from cromss.training import finetune, pretrain
 
     place = ["--save_dir", str(HOME)]
     pretraining = ["--config", str(CONFIGS / "demo_pretrain.yaml"), *place]

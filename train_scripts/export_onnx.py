@@ -5,11 +5,13 @@ python train_scripts/export_onnx.py runs/my_transfer --out my_transfer.onnx
 
 from cromss.config import run
 from cromss.settings.export import ExportSettings
+from cromss.start_up import fast_imports
 
 
 def main(settings: ExportSettings) -> None:
     """Write the file, and say what it takes and how near it is."""
-    from cromss.training.export import export
+    with fast_imports():
+        from cromss.training.export import export
 
     result = export(settings)
     for name in ("input", "size", "output"):

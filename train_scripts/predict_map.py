@@ -2,11 +2,13 @@
 
 from cromss.config import run
 from cromss.settings.mapping import MapSettings
+from cromss.start_up import fast_imports
 
 
 def main(settings: MapSettings) -> None:
     """Map the scene, and say which share each class has."""
-    from cromss.mapping import predict_map
+    with fast_imports():
+        from cromss.mapping import predict_map
 
     report = predict_map(
         settings.model,

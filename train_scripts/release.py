@@ -5,11 +5,13 @@ python train_scripts/release.py runs/mid_s12_resnet50_seed42 --out release --ver
 
 from cromss.config import run
 from cromss.settings.release import ReleaseSettings
+from cromss.start_up import fast_imports
 
 
 def main(settings: ReleaseSettings) -> None:
     """Write the release, and say what was written."""
-    from cromss.training.release import release
+    with fast_imports():
+        from cromss.training.release import release
 
     print(*release(settings), sep="\n")
 

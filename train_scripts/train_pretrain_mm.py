@@ -3,12 +3,14 @@
 from cromss.config import run
 from cromss.settings import MultiModalSettings
 from cromss.signals import REQUEUE, listen
+from cromss.start_up import fast_imports
 
 
 def main(settings: MultiModalSettings) -> None:
     """Pretrain and print where the checkpoint is."""
     listen(REQUEUE)  # before the slow import: it would end the process
-    from cromss.training import pretrain
+    with fast_imports():
+        from cromss.training import pretrain
 
     print(pretrain(settings)["checkpoint"])
 

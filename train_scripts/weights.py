@@ -8,14 +8,16 @@ python train_scripts/weights.py verify release
 
 from cromss.config import run
 from cromss.settings.release import WeightsSettings
+from cromss.start_up import fast_imports
 
 
 def main(settings: WeightsSettings) -> None:
     """Do what is asked for, and say what was found."""
-    from cromss.models.found_encoders import found_encoders
-    from cromss.models.weights import inspect
-    from cromss.training.pretrainer_files import to_published_file
-    from cromss.training.release import to_release, verify
+    with fast_imports():
+        from cromss.models.found_encoders import found_encoders
+        from cromss.models.weights import inspect
+        from cromss.training.pretrainer_files import to_published_file
+        from cromss.training.release import to_release, verify
 
     if settings.action == "inspect":
         found = found_encoders(settings.path, settings.modality or None, settings.source, settings.normalization)
