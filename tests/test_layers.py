@@ -6,7 +6,7 @@ import pytest
 from conftest import REPOSITORY
 
 ROOMS = (
-    ("__init__", "sensors", "legends", "store", "yaml_files", "work_ahead", "disk_space", "signals"),
+    ("__init__", "sensors", "legends", "store", "yaml_files", "work_ahead", "disk_space", "signals", "start_up"),
     (
         *("noisy_labels", "losses", "metrics", "layouts", "scenes", "panels"),
         *("downstream_sets", "encoder_names", "input_checks", "normalization", "oscd", "scene_names"),
@@ -28,7 +28,7 @@ NO_TORCH = {
     *("offset", "aligned_stores", "preparation", "tiles", "downstream_sets", "normalization", "oscd"),
     *("encoder_names", "expected_input", "input_checks", "scene_names", "splits", "tables", "yaml_files"),
     *("fields", "noise_rules", "rule_files", "legend_files", "mask_pairs", "downloads", "work_ahead", "doctor"),
-    *("archives", "scene_sources", "zarr_shards", "disk_space", "statistics", "label_places", "signals"),
+    *("archives", "scene_sources", "zarr_shards", "disk_space", "statistics", "label_places", "signals", "start_up"),
 }
 WRITING = {"layouts", "scenes", "scene_names", "oscd", "offset", "preparation", "aligned_stores", "tiles"}
 WRITING |= {"archives", "scene_sources", "zarr_shards"}
