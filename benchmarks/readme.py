@@ -102,14 +102,15 @@ def speed() -> str:
         "the same, with a PSPNet of ResNet-50": ("predict", "test tile"),
         "a whole step, ResNet-50, batch of 4, middle fusion, two threads": ("step", "step, mid fusion"),
         "the same, late fusion": ("step", "step, late fusion"),
-        "middle fusion with `--grad_checkpointing`": ("step", "step, mid fusion", CHECKPOINTED),
-        "its peak memory": ("step", "peak memory, mid fusion", CHECKPOINTED),
+        "peak memory of the step, middle fusion": ("step", "peak memory, mid fusion"),
+        "the same, ours with `--grad_checkpointing`": ("step", "peak memory, mid fusion", CHECKPOINTED),
+        "that step, ours with `--grad_checkpointing`": ("step", "step, mid fusion", CHECKPOINTED),
     }
     lines = []
     for title, (table, what, *way) in parts.items():
         theirs, ours = (measured_row(f"bench_{table}.csv", what, name) for name in (PUBLISHED, *(way or [OURS])))
         values = {name: f"{float(row['value']):.1f} {row['unit']}" for name, row in ((PUBLISHED, theirs), (OURS, ours))}
-        lines.append({"on one thread of the CPU": title} | values | {"ratio": f"{float(ours['ratio']):.1f}"})
+        lines.append({"on the CPU, one thread": title} | values | {"ratio": f"{float(ours['ratio']):.1f}"})
     return markdown(lines)
 
 

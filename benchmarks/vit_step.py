@@ -46,7 +46,7 @@ class ViTStep:
     batch_size: int = 32
     """Images a step."""
     grad_checkpointing: bool = False
-    """Recompute activations of this encoder in the backward pass."""
+    """Recompute activations of the network with this encoder in the backward pass."""
     steps: int = 30
     """Steps to time, after three that are not."""
     out: Path = Path("benchmarks/vit_step.csv")
@@ -56,6 +56,8 @@ class ViTStep:
         for flag, least in (("image_size", 32), ("batch_size", 2), ("steps", 2)):
             if getattr(self, flag) < least:
                 raise ValueError(f"--{flag} {getattr(self, flag)}: must be at least {least}")
+        if is_checkpointed(self, self.encoder) != self.grad_checkpointing:
+            raise ValueError(f"--grad_checkpointing: must be left out with --encoder {REFERENCE}, the reference")
 
 
 def main(settings: ViTStep) -> None:

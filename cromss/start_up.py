@@ -18,10 +18,12 @@ def fast_imports() -> Iterator[None]:
     if "torch" in sys.modules:
         yield
         return
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
-        gc.enable()
+        if was_enabled:
+            gc.enable()
         atexit.register(gc.unfreeze)  # extension modules would complain of leaks

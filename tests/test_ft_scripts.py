@@ -228,6 +228,14 @@ def test_vit_benchmark_measures_both_networks_and_adds_to_its_table(vit_step, tm
     assert "| vit_tiny_patch16_224 | 19.0 (IQR " in capsys.readouterr().out
 
 
+def test_vit_benchmark_checkpoints_any_network_but_the_reference(vit_step):
+    networks = [vit_step.build(vit_step.ViTStep("resnet18", 64, 2, flag), "resnet18") for flag in (False, True)]
+    kept, recomputed = ([type(module) for module in network.modules()] for network in networks)
+    assert sum(one is not other for one, other in zip(kept, recomputed, strict=True)) == 4
+    with pytest.raises(ValueError, match="--grad_checkpointing: must be left out with --encoder resnet50"):
+        vit_step.ViTStep("resnet50", grad_checkpointing=True)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

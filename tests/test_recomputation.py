@@ -2,10 +2,13 @@
 
 import copy
 
+import numpy as np
 import pytest
+import timm
 import torch
 from model_tester import batch
-from sets import NAMES, season_arrays, write_ours
+from sets import NAMES, PART, raw_arrays, season_arrays, write_ours
+from test_finetuning import finetune_with
 from test_training import pretrain_one, table
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
@@ -15,6 +18,7 @@ from torchvision.models.resnet import BasicBlock
 from cromss.models import build_pretrainer, build_segmenter, recomputation
 from cromss.models.fusion import LateFusion
 from cromss.models.recomputation import MOST_WEIGHTS, blocks, recompute_activations
+from cromss.models.segmenter import Segmenter
 from cromss.models.vit import AS_NAMED, ViTOptions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -136,6 +140,38 @@ def test_statistics_move_once_even_where_the_backward_pass_fails():
     assert {norm.momentum for norm in norms} == {0.1}
 
 
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, nn.SyncBatchNorm])
+def test_what_is_kept_can_be_used_twice(kind):
+    network, images = nn.Sequential(BasicBlock(3, 3)), batch(3, 8, 8)
+    recompute_activations(network)
+    if kind is nn.SyncBatchNorm:
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    loss = network(images).square().mean()
+    statistics = {name: value.clone() for name, value in network.named_buffers()}
+    first, second = (
+        torch.autograd.grad(loss, list(network.parameters()), retain_graph=True, create_graph=create)
+        for create in (False, True)
+    )
+    torch.testing.assert_close(second, first)
+    second[0].square().sum().backward()
+    assert all(torch.equal(value, statistics[name]) for name, value in network.named_buffers())
+
+
+@pytest.mark.parametrize(
+    ("encoder_name", "kind", "num_kinds"),
+    [("darknet53", "DarkBlock", 2), ("caformer_s18", "MetaFormerBlock", 1)],
+)
+def test_blocks_are_chosen_by_their_attention_not_their_names(encoder_name, kind, num_kinds):
+    with torch.device("meta"):
+        encoder = timm.create_model(encoder_name, features_only=True)
+    before = {block: type(block) for block in blocks(encoder) if type(block).__name__ == kind}
+    recompute_activations(encoder)
+    for block, was in before.items():
+        light = sum(weight.numel() for weight in block.parameters()) <= MOST_WEIGHTS
+        assert (type(block) is not was) == (light or "Attention" in {type(part).__name__ for part in block.modules()})
+    assert len({type(block) for block in before}) == num_kinds
+
+
 def test_nothing_is_recomputed_in_evaluation(monkeypatch):
     model = twins()
     recompute_activations(model)
@@ -175,6 +211,18 @@ def test_runs_end_alike_with_and_without(tmp_path, monkeypatch):
     assert calls
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_transfer_recomputes_its_segmenter_alone(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr("cromss.training.finetuning.recompute_activations", told.append)
+    for part in ("train", "test"):
+        write_ours(tmp_path / part, raw_arrays(3, np.random.default_rng(2)), PART)
+    flags = "--max_steps 1 --epochs 1 --save_maps 0"
+    finetune_with(tmp_path, tmp_path, f"{flags} --name kept")
+    assert not told
+    finetune_with(tmp_path, tmp_path, f"{flags} --name recomputed --grad_checkpointing")
+    assert [type(network) for network in told] == [Segmenter]
 
 
 @pytest.mark.usefixtures("narrow")

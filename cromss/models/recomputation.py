@@ -1,7 +1,6 @@
 """Gradient checkpointing: activations computed again in the backward pass, not kept: less memory, longer steps."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
@@ -24,12 +23,12 @@ def recompute_activations(network: nn.Module) -> int:
     Networks that are compiled leave blocks with BatchNorm to the compiler, which chooses what it recomputes.
 
     Args:
-        network: Any of ours; changed in place.
+        network: Any of ours; changed in place. It can be copied after that, but not pickled.
 
     Returns:
         How many blocks do so.
     """
-    worthwhile = [block for block in blocks(network) if hasattr(block, "attn") or _num_weights(block) <= MOST_WEIGHTS]
+    worthwhile = [block for block in blocks(network) if _attends(block) or _num_weights(block) <= MOST_WEIGHTS]
     for block in worthwhile:
         if not isinstance(block, _Recomputed):
             block.__class__ = _recomputed(type(block))
@@ -51,7 +50,7 @@ class _Recomputed(nn.Module):
         left_to_compiler = norms and torch.compiler.is_compiling()
         if left_to_compiler or not (self.training and torch.is_grad_enabled()):
             return super().forward(*args, **kwargs)
-        options = {"context_fn": lambda: _contexts(norms)} if norms else {}
+        options = {"context_fn": lambda: (nullcontext(), _StatisticsHeld(norms))} if norms else {}
         inputs = (list(arg) if isinstance(arg, list) else arg for arg in args)  # to which a DenseNet adds afterwards
         return checkpoint(super().forward, *inputs, use_reentrant=False, **options, **kwargs)
 
@@ -61,22 +60,24 @@ def _recomputed(kind: type[nn.Module]) -> type[nn.Module]:
     return type(kind.__name__, (_Recomputed, kind), {})
 
 
-def _contexts(norms: list[_BatchNorm]) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """Of the forward pass, and of its repetition."""
-    return nullcontext(), _statistics_held(norms)
+class _StatisticsHeld:
+    """A block in which the same images do not count for running statistics a second time; once for each repetition."""
 
+    def __init__(self, norms: list[_BatchNorm]) -> None:
+        self._norms = norms
 
-@contextmanager
-def _statistics_held(norms: list[_BatchNorm]) -> Iterator[None]:
-    """The same images do not count for running statistics a second time."""
-    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        yield
-    finally:
-        for norm, (momentum, num_batches) in zip(norms, before):
+    def __enter__(self) -> None:
+        self._before = [(norm.momentum, norm.num_batches_tracked) for norm in self._norms]
+        for norm, (_, num_batches) in zip(self._norms, self._before):
+            norm.momentum, norm.num_batches_tracked = 0.0, None if num_batches is None else num_batches.clone()
+
+    def __exit__(self, *error: object) -> None:
+        for norm, (momentum, num_batches) in zip(self._norms, self._before):
             norm.momentum, norm.num_batches_tracked = momentum, num_batches
+
+
+def _attends(module: nn.Module) -> bool:
+    return any(hasattr(part, "num_heads") for part in module.modules())
 
 
 def _num_layers(module: nn.Module) -> int:

@@ -44,7 +44,7 @@ class Encoder:
     """ViT: stochastic depth rate of the last block; it rises evenly from 0 in the first."""
     grad_checkpointing: bool = False
     """Activations of small blocks, and of all blocks of a ViT, are not kept but computed again in the backward pass:
-    less memory, the same bits, longer steps."""
+    less memory, the same bits, longer steps. With --compile those of a ViT only."""
     wavelengths: tuple[float, ...] = ()
     """DOFA: central wavelengths of the bands fed, in um, Sentinel-1 first; empty for those of the sensor."""
 
