@@ -82,15 +82,22 @@ def test_runs_go_on_compiled_or_not_and_keep_the_names_of_weights(noisy, graphs,
     assert all(torch.allclose(states[0][key], states[1][key], rtol=1e-6) for key in states[0])
 
 
-def test_transfer_compiles_its_segmenter_alone(compiler, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("flag", "changes"),
+    [
+        ("--compile", "torch.nn.Module.compile"),
+        ("--grad_checkpointing", "cromss.training.finetuning.recompute_activations"),
+    ],
+)
+def test_transfer_changes_its_segmenter_alone_and_only_if_told(flag, changes, compiler, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(nn.Module, "compile", lambda network: asked.append(network))
+    monkeypatch.setattr(changes, lambda network: asked.append(network))
     for part in ("train", "test"):
         write_ours(tmp_path / part, raw_arrays(3, np.random.default_rng(2)), PART)
     flags = "--max_steps 1 --epochs 1 --save_maps 0"
     finetune_with(tmp_path, tmp_path, f"{flags} --name plain")
     assert not asked
-    finetune_with(tmp_path, tmp_path, f"{flags} --name compiled --compile")
+    finetune_with(tmp_path, tmp_path, f"{flags} --name changed {flag}")
     assert [type(network) for network in asked] == [Segmenter]
 
 

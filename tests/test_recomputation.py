@@ -2,13 +2,11 @@
 
 import copy
 
-import numpy as np
 import pytest
 import timm
 import torch
 from model_tester import batch
-from sets import NAMES, PART, raw_arrays, season_arrays, write_ours
-from test_finetuning import finetune_with
+from sets import NAMES, season_arrays, write_ours
 from test_training import pretrain_one, table
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
@@ -18,7 +16,6 @@ from torchvision.models.resnet import BasicBlock
 from cromss.models import build_pretrainer, build_segmenter, recomputation
 from cromss.models.fusion import LateFusion
 from cromss.models.recomputation import MOST_WEIGHTS, blocks, recompute_activations
-from cromss.models.segmenter import Segmenter
 from cromss.models.vit import AS_NAMED, ViTOptions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -211,18 +208,6 @@ def test_runs_end_alike_with_and_without(tmp_path, monkeypatch):
     assert calls
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-
-
-def test_transfer_recomputes_its_segmenter_alone(tmp_path, monkeypatch):
-    told = []
-    monkeypatch.setattr("cromss.training.finetuning.recompute_activations", told.append)
-    for part in ("train", "test"):
-        write_ours(tmp_path / part, raw_arrays(3, np.random.default_rng(2)), PART)
-    flags = "--max_steps 1 --epochs 1 --save_maps 0"
-    finetune_with(tmp_path, tmp_path, f"{flags} --name kept")
-    assert not told
-    finetune_with(tmp_path, tmp_path, f"{flags} --name recomputed --grad_checkpointing")
-    assert [type(network) for network in told] == [Segmenter]
 
 
 @pytest.mark.usefixtures("narrow")
