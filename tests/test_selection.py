@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cromss.legends import IGNORE_INDEX
-from cromss.noisy_labels.selection import kth_largest, label_weights, prediction_weights, ramp_up, selected_share
+from cromss.noisy_labels.selection import label_weights, prediction_weights, ramp_up, selected_share, thresholds
 
 
 def naive_label_weights(confidence: np.ndarray, labels: np.ndarray, num_classes: int, share: float) -> np.ndarray:
@@ -117,19 +117,24 @@ def test_unknown_ramp_is_refused():
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10_000), digits=st.sampled_from([1, 3, 9]), scale=st.sampled_from([1e-30, 1.0, 1e6]))
-def test_kth_largest_is_that_of_a_sort(seed, digits, scale):
+@given(
+    seed=st.integers(0, 10_000),
+    digits=st.sampled_from([1, 3, 9]),
+    scale=st.sampled_from([1e-30, 1.0, 1e6]),
+    share=st.floats(0.0, 1.0),
+)
+def test_thresholds_are_those_of_a_sort(seed, digits, scale, share):
+    """One group is empty."""
     rng = np.random.default_rng(seed)
     groups = rng.integers(0, 4, 300)
     values = (np.round(rng.random(300), digits) * scale).astype(np.float32)
-    k = np.array([rng.integers(1, max(2, (groups == g).sum() + 1)) for g in range(5)])
-    k[4] = 0
-    found = kth_largest(torch.from_numpy(values), torch.from_numpy(groups), torch.from_numpy(k))
-    for group in range(4):
-        if k[group] <= (groups == group).sum():
-            assert found[group] == np.sort(values[groups == group])[::-1][k[group] - 1]
+    found = thresholds(torch.from_numpy(values), torch.from_numpy(groups), 5, share)
+    for group in range(5):
+        descending = np.sort(values[groups == group])[::-1]
+        count = int(np.float32(len(descending)) * np.float32(share))
+        assert found[group] == (descending[count - 1] if count else np.inf)
 
 
 def test_negative_zeros_are_zeros():
     values = torch.tensor([-0.0, 0.0, -0.0])
-    assert kth_largest(values, torch.zeros(3, dtype=torch.long), torch.tensor([2])).tolist() == [0]
+    assert thresholds(values, torch.zeros(3, dtype=torch.long), 1, 0.7).tolist() == [0]

@@ -50,16 +50,14 @@ def label_weights(
     """
     values = confidence.float().flatten()
     groups = torch.where(labels == ignore_index, num_classes, labels).flatten().long()
-    counts = _histogram(groups, num_classes + 1)
-    kept = (counts.float() * torch.tensor(share, dtype=torch.float32, device=groups.device)).long()
-    threshold = torch.where(kept > 0, kth_largest(values, groups, kept), torch.inf)
-    limit = threshold[groups]
-    weights = torch.where(limit > 0, (values / limit).clamp(max=1), 1.0)
-    return torch.where(groups < num_classes, weights, 0.0).view_as(confidence)
+    threshold = thresholds(values, groups, num_classes + 1, share)
+    threshold[num_classes] = torch.inf
+    limit = threshold.index_select(0, groups)
+    return torch.where(limit > 0, (values / limit).clamp_(max=1), 1.0).view_as(confidence)
 
 
-def kth_largest(values: Tensor, groups: Tensor, k: Tensor) -> Tensor:
-    """The `k`-th largest value of each group, exactly, without sorting.
+def thresholds(values: Tensor, groups: Tensor, num_groups: int, share: float) -> Tensor:
+    """The smallest of the largest `share` of each group, exactly, without sorting.
 
     The bits of floats that are not negative order as the floats do. They are counted by group and upper half, then,
     where that of the wanted one is found, by lower half.
@@ -67,30 +65,37 @@ def kth_largest(values: Tensor, groups: Tensor, k: Tensor) -> Tensor:
     Args:
         values: `(N,)` float32, none negative.
         groups: `(N,)` int64 in `0..G-1`.
-        k: `(G,)` int64, counted from 1; where 0, the answer means nothing.
+        num_groups: Number of groups `G`.
+        share: In [0, 1]; of `n` values `n share` are meant, in single precision, rounded down.
 
     Returns:
-        `(G,)` float32.
+        `(G,)` float32; infinite where not one value is meant.
     """
     bits = values.view(torch.int32) & 0x7FFFFFFF  # no sign of a zero or of what is no number
-    upper, rank = _bin_of_rank(bits >> 16, groups, k, 2**15)
-    inside = (bits >> 16) == upper[groups]
-    lower, _ = _bin_of_rank(bits & 0xFFFF, torch.where(inside, groups, len(k)), rank, 2**16)
-    return (upper << 16 | lower).int().view(torch.float32)
+    upper_half = bits >> 16
+    counts = _histograms(upper_half, groups, num_groups, 2**15)
+    sizes = counts.sum(1)
+    kept = (sizes.float() * share).long()
+    upper, rank = _bin_of_rank(counts, sizes - kept + 1)
+    inside = upper_half == upper.int().index_select(0, groups)
+    counts = _histograms(bits & 0xFFFF, torch.where(inside, groups, num_groups), num_groups + 1, 2**16)
+    lower, _ = _bin_of_rank(counts[:num_groups], rank)
+    return torch.where(kept > 0, (upper << 16 | lower).int().view(torch.float32), torch.inf)
 
 
-def _bin_of_rank(bins: Tensor, groups: Tensor, k: Tensor, num_bins: int) -> tuple[Tensor, Tensor]:
-    """Bin that holds the `k`-th from above of each group, and which of those in it that is; further groups are left."""
-    counts = _histogram(groups * num_bins + bins, (len(k) + 1) * num_bins).view(-1, num_bins)[: len(k)]
-    above = counts.flip(1).cumsum(1)
-    place = torch.searchsorted(above, k.to(above.dtype)[:, None]).clamp_max(num_bins - 1)
-    before = above.gather(1, place) - counts.flip(1).gather(1, place)
-    return num_bins - 1 - place.squeeze(1), k - before.squeeze(1)
+def _histograms(bins: Tensor, groups: Tensor, num_groups: int, num_bins: int) -> Tensor:
+    """How often each of the bins occurs in each group, `(G, num_bins)` int32."""
+    counts = torch.zeros(num_groups * num_bins, dtype=torch.int32, device=bins.device)
+    one = torch.ones(1, dtype=torch.int32, device=bins.device)
+    return counts.scatter_add_(0, groups * num_bins + bins, one.expand(len(bins))).view(num_groups, num_bins)
 
 
-def _histogram(bins: Tensor, num_bins: int) -> Tensor:
-    """How often each of `0..num_bins-1` occurs."""
-    return torch.zeros(num_bins, dtype=torch.long, device=bins.device).scatter_add_(0, bins, torch.ones_like(bins))
+def _bin_of_rank(counts: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
+    """Bin that holds the value of a rank, from 1 for the smallest, of each group, and its rank in that bin."""
+    up_to = counts.cumsum(1)
+    place = torch.searchsorted(up_to, rank[:, None]).clamp_max(counts.shape[1] - 1)
+    before = up_to.gather(1, place) - counts.gather(1, place)
+    return place.squeeze(1), rank - before.squeeze(1)
 
 
 @torch.no_grad()
