@@ -23,11 +23,12 @@ from alternation import OURS, PUBLISHED, alternate, compared, report, weighed
 from published_way import Samples
 from torch.utils.data import DataLoader
 
-from cromss.batch_transforms import BatchTransform, bilinear_corners
+from cromss.batch_transforms import BatchTransform
 from cromss.collation import BatchSlots, LateSamples, collate
 from cromss.config import run
 from cromss.datasets import SeasonStacks
 from cromss.default_sets import pretraining_set
+from cromss.placements import bilinear_corners
 from cromss.sensors import S1, S2
 from cromss.settings import PretrainData
 from cromss.store import LmdbReader, PublishedReader

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cromss.batch_transforms import Placement
 from cromss.datasets import SeasonStacks
 from cromss.legends import IGNORE_INDEX
+from cromss.placements import Placement
 from cromss.sensors import Modality
 
 

@@ -1,54 +1,17 @@
-"""Paired augmentation and the prepared batch."""
+"""The prepared batch."""
 
 import re
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+from devices import Asked, fake_gpu
 
-from cromss.batch_transforms import BatchTransform, Placement, cut, rotate
+from cromss.batch_transforms import BatchTransform
 from cromss.legends import IGNORE_INDEX
 from cromss.noisy_labels.smoothing import label_prior
+from cromss.placements import Placement, cut
 from cromss.sensors import S2, s2_bands
-
-
-@pytest.fixture(scope="module")
-def published(reference):
-    arrays = np.load(reference / "j_augment.npz")
-    image, mask = torch.from_numpy(arrays["img_hwc"]).permute(2, 0, 1), torch.from_numpy(arrays["mask"])[None]
-    return arrays, image, mask
-
-
-def keys(reference, pattern):
-    names = np.load(reference / "j_augment.npz").files
-    return [match for match in (re.fullmatch(pattern, name) for name in names) if match]
-
-
-def test_rotations_match_published(reference, published):
-    arrays, image, mask = published
-    for match in keys(reference, r"rotate_(.+)__img"):
-        degrees = float(match[1])
-        turned = rotate(image, degrees).permute(1, 2, 0).numpy()
-        np.testing.assert_allclose(turned, arrays[match[0]], atol=0.03, err_msg=match[0])
-        turned = rotate(mask, degrees, "nearest")[0].numpy()
-        assert (turned != arrays[f"rotate_{match[1]}__mask"]).mean() <= 0.005, match[0]
-
-
-def test_flips_match_published(published):
-    arrays, image, mask = published
-    for name, axes in (("0", (-2,)), ("1", (-1,)), ("-1", (-2, -1))):
-        at = [Placement(64, 64, flip=axes)]
-        np.testing.assert_array_equal(cut(image[None], at)[0].permute(1, 2, 0), arrays[f"flip_d{name}__img"])
-        np.testing.assert_array_equal(cut(mask[None], at, "nearest")[0, 0], arrays[f"flip_d{name}__mask"])
-
-
-def test_crops_match_published(reference, published):
-    arrays, image, _ = published
-    for match in keys(reference, r"(crop48_.+)__img"):
-        left, top, right, bottom = arrays[f"{match[1]}__coords"].tolist()
-        piece = cut(image[None], [Placement(bottom - top, right - left, top, left)])[0]
-        np.testing.assert_array_equal(piece.permute(1, 2, 0), arrays[match[0]])
 
 
 @pytest.mark.parametrize("bands", [13, 12, 9, 3])
@@ -96,19 +59,6 @@ def test_single_modal_items_match_published(reference):
             compared += 1
     twins = [key for key in arrays.files if re.fullmatch(r"s12_(13|12|9|3)b_season[03]_(nols|lsts)__img", key)]
     assert compared + len(twins) == sum(key.endswith("__img") for key in arrays.files)
-
-
-@pytest.mark.parametrize("size", [(40, 40), (31, 40), (40, 17)])
-@pytest.mark.parametrize("channels", [1, 8, 13])
-@pytest.mark.parametrize("degrees", [30.0, -77.3, 90.0])
-def test_rotation_equals_grid_sampling(size, channels, degrees):
-    height, width = size
-    image = torch.rand(channels, height, width, generator=torch.manual_seed(0))
-    cos, sin, aspect = np.cos(np.radians(degrees)), np.sin(np.radians(degrees)), (height - 1) / (width - 1)
-    turn = torch.tensor([[[cos, -sin * aspect, 0], [sin / aspect, cos, 0]]], dtype=torch.float32)
-    grid = F.affine_grid(turn, [1, 1, height, width], align_corners=True)
-    expected = F.grid_sample(image[None], grid, padding_mode="reflection", align_corners=True)[0]
-    torch.testing.assert_close(rotate(image, degrees), expected, atol=2e-5, rtol=0)
 
 
 def random_batch(seed=0, batch=6, size=40):
@@ -192,3 +142,19 @@ def test_scoring_takes_the_centre():
 def test_crop_larger_than_the_tile_is_refused():
     with pytest.raises(ValueError, match="--crop_size 256"):
         BatchTransform(5, 256).place(0, 0, (224, 264))
+
+
+def test_a_gpu_is_asked_as_much_whatever_the_batch_and_is_not_waited_for():
+    transform, asked = BatchTransform(5, 32, "ts", rotate_share=1.0), []
+    batches = [random_batch(batch=size) for size in (6, 6, 24)]
+    with fake_gpu():
+        for batch in batches:
+            on_gpu = {name: x.to("cuda") if isinstance(x, torch.Tensor) else x for name, x in batch.items()}
+            with Asked() as watch:
+                ready = transform(on_gpu)
+            assert ready["images"]["s1"].shape == (len(batch["season"]), 2, 32, 32)
+            asked.append(watch)
+    first, again, larger = asked
+    assert first.waits  # for the matrices of the filter, which stay there
+    assert not larger.waits
+    assert larger.operations == again.operations

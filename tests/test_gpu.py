@@ -7,12 +7,15 @@ import torch
 from processes import run_together
 from sets import NAMES, season_arrays, write_ours
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_batch_transforms import random_batch
 from test_training import METHOD, pretrain_with
 from torch.nn.functional import cross_entropy
 
+from cromss.batch_transforms import BatchTransform
 from cromss.models import build_segmenter
 from cromss.models.recomputation import recompute_activations
 from cromss.models.vit import ViTOptions
+from cromss.objective import CrossModalObjective
 
 pytestmark = [
     pytest.mark.gpu,
@@ -22,6 +25,7 @@ pytestmark = [
 SCRIPT = "train_scripts/train_pretrain_mm.py"
 LARGE = "vit_large_patch16_224"
 NUM_BANDS, NUM_CLASSES = 13, 8
+PUBLISHED = {"smoothing_factors": (0.15, 0.05), "selection": True}
 BUDGET = 80 * 2**30
 """Bytes that training ViT-L under UPerNet may take at most: 32 images of 224 px, bfloat16."""
 
@@ -119,6 +123,42 @@ def test_pretraining_has_the_losses_of_a_cpu(noisy, tmp_path):
     for kind in ("cpu", "gpu"):
         pretrain_with(tmp_path, noisy, f"{flags} --name {kind} --accelerator {kind} --devices 1")
     assert losses_of(tmp_path / "gpu") == pytest.approx(losses_of(tmp_path / "cpu"), rel=1e-4)
+
+
+def prepared(device):
+    """Prepare a batch on a device, take its loss and go backward: once here, and again whenever it is called."""
+    transform, objective = BatchTransform(5, 32, "ts", rotate_share=0.5), CrossModalObjective(5, **PUBLISHED)
+    batch = {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in random_batch(batch=12).items()}
+    logits = {m: torch.randn(12, 5, 32, 32, generator=torch.manual_seed(i)) for i, m in enumerate(("s1", "s2"))}
+    logits = {m: x.to(device).requires_grad_() for m, x in logits.items()}
+
+    def loss():
+        ready = transform(batch)
+        terms = objective(logits, ready["labels"], ready["prior"], epoch=40)
+        terms["loss"].backward()
+        return ready, terms
+
+    loss()
+    return loss
+
+
+def test_batches_and_losses_are_those_of_the_cpu():
+    (expected, wanted), (found, terms) = prepared("cpu")(), prepared("cuda")()
+    assert torch.equal(found["labels"].cpu(), expected["labels"])
+    torch.testing.assert_close(found["images"]["s1"].cpu(), expected["images"]["s1"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(found["prior"].cpu(), expected["prior"], atol=1e-5, rtol=0)
+    for name, value in wanted.items():
+        assert terms[name].item() == pytest.approx(value.item(), rel=1e-4), name
+
+
+def test_preparation_selection_and_losses_wait_for_nothing():
+    loss = prepared("cuda")
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loss()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="BatchNorm over processes wants two GPUs")

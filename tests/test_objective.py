@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from devices import Asked, fake_gpu
 from published import reference_model
 
 from cromss.legends import IGNORE_INDEX
@@ -144,6 +145,19 @@ def test_single_modality_has_no_consistency(batch):
     logits, labels = batch
     terms = CrossModalObjective(4, consistency="ce")({"s2": logits["s2"]}, labels)
     assert set(terms) == {"loss", "seg_s2"}
+
+
+@pytest.mark.parametrize("branches", [("s1", "s2"), ("s1", "s2", "common"), ("s2",)])
+def test_a_gpu_is_asked_as_much_whatever_the_batch_and_is_not_waited_for(branches):
+    objective, asked = CrossModalObjective(9, smoothing_factors=(0.15, 0.05), selection=True), []
+    for size in (2, 7):
+        with fake_gpu(), Asked() as watch:
+            logits = {name: torch.zeros(size, 9, 8, 8, device="cuda") for name in branches}
+            labels = torch.zeros(size, 8, 8, dtype=torch.long, device="cuda")
+            objective(logits, labels, torch.zeros(size, 9, 8, 8, device="cuda"), epoch=40)
+        assert not watch.waits
+        asked.append(watch.operations)
+    assert asked[0] == asked[1]
 
 
 def test_selected_share_is_reported(batch):

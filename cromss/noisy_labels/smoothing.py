@@ -63,8 +63,7 @@ def dense_prior(labels: Tensor, season: Tensor, num_classes: int, kind: str, sig
     for t in range(labels.shape[1]):
         votes += one_hot(labels[:, t], num_classes) * by_season[:, t]
     height, width = labels.shape[-2:]
-    down = gaussian_matrix(height, sigma, truncate).to(votes)
-    across = gaussian_matrix(width, sigma, truncate).to(votes)
+    down, across = (gaussian_matrix(size, sigma, truncate, labels.device) for size in (height, width))
     smooth = down @ votes @ across.T
     total = smooth.sum(1, keepdim=True)
     return torch.where(total > _NOTHING, smooth / total.clamp_min(_NOTHING), 1 / num_classes)
@@ -117,8 +116,8 @@ def one_hot(labels: Tensor, num_classes: int) -> Tensor:
 
 
 @lru_cache(maxsize=16)
-def gaussian_matrix(size: int, sigma: float, truncate: float) -> Tensor:
-    """Gaussian filter of a line of `size` pixels as a `(size, size)` matrix.
+def gaussian_matrix(size: int, sigma: float, truncate: float, device: torch.device | str = "cpu") -> Tensor:
+    """Gaussian filter of a line of `size` pixels as a `(size, size)` matrix, which stays on the device.
 
     The border repeats the edge pixel and mirrors (`d c b a | a b c d`), as in the published prior;
     the mirroring is folded into the matrix, so rows sum to 1 and no padding is needed.
@@ -126,7 +125,7 @@ def gaussian_matrix(size: int, sigma: float, truncate: float) -> Tensor:
     kernel = gaussian_kernel(sigma, truncate)
     source = mirrored(size, len(kernel) // 2).unfold(0, len(kernel), 1)
     matrix = torch.zeros(size, size, dtype=torch.float64)
-    return matrix.scatter_add_(1, source, kernel.expand(size, -1)).float()
+    return matrix.scatter_add_(1, source, kernel.expand(size, -1)).float().to(device)
 
 
 @lru_cache(maxsize=16)
