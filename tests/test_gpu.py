@@ -25,7 +25,6 @@ pytestmark = [
 SCRIPT = "train_scripts/train_pretrain_mm.py"
 LARGE = "vit_large_patch16_224"
 NUM_BANDS, NUM_CLASSES = 13, 8
-PUBLISHED = {"smoothing_factors": (0.15, 0.05), "selection": True}
 BUDGET = 80 * 2**30
 """Bytes that training ViT-L under UPerNet may take at most: 32 images of 224 px, bfloat16."""
 
@@ -125,40 +124,55 @@ def test_pretraining_has_the_losses_of_a_cpu(noisy, tmp_path):
     assert losses_of(tmp_path / "gpu") == pytest.approx(losses_of(tmp_path / "cpu"), rel=1e-4)
 
 
-def prepared(device):
-    """Prepare a batch on a device, take its loss and go backward: once here, and again whenever it is called."""
-    transform, objective = BatchTransform(5, 32, "ts", rotate_share=0.5), CrossModalObjective(5, **PUBLISHED)
-    batch = {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in random_batch(batch=12).items()}
+def on(device, values):
+    """The tensors of a batch, on a device."""
+    return {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in values.items()}
+
+
+def ready_on(device):
+    """A batch made ready on a device."""
+    ready = BatchTransform(5, 32, "ts", rotate_share=0.5)(on(device, random_batch(batch=12)))
+    return {"s1": ready["images"]["s1"], "labels": ready["labels"], "prior": ready["prior"]}
+
+
+def terms_of(device, ready):
+    """The terms of the loss of a batch that is ready, after going backward."""
+    objective = CrossModalObjective(5, smoothing_factors=(0.15, 0.05), selection=True)
     logits = {m: torch.randn(12, 5, 32, 32, generator=torch.manual_seed(i)) for i, m in enumerate(("s1", "s2"))}
-    logits = {m: x.to(device).requires_grad_() for m, x in logits.items()}
-
-    def loss():
-        ready = transform(batch)
-        terms = objective(logits, ready["labels"], ready["prior"], epoch=40)
-        terms["loss"].backward()
-        return ready, terms
-
-    loss()
-    return loss
+    leaves = {name: x.requires_grad_() for name, x in on(device, logits).items()}
+    return lambda: _backward(objective(leaves, ready["labels"], ready["prior"], epoch=40))
 
 
-def test_batches_and_losses_are_those_of_the_cpu():
-    (expected, wanted), (found, terms) = prepared("cpu")(), prepared("cuda")()
-    assert torch.equal(found["labels"].cpu(), expected["labels"])
-    torch.testing.assert_close(found["images"]["s1"].cpu(), expected["images"]["s1"], atol=1e-5, rtol=0)
-    torch.testing.assert_close(found["prior"].cpu(), expected["prior"], atol=1e-5, rtol=0)
-    for name, value in wanted.items():
-        assert terms[name].item() == pytest.approx(value.item(), rel=1e-4), name
+def _backward(terms):
+    terms["loss"].backward()
+    return terms
+
+
+def test_batches_are_those_of_the_cpu():
+    found, expected = ready_on("cuda"), ready_on("cpu")
+    assert (found["labels"].cpu() != expected["labels"]).float().mean() < 1e-3  # halfway between two pixels
+    for name in ("s1", "prior"):
+        torch.testing.assert_close(found[name].cpu(), expected[name], atol=1e-4, rtol=0)
+
+
+def test_losses_are_those_of_the_cpu():
+    ready = ready_on("cpu")
+    found = terms_of("cuda", on("cuda", ready))()
+    for name, value in terms_of("cpu", ready)().items():
+        assert found[name].item() == pytest.approx(value.item(), rel=1e-4), name
 
 
 def test_preparation_selection_and_losses_wait_for_nothing():
-    loss = prepared("cuda")
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        loss()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    batch = on("cuda", random_batch(batch=12))
+    transform, losses = BatchTransform(5, 32, "ts", rotate_share=0.5), terms_of("cuda", ready_on("cuda"))
+    for mode in ("default", "error"):  # matrices are sent, and kernels loaded, the first time
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            transform(batch)
+            losses()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="BatchNorm over processes wants two GPUs")
