@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import REPOSITORY, load_script
+from sets import NAMES, season_arrays, write_ours
 
 from cromss.models import build_pretrainer
 
@@ -51,6 +52,35 @@ def test_test_tiles_are_scored_alike_and_timed(tmp_path):
     assert all(value > 0 for value in times.values())
     around = [way for what, way in times if what == "test tile, without the network"]
     assert [way for what, way in times if what == "test tile"] == [*around, "network alone"]
+
+
+@pytest.mark.parametrize("recipe", ["one modality", "late fusion"])
+def test_a_training_is_timed_and_taken_apart(tmp_path, recipe):
+    """On the CPU, where the script can be tried out."""
+    gpu = load_script("bench_gpu", HOME)
+    write_ours(tmp_path / "set", season_arrays(), NAMES)
+    small = {"model_type": "tu-test_resnet", "batch_size": 2, "crop_size": 32, "steps": 2, "warm_up": 1, "side": 64}
+    place = {"data_path": str(tmp_path / "set"), "accelerator": "cpu", "results": tmp_path / "gpu.csv"}
+    gpu.main(gpu.BenchGpu(recipes=(recipe,), num_workers=0, rounds=1, **small, **place))
+    values = table(tmp_path / "gpu.csv")
+    assert all(value >= 0 for value in values.values())
+    assert values[f"{recipe}, loss of two samples", "device against CPU, relative"] == 0
+    parts = {way for what, way in values if what == f"{recipe}, part of a step"}
+    assert parts - {"prior"} == {"preparation", "network", "selection and losses"}
+    assert ("prior" in parts) == (recipe == "late fusion")
+    shares = [share for (what, _), share in values.items() if what == f"{recipe}, share of the device's time"]
+    assert 50 < sum(shares) <= 100
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_operations_are_those_of_the_convolutions():
+    """Forward, and backward to weights and, but for the first layer, to inputs."""
+    gpu = load_script("bench_gpu", HOME)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Conv2d(4, 2, 1))
+    task = SimpleNamespace(model=lambda s2: {"s2": model(s2)}, zero_grad=model.zero_grad)
+    first, second = (2 * 2 * 8 * 8 * weights for weights in (3 * 3 * 3 * 4, 4 * 2))
+    counted = gpu.operations_of(task, {"images": {"s2": torch.randn(2, 3, 8, 8)}})
+    assert counted == 2 * first + 3 * second
 
 
 def test_memory_is_what_a_process_has_written():

@@ -161,7 +161,7 @@ def build_trainer(
         some_parameters_idle: Parameters that train later have no gradient in the beginning.
         state: What is gone on from; what TensorBoard holds of later steps is dropped.
     """
-    _quieten()
+    quieten()
     nodes, devices = processes(runtime)
     keep = {"dirpath": folder.checkpoints, "enable_version_counter": False}
     newest = {"monitor": "epoch", "mode": "max", "save_top_k": runtime.keep_checkpoints or -1}
@@ -264,7 +264,7 @@ def _strategy(runtime: Runtime, nodes: int, devices: int | str, some_parameters_
     return "ddp_find_unused_parameters_true" if some_parameters_idle or ordered else "ddp"
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Drop what Lightning says on every start and nobody can act on."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in (
