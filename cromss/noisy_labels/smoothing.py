@@ -92,10 +92,10 @@ def smooth_targets(labels: Tensor, num_classes: int, factors: Sequence[float], p
             (len(labels), num_classes, *labels.shape[-2:]), factors[0] / num_classes, device=labels.device
         )
     else:
-        shared = factors[0] * prior + (factors[1] / num_classes if len(factors) == 2 else 0.0)
+        shared = (prior.float() * factors[0]).add_(factors[1] / num_classes if len(factors) == 2 else 0.0)
     own = torch.full(known.shape, 1 - sum(factors), device=labels.device)
     index = torch.where(known, labels.unsqueeze(1), 0).long()
-    return shared.float().scatter_add_(1, index, own).mul_(known)
+    return shared.scatter_add_(1, index, own).mul_(known)
 
 
 def check_factors(factors: Sequence[float], has_prior: bool = True) -> None:
