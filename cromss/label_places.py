@@ -41,10 +41,11 @@ class LabelPlaces:
         Returns:
             Pixels and where they lie; `None` where there is no such file, none with a CRS, or one of another shape.
         """
-        tile = None if (location, season) in self.scenes else _TILE.fullmatch(location)
-        grid = self._grid(tile[1] if tile else location, season)
+        paths = self.wanted(location, season)
+        grid = next((grid for path in paths if path.is_file() and (grid := scene_grid(path))), None)
         if grid is None:
             return None
+        tile = None if (location, season) in self.scenes else _TILE.fullmatch(location)
         if tile is None:
             is_whole = pixels.shape in (grid.shape, (self.side, self.side))
             return (_nearest(pixels, grid.shape), grid) if is_whole else None
@@ -54,14 +55,15 @@ class LabelPlaces:
             return None
         return pixels, Grid(grid.crs, grid.transform * Affine.translation(column, row), pixels.shape)
 
-    def _grid(self, place: str, season: int) -> Grid | None:
+    def wanted(self, location: str, season: int) -> list[Path]:
+        """Where the raw label file of a location or tile is looked for; nowhere if the ledger does not name it."""
+        tile = None if (location, season) in self.scenes else _TILE.fullmatch(location)
+        place = tile[1] if tile else location
         name = self.scenes.get((place, season))
         if name is None:
-            return None
-        paths = [self.folder / place / name, self.folder / name]
-        if name.startswith(f"{self.folder.name}/"):
-            paths.append(self.folder.parent / name)
-        return next((grid for path in paths if path.is_file() and (grid := scene_grid(path))), None)
+            return []
+        beside = [self.folder.parent / name] if name.startswith(f"{self.folder.name}/") else []
+        return [self.folder / place / name, self.folder / name, *beside]
 
 
 def label_places(store: Path, meta: StoreMeta, folder: Path) -> LabelPlaces:

@@ -161,6 +161,14 @@ def test_orthophotos(data, tmp_path):
     assert "branch ortho," in analysed(path, path, tmp_path, num_tiles=1).path.read_text()
 
 
+def test_settings_that_say_nothing_about_the_networks_are_left_aside(data, pair, tmp_path):
+    flat = {"data_path": str(data), "grad_checkpointing": True, "compile": True, "num_workers": 3}
+    path = save_checkpoint(tmp_path / "x.ckpt", S2, settings=to_flat(settings_of(S2)) | flat)
+    text = analysed(pair[0], path, tmp_path, num_tiles=1).path.read_text()
+    assert "(noisy | exact)" in text
+    assert not {"grad_checkpointing", "compile", "num_workers"} & set(text.replace("*", " ").split())
+
+
 @pytest.mark.parametrize(("crop", "side"), [(50, 32), (80, 64), (20, 32)])
 def test_tiles_are_crops_that_the_encoder_divides(data, tmp_path, crop, side):
     flat = to_flat(settings_of(S2)) | {"crop_size": crop, "data_path": str(data)}

@@ -229,7 +229,13 @@ def test_maps_lie_on_the_raw_labels(checkpoint, arrays, score, tmp_path):
         assert np.abs(file.read(1) - 100 * score[1, 0])[known].max() <= 0.51
     with rasterio.open(result.out / "maps" / "b_0.tif") as file:
         assert file.crs is None
-    assert "maps: 1 of 3 are on the pixels of the stores, as b_0.tif: no raw label file with a CRS" in result.told[1]
+    told = result.told[1]
+    assert "maps: 1 of 3 are on the pixels of the stores, as b_0.tif: no raw label file with a CRS" in told
+    assert told.endswith(f"in {tmp_path / 'raw'} (scenes.csv beside the stores names none)")
+    (tmp_path / "elsewhere").mkdir()
+    elsewhere = audited(checkpoint, out=str(tmp_path / "out"), **places | {"labels_path": str(tmp_path / "elsewhere")})
+    looked = ", ".join(str(tmp_path / "elsewhere" / name) for name in ("a/raw/a_1.tif", "raw/a_1.tif"))
+    assert elsewhere.told[1].endswith(f"(looked for: {looked})")
     refused("^--labels_path .*: no such folder", checkpoint, **places | {"labels_path": str(tmp_path / "none")})
 
 

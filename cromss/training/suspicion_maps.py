@@ -18,13 +18,13 @@ class SuspicionMaps:
     Attributes:
         folder: Where they go.
         places: Where the tiles lie; `None` where no raw label files are told.
-        nowhere: Names of the maps written on the pixels of the store, for want of a place.
+        nowhere: Location and season of the maps written on the pixels of the store, for want of a place.
         num_written: Maps written.
     """
 
     folder: Path
     places: LabelPlaces | None
-    nowhere: list[str] = field(default_factory=list)
+    nowhere: list[tuple[str, int]] = field(default_factory=list)
     num_written: int = 0
 
     def write(self, score: np.ndarray, location: str, season: int) -> None:
@@ -34,7 +34,7 @@ class SuspicionMaps:
         percent, grid = placed or (percent, None)
         name = map_name(location, season)
         if grid is None:
-            self.nowhere.append(name)
+            self.nowhere.append((location, season))
         profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "nodata": IGNORE_INDEX, "compress": "deflate"}
         profile |= {"height": percent.shape[0], "width": percent.shape[1]}
         profile |= {"crs": grid.crs, "transform": grid.transform} if grid else {}
@@ -49,9 +49,11 @@ class SuspicionMaps:
             return "maps: on the pixels of the stores; with --labels_path on those of the raw labels, with their CRS"
         if not self.nowhere:
             return "maps: on the pixels of the raw labels, with their CRS"
+        first, paths = map_name(*self.nowhere[0]), self.places.wanted(*self.nowhere[0])
+        looked = f"looked for: {', '.join(map(str, paths))}" if paths else "scenes.csv beside the stores names none"
         return (
-            f"maps: {len(self.nowhere)} of {self.num_written} are on the pixels of the stores, as {self.nowhere[0]}: "
-            f"no raw label file with a CRS and of their shape is known in {self.places.folder}"
+            f"maps: {len(self.nowhere)} of {self.num_written} are on the pixels of the stores, as {first}: "
+            f"no raw label file with a CRS and of their shape is known in {self.places.folder} ({looked})"
         )
 
 
