@@ -68,14 +68,14 @@ def weighed(what: str, megabytes: Mapping[str, float]) -> list[dict[str, Any]]:
 
 
 def measured(what: str, way: str, values: Sequence[float], unit: str) -> dict[str, Any]:
-    """A row of what was measured several times: median and quartiles."""
+    """A row of what was measured, once or several times: median, and quartiles of several."""
     low, middle, high = _quartiles(values)
     return {
         "what": what,
         "way": way,
         "value": f"{middle:.4g}",
         "unit": unit,
-        "quartiles": f"{low:.4g} to {high:.4g}",
+        "quartiles": f"{low:.4g} to {high:.4g}" if len(values) > 1 else "",
         "ratio": "",
         "ratio_range": "",
     }
@@ -103,5 +103,6 @@ def report(rows: list[dict[str, Any]], path: Path) -> None:
     replace_text(path, to_csv([row | machine for row in rows]))
     for row in rows:
         ratio = f"{row['ratio']} x ({row['ratio_range']})" if row["ratio"] else ""
-        print(f"{row['what']:28} {row['way']:18} {row['value']:>9} {row['unit']} ({row['quartiles']})  {ratio}")
+        spread = f"({row['quartiles']})" if row["quartiles"] else ""
+        print(f"{row['what']:28} {row['way']:18} {row['value']:>9} {row['unit']} {spread}  {ratio}".rstrip())
     print(f"table    {path}")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cromss.noisy_labels.smoothing import label_prior
-from cromss.placements import Placement, cut, turned
+from cromss.placements import Placement, are_cut_together, cut, turned
 from cromss.sensors import MODALITIES
 
 
@@ -64,7 +64,7 @@ class BatchTransform:
 
     def _prior(self, labels: Tensor, season: Tensor, placements: Sequence[Placement]) -> Tensor:
         make = partial(label_prior, labels, season, self.num_classes, self.prior_kind, self.prior_sigma)
-        if labels.device.type != "cpu":
+        if are_cut_together(labels):
             return cut(make(), placements)
         prior = make(crops=[at.crop for at in placements])
         for one, at in zip(prior, placements):

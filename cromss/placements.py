@@ -39,7 +39,7 @@ class Placement:
 
 def cut(image: Tensor, placements: Sequence[Placement], mode: str = "bilinear", divisor: float = 1.0) -> Tensor:
     """Crop, flip and rotate each sample of a batch `(B, C, H, W)`, all to one size, and divide: float32."""
-    if image.device.type != "cpu":
+    if are_cut_together(image):
         return cut_together(image, placements, mode, divisor)
     shape = *image.shape[:2], placements[0].height, placements[0].width
     ready = torch.from_numpy(np.empty(shape, np.float32))  # NumPy takes large pages, which are mapped faster
@@ -50,24 +50,27 @@ def cut(image: Tensor, placements: Sequence[Placement], mode: str = "bilinear", 
     return ready
 
 
+def are_cut_together(samples: Tensor) -> bool:
+    """Whether all samples of a batch are cut at once, as suits GPUs."""
+    return samples.device.type != "cpu"
+
+
 def cut_together(
     image: Tensor, placements: Sequence[Placement], mode: str = "bilinear", divisor: float = 1.0
 ) -> Tensor:
-    """The same as suits GPUs: all samples at once, by as many operations whatever their number, none waited for."""
+    """The same, all samples at once, by as many operations whatever their number, none of them waited for."""
     height, width, device = placements[0].height, placements[0].width, image.device
     told = torch.tensor([(at.top, at.left, -2 in at.flip, -1 in at.flip) for at in placements], dtype=torch.long)
     top, left, down, right = _sent(told, device).T.unsqueeze(-1)
     rows, columns = _line(top, down, height), _line(left, right, width)
     sample, channel = (torch.arange(size, device=device) for size in image.shape[:2])
     ready = image[sample.view(-1, 1, 1, 1), channel.view(-1, 1, 1), rows[:, None, :, None], columns[:, None, None]]
-    ready = (ready / divisor).float()
-    rotated = [i for i, at in enumerate(placements) if at.degrees]
+    ready = ready.float() if divisor == 1 else ready.float().div_(divisor)
+    rotated = {i: at.degrees for i, at in enumerate(placements) if at.degrees}
     if rotated:
-        turns = torch.stack([_turn(height, width, placements[i].degrees) for i in rotated])
-        grid = F.affine_grid(_sent(turns, device), [len(rotated), 1, height, width], align_corners=True)
-        which = _sent(torch.tensor(rotated), device)
-        pieces = F.grid_sample(ready[which], grid, mode=mode, padding_mode="reflection", align_corners=True)
-        ready.index_copy_(0, which, pieces)
+        which, turns = torch.tensor(list(rotated)), [_turn(height, width, degrees) for degrees in rotated.values()]
+        which, turns = _sent(which, device), _sent(torch.stack(turns), device)
+        ready.index_copy_(0, which, _resampled(ready[which], turns, mode))
     return ready
 
 
@@ -104,9 +107,13 @@ def rotate(image: Tensor, degrees: float, mode: str = "bilinear") -> Tensor:
         corners, shares = bilinear_corners(height, width, degrees)
         turned = F.embedding_bag(corners, pixels, mode="sum", per_sample_weights=shares)
         return turned.T[: len(image)].view(image.shape)
-    grid = F.affine_grid(_turn(height, width, degrees)[None], [1, 1, height, width], align_corners=True)
-    turned = F.grid_sample(image[None].float(), grid, mode=mode, padding_mode="reflection", align_corners=True)
-    return turned.squeeze(0)
+    return _resampled(image[None].float(), _turn(height, width, degrees)[None], mode).squeeze(0)
+
+
+def _resampled(images: Tensor, turns: Tensor, mode: str) -> Tensor:
+    """Images `(B, C, H, W)` at the positions that matrices `(B, 2, 3)` send theirs to, the border mirrored."""
+    grid = F.affine_grid(turns, [len(images), 1, *images.shape[-2:]], align_corners=True)
+    return F.grid_sample(images, grid, mode=mode, padding_mode="reflection", align_corners=True)
 
 
 @lru_cache(maxsize=16)

@@ -10,11 +10,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cromss.noisy_labels.smoothing import gaussian_matrix
+from cromss.noisy_labels.smoothing import gaussian_kernel, gaussian_matrix
 
 
 class Asked(TorchDispatchMode):
-    """Counts operations on the GPU, and lists those that bring it something and wait until it is there."""
+    """Counts operations on the GPU, and lists those that bring it something and wait until it is there.
+
+    From memory that is not pinned, even what should not wait does.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,17 +27,33 @@ class Asked(TorchDispatchMode):
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         result = operation(*args, **kwargs)
-        devices = {leaf.device.type for leaf in tree_leaves((args, result)) if isinstance(leaf, Tensor)}
+        devices = {device for leaf in tree_leaves((args, result)) for device in ("cpu", "cuda") if _is_on(leaf, device)}
         self.operations[str(operation)] += "cuda" in devices
-        if len(devices) > 1 and not kwargs.get("non_blocking"):
+        is_pinned = all(hasattr(leaf, "pinned") for leaf in tree_leaves(args) if _is_on(leaf, "cpu"))
+        if len(devices) > 1 and not (kwargs.get("non_blocking") and is_pinned):
             self.waits.append(str(operation))
         return result
+
+
+def _is_on(leaf: object, device: str) -> bool:
+    return isinstance(leaf, Tensor) and leaf.device.type == device
 
 
 @contextmanager
 def fake_gpu() -> Iterator[None]:
     """Within, tensors on `cuda` are fakes; to ask for a value of one, which a GPU would be waited for, is an error."""
-    with FakeTensorMode(allow_non_fake_inputs=True), patch.object(Tensor, "pin_memory", lambda unpinned: unpinned):
-        gaussian_matrix.cache_clear()
-        yield
-    gaussian_matrix.cache_clear()
+    caches = gaussian_kernel, gaussian_matrix
+    for cache in caches:
+        cache.cache_clear()
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), patch.object(Tensor, "pin_memory", _pinned):
+            yield
+    finally:
+        for cache in caches:
+            cache.cache_clear()
+
+
+def _pinned(memory: Tensor) -> Tensor:
+    """Fakes cannot be pinned, so that a mark must do."""
+    memory.pinned = True
+    return memory

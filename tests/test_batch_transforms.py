@@ -144,6 +144,18 @@ def test_crop_larger_than_the_tile_is_refused():
         BatchTransform(5, 256).place(0, 0, (224, 264))
 
 
+def test_batches_are_alike_where_samples_are_cut_together(monkeypatch):
+    transform = BatchTransform(5, 32, "ts", rotate_share=0.5)
+    expected = transform(random_batch(batch=12))
+    for module in ("batch_transforms", "placements"):
+        monkeypatch.setattr(f"cromss.{module}.are_cut_together", lambda samples: True)
+    found = transform(random_batch(batch=12))
+    assert torch.equal(found["labels"], expected["labels"])
+    assert torch.equal(found["exact"], expected["exact"])
+    torch.testing.assert_close(found["images"]["s1"], expected["images"]["s1"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(found["prior"], expected["prior"], atol=1e-5, rtol=0)
+
+
 def test_a_gpu_is_asked_as_much_whatever_the_batch_and_is_not_waited_for():
     transform, asked = BatchTransform(5, 32, "ts", rotate_share=1.0), []
     batches = [random_batch(batch=size) for size in (6, 6, 24)]

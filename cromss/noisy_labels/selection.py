@@ -50,10 +50,9 @@ def label_weights(
     """
     values = confidence.float().flatten()
     groups = torch.where(labels == ignore_index, num_classes, labels).flatten().long()
-    threshold = thresholds(values, groups, num_classes + 1, share)
-    threshold[num_classes] = torch.inf
-    limit = threshold.index_select(0, groups)
-    return torch.where(limit > 0, (values / limit).clamp_(max=1), 1.0).view_as(confidence)
+    limit = thresholds(values, groups, num_classes + 1, share).index_select(0, groups)
+    weights = torch.where(limit > 0, (values / limit).clamp_(max=1), 1.0)
+    return torch.where(groups < num_classes, weights, 0.0).view_as(confidence)
 
 
 def thresholds(values: Tensor, groups: Tensor, num_groups: int, share: float) -> Tensor:
