@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 import os
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +19,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 META_KERNELS = torch.library.Library("aten", "IMPL")
 for operation in ("normal_", "uniform_", "erfinv_", "clamp_"):
-    META_KERNELS.impl(operation, lambda tensor, *_, **__: tensor, "Meta")
+    with suppress(RuntimeError):  # old versions keep theirs
+        META_KERNELS.impl(operation, lambda tensor, *_, **__: tensor, "Meta")
 """Tensors without values are not drawn, which PyTorch does in Python (smp makes every encoder of timm twice)."""
 
 
