@@ -82,6 +82,9 @@ def main(settings: DownstreamFolders) -> None:
     unfinished = {
         split: stores for split, stores in wanted.items() if not preparation.is_finished(stores, chosen[split])
     }
+    for split in unfinished if task.name == OWN else ():
+        if far := layouts.far_in_time(chosen[split]):
+            print(f"warning: {far}")
     prepare = partial(prepare_tile, task=task, s2_offset=settings.s2_offset, told_by_id=told_by_id)
     sizes = {"train": settings.tile_size, "test": 0}
     jobs = {

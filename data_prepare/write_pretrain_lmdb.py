@@ -36,6 +36,8 @@ def main(settings: PretrainSet) -> None:
     layouts.check_out(settings.out)
     legends = read_legends(settings)
     locations = list_locations(settings)[: settings.limit]
+    if settings.layout == "own" and (far := layouts.far_in_time(locations)):
+        print(f"warning: {far}")
     resampled = settings.layout in RESAMPLED
     seasonal = resampled or settings.layout == "own"
     num_seasons = settings.num_seasons or (layouts.most_seasons(locations) if seasonal else 1)

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
@@ -204,6 +205,39 @@ def test_one_mask_without_a_date_is_that_of_all_seasons(tmp_path):
     (place,) = list_own(root, ("s1", "s2", "labels"))
     assert place.scenes["labels"] == (mask,) * 3
     assert [path.stem for path in place.scenes["s1"]] == list(RADAR_DAYS)
+
+
+@pytest.mark.parametrize("moved", [0, 45, 46, 365])
+def test_radar_of_another_season_is_told(tmp_path, capsys, moved):
+    """Of two places, the second one's last radar scene is so many days late."""
+    root = write_world(tmp_path / "raw", ("a", "b"), DAYS)
+    radar = root / "s1" / "b" / f"{RADAR_DAYS[-1]}.tif"
+    late = datetime.strptime(DAYS[-1], "%Y%m%d") + timedelta(moved)
+    late = radar.rename(radar.with_stem(late.strftime("%Y%m%d")))
+    writer.main(PretrainSet(root, tmp_path / "lmdb", layout="own"))
+    image = root / "s2" / "b" / f"S2A_{DAYS[-1]}T054639.tif"
+    told = f"warning: {late} goes with {image}, {moved} days apart: Sentinel-1 is put to the days of Sentinel-2"
+    assert (told in capsys.readouterr().out) == (moved > 45)
+
+
+def test_days_that_are_none_are_not_compared(tmp_path):
+    root = write_world(tmp_path, ("a",), DAYS[:1])
+    for modality in ("s1", "s2"):
+        (path,) = (root / modality / "a").iterdir()
+        path.rename(path.with_name("scene.tif" if modality == "s1" else "20209999.tif"))
+    assert not layouts.far_in_time(list_own(root, ("s1", "s2")))
+    assert not layouts.far_in_time([])
+
+
+def test_radar_of_another_season_is_told_of_sets_to_transfer_to(tmp_path, capsys):
+    for part in ("train", "test"):
+        write_world(tmp_path / "raw" / part, (f"{part}ing",), DAYS[:1])
+    radar = tmp_path / "raw" / "test" / "s1" / "testing" / f"{RADAR_DAYS[0]}.tif"
+    radar.rename(radar.with_stem("20210101"))
+    (tmp_path / "raw" / "legend.yaml").write_text(yaml.safe_dump(LEGEND, sort_keys=False))
+    downstream.main(downstream.DownstreamFolders("OWN", tmp_path / "raw", tmp_path / "own"))
+    (warning,) = re.findall("warning: (.*)", capsys.readouterr().out)
+    assert warning.startswith(f"{radar.with_stem('20210101')} goes with ")
 
 
 EXACT_LEGEND = LEGEND | {"codes": {1: "salt pan", 2: "reed", 3: "open water", 4: "open water"}, "ignored": [9]}

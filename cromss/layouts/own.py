@@ -1,10 +1,11 @@
 """Listing of one's own set: `<root>/<modality>/<id>/<date>.tif`, any number of seasons, multi-band GeoTIFFs.
 
 The seasons are the days of Sentinel-2 (else of the orthophotos, else of Sentinel-1). Sentinel-1 has other days, and is
-put to the seasons in time order. Masks go by day; a single mask without a date in its name is that of all seasons.
+put to the seasons in time order (`far_in_time` tells how far apart they are). Masks go by day; a single mask without a date in its name is that of all seasons.
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,9 @@ from cromss.scene_names import id_key, scene_time
 
 OWN_MODALITIES = ("s1", "s2", "ortho", "labels", "exact")
 """Folders that a set of one's own may have."""
+
+MOST_DAYS = 45
+"""Half a season."""
 
 _MASKS = ("labels", "exact")
 
@@ -89,6 +93,31 @@ def list_own(root: Path, modalities: Sequence[str], bands: tuple[str, ...] | Non
     ids = sorted(names.values(), key=lambda name: (len(name), name))
     locations = [Location(name, FoundScenes(found, scenes, name), told, patterns=patterns) for name in ids]
     return locations if any(map(_holds_any, locations)) else not_empty([], root, patterns)
+
+
+def far_in_time(locations: Sequence[Location]) -> str:
+    """The Sentinel-1 scene farthest from the day of the Sentinel-2 one that it is put to, of some thousand locations.
+
+    Returns:
+        A line that names both; empty where none is more than `MOST_DAYS` away.
+    """
+    some = locations[:: max(1, len(locations) // 1000)]
+    pairs = [pair for location in some for pair in _radar_pairs(location)]
+    days, radar, image = max(pairs, key=lambda pair: pair[0], default=(0, None, None))
+    if days <= MOST_DAYS:
+        return ""
+    return f"{radar} goes with {image}, {days} days apart: Sentinel-1 is put to the days of Sentinel-2 in time order"
+
+
+def _radar_pairs(location: Location) -> list[tuple[int, Path, Path]]:
+    """Days between the Sentinel-1 and the Sentinel-2 scene of each season, and both; none where days are unknown."""
+    try:
+        scenes = location.scenes
+        pairs = list(zip(scenes.get("s1", ()), scenes.get("s2", ())))
+        days = [[datetime.strptime(_day(path), "%Y%m%d") for path in pair] for pair in pairs]
+    except ValueError:  # what cannot be told apart is for `check_location` to refuse
+        return []
+    return [(abs((radar - image).days), *pair) for (radar, image), pair in zip(days, pairs)]
 
 
 def _holds_any(location: Location) -> bool:
