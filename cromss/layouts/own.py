@@ -1,7 +1,8 @@
 """Listing of one's own set: `<root>/<modality>/<id>/<date>.tif`, any number of seasons, multi-band GeoTIFFs.
 
 The seasons are the days of Sentinel-2 (else of the orthophotos, else of Sentinel-1). Sentinel-1 has other days, and is
-put to the seasons in time order (`far_in_time` tells how far apart they are). Masks go by day; a single mask without a date in its name is that of all seasons.
+put to the seasons in time order (`far_in_time` tells how far apart they are). Masks go by day; a single mask without a
+date in its name is that of all seasons.
 """
 
 from collections.abc import Mapping, Sequence
