@@ -13,12 +13,16 @@ from conftest import REPOSITORY, load_script
 from cromss.config import parse, read, to_flat
 from cromss.legends import DFC2020, OSCD
 from cromss.models import build_segmenter
-from cromss.models.onnx_export import AnySize, write_onnx
+from cromss.models.onnx_export import OLDEST_TORCH, AnySize, write_onnx
 from cromss.sensors import S1, S2
 from cromss.settings import FinetuneSettings
 from cromss.settings.export import ExportSettings
 from cromss.training.export import export
 from cromss.training.finetuning import segmenter
+
+pytestmark = pytest.mark.skipif(
+    torch.__version__ < OLDEST_TORCH, reason=f"PyTorch {torch.__version__} exports too little"
+)
 
 SMALL = "--model_type tu-test_resnet --crop_size 64"
 STATISTICS = {"bands": list(S2.bands), "mean": list(range(1000, 2300, 100)), "std": list(range(500, 1800, 100))}
@@ -209,4 +213,10 @@ def test_bad_input_ends_in_one_line(tmp_path, monkeypatch, arguments, line):
 def test_missing_packages_are_named_with_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr("cromss.models.onnx_export.find_spec", lambda name: None if name == "onnxscript" else name)
     with pytest.raises(ValueError, match=r"onnxscript is not installed; pip install 'cromss\[onnx\]'"):
+        export(ExportSettings("t.ckpt", tmp_path / "a.onnx"))
+
+
+def test_an_old_pytorch_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.6.0+cu124"))
+    with pytest.raises(ValueError, match=r"^PyTorch 2\.6\.0\+cu124 does not write .* get 2\.7 or later$"):
         export(ExportSettings("t.ckpt", tmp_path / "a.onnx"))

@@ -14,6 +14,7 @@ from cromss.models.mask_transformer import MaskTransformer
 from cromss.models.segmenter import Segmenter
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+OLDEST_TORCH = (2, 7)
 TOLERANCE = 1e-4
 """Largest difference of a logit that is let pass."""
 
@@ -70,13 +71,15 @@ class AnySize(nn.Module):
 
 
 def require_packages() -> None:
-    """Refuse to go on without the packages of the extra.
+    """Refuse to go on without what the extra asks for.
 
     Raises:
-        ValueError: One is missing.
+        ValueError: A package is missing, or PyTorch is older than `OLDEST_TORCH`.
     """
     if missing := [package for package in PACKAGES if find_spec(package) is None]:
         raise ValueError(f"{missing[0]} is not installed; pip install 'cromss[onnx]'")
+    if torch.__version__ < OLDEST_TORCH:
+        raise ValueError(f"PyTorch {torch.__version__} does not write ONNX files of all networks; get 2.7 or later")
 
 
 def write_onnx(network: AnySize, channels: int, size: int, told: Mapping[str, str], out: Path) -> float:
