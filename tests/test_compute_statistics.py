@@ -11,7 +11,6 @@ from rasters import S2_SCENES, fake_db, fake_dn, write_ssl4eo, write_tiff
 
 from cromss.sensors import S1, S2
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 script = load_script("compute_statistics")
 
 OFFSET, SIZE = 1000, 20

@@ -29,8 +29,6 @@ from cromss import oscd
 from cromss.sensors import S1, S2
 from cromss.store import LmdbReader
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-
 IDS = ("0000001", "0000002", "0000003")
 NAMES = {"s1": "0k_251k_uint8_s1.lmdb", "s2": "0k_251k_uint8_s2c.lmdb", "labels": "dw_labels.lmdb"}
 

@@ -23,7 +23,6 @@ from cromss.legends import OSM
 from cromss.store import LmdbReader
 from cromss.synthetic.tile_folders import write_dw
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 script = load_script("download_osm")
 BOX = (8.5, 48.1, 8.512, 48.11)
 

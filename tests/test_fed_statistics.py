@@ -19,7 +19,6 @@ from cromss.training.downstream import downstream_data
 from cromss.training.finetuning import finetuning_task, normalizations, trained_sensors
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
     pytest.mark.usefixtures("one_thread"),
 ]
 SHIFTS = {"s1": -3, "s2": -300}

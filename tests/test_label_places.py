@@ -82,7 +82,6 @@ def test_what_has_no_place(tmp_path, location, shape, side):
     assert placed(tmp_path, {("a", 0): "a.tif"}, location, shape, side=side)[1] is None
 
 
-@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_files_without_a_place_give_none(tmp_path):
     raw_file(tmp_path / "a.tif", box=None)
     assert placed(tmp_path, {("a", 0): "a.tif"})[1] is None

@@ -17,8 +17,6 @@ from cromss.downloads.map_service import open_layer
 from cromss.legends import OSM
 from cromss.scenes import Grid
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-
 
 def grid(crs, west, north, step, shape=(90, 110)):
     return Grid(CRS.from_string(crs), Affine(step, 0, west, 0, -step, north), shape)

@@ -22,8 +22,6 @@ from cromss import layouts
 from cromss.layouts import Location
 from cromss.legends import DW, NOL, NYC, NYC_LIDAR, NYC_MERGED, OSM, Legend
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-
 FOLDERS = {"s1": "s1", "s2": "s2c", "labels": "labels"}
 
 

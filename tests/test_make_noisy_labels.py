@@ -16,8 +16,6 @@ from cromss.legend_files import read_legend
 from cromss.noise_rules import coarsen
 from cromss.scenes import read_labels
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-
 script = load_script("make_noisy_labels")
 draw_masks = script.draw_masks
 

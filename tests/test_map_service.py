@@ -16,8 +16,6 @@ HTML = (200, {"Content-Type": "text/html"}, b"<!DOCTYPE html><html><body>Back so
 XHTML = (200, {"Content-Type": "text/html"}, b"<html><body>Back soon</body></html>")
 BOUNDS = (950000.0, 6200000.0, 950640.0, 6200480.0)
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-
 
 @pytest.fixture
 def service():

@@ -9,8 +9,6 @@ from rasters import fake_dn, write_tiff
 
 from cromss import offset
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-
 
 def scene(folder: Path, offset: int, bright: int = 0, metadata=None, **tags) -> tuple[np.ndarray, Path]:
     dn = fake_dn(np.random.default_rng(0)) + np.uint16(offset + bright)

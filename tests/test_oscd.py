@@ -12,8 +12,6 @@ from cromss.layouts import check_location
 from cromss.legends import NOL
 from cromss.sensors import S2
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-
 WANTED = {"s2": 2, "labels": 1}
 
 

@@ -25,7 +25,6 @@ from cromss.store import LmdbReader
 from cromss.training import finetune, pretrain
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
     pytest.mark.usefixtures("one_thread", "one_row", "narrow"),
 ]
 

@@ -9,8 +9,6 @@ from rasterio.io import MemoryFile
 
 from cromss.downloads.pictures import codes_of, legend_colours, read_png
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-
 
 def encoded(bands, table=None, driver="PNG"):
     count, height, width = bands.shape

@@ -15,8 +15,6 @@ from cromss.legends import NYC_MERGED, Legend
 from cromss.sensors import S1, S2, quantise
 from cromss.store import LmdbReader, LmdbWriter
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-
 RGBA = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
 METAS = [
     preparation.image_meta("s1", "float32", 4, "test"),

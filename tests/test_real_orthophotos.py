@@ -75,7 +75,6 @@ def rasters(tiles, name):
     return np.stack(found)
 
 
-@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_the_doctor_finds_nothing_wrong_in_the_stores(tiles, stores):
     examination = examine(sorted(stores.glob("*.lmdb")))
     labels, exact, ortho = examination.reports

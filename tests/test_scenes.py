@@ -10,8 +10,6 @@ from cromss import scenes
 from cromss.legends import DFC2020, NOL
 from cromss.sensors import ORTHO, S1, S2
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-
 
 def bicubic_weights(num_in: int, num_out: int) -> np.ndarray:
     """`(num_out, num_in)` cubic convolution (a = -0.5) between pixel centres, for upsampling."""

@@ -25,7 +25,6 @@ from cromss.statistics import (
 from cromss.store import LmdbReader
 from cromss.store.environment import forget_environment
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 pretraining, downstream = map(load_script, ("write_pretrain_lmdb", "write_downstream_lmdb"))
 
 

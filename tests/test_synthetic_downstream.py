@@ -19,8 +19,6 @@ from cromss.synthetic.land import BUILT, CROPS
 from cromss.synthetic.location import draw_location
 from cromss.synthetic.orthophoto import LONGEST, SHADOW_LENGTH, shadows
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-
 TITLE = "Onera Satellite Change Detection dataset"
 WRITERS = {"dw": write_dw, "osm": write_osm, "oscd": write_oscd, "nyc": write_nyc}
 COUNTS, SIZES = {"dw": (20, 8), "osm": (26, 12), "oscd": (4, 2), "nyc": (24, 6)}, {"oscd": 120, "nyc": 150}

@@ -17,8 +17,6 @@ from rasters import write_ssl4eo, write_tiff
 from cromss.archives import TarPath, TarTree, find_tree
 from cromss.store import LmdbReader
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-
 IDS = ("0000001", "0000002", "0000010")
 FOLDERS = ("s1", "s2c", "labels")
 script = load_script("write_pretrain_lmdb")

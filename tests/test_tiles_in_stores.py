@@ -9,8 +9,6 @@ from rasters import write_dwosm, write_nyc, write_ssl4eo, write_tiff
 
 from cromss.store import LmdbReader
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-
 pretrain, downstream = load_script("write_pretrain_lmdb"), load_script("write_downstream_lmdb")
 ORDER = ("NIR", "R", "G", "B")
 IDS = ("0000001", "0000002", "0000003")

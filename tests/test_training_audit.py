@@ -12,7 +12,6 @@ import torch
 from checkpoints import save_checkpoint
 from conftest import REPOSITORY, load_script
 from PIL import Image
-from rasterio.errors import NotGeoreferencedWarning
 from rasters import write_tiff
 from sets import BANDS, COUNT, NAMES, SEASONS, SIZE, season_arrays, write_ours
 
@@ -27,7 +26,6 @@ from cromss.training.pretrained import open_pretrained
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread", "narrow"),
-    pytest.mark.filterwarnings("ignore", category=NotGeoreferencedWarning),
 ]
 
 TWIN = "--input_type s12 --fusion_type mid"

@@ -18,8 +18,6 @@ from cromss.settings.pretraining_set import PretrainSet
 from cromss.store import LmdbReader, LmdbWriter
 from cromss.synthetic import write_nyc as draw_nyc
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-
 RGBN = ("R", "G", "B", "NIR")
 NAMES = {"ortho": "orthophotos.lmdb", "labels": "dw_labels.lmdb", "exact": "exact_labels.lmdb"}
 TILES = ("tile_2", "tile_3", "tile_10")

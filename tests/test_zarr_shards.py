@@ -19,9 +19,7 @@ from cromss.config import parse
 from cromss.sensors import S1, S2
 from cromss.store import LmdbReader
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::rasterio.errors.NotGeoreferencedWarning", "ignore:.*consolidated.*", "ignore:.*Duplicate name.*"
-)
+pytestmark = pytest.mark.filterwarnings("ignore:.*consolidated.*", "ignore:.*Duplicate name.*")
 IDS = ("0000003", "0000012", "0000100")
 script = load_script("write_pretrain_lmdb")
 
