@@ -100,6 +100,7 @@ def report(rows: list[dict[str, Any]], path: Path) -> None:
         "torch": torch.__version__,
         "date": date.today().isoformat(),
     }
+    path.parent.mkdir(parents=True, exist_ok=True)
     replace_text(path, to_csv([row | machine for row in rows]))
     for row in rows:
         ratio = f"{row['ratio']} x ({row['ratio_range']})" if row["ratio"] else ""

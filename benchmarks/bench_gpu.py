@@ -2,7 +2,7 @@
 
 python benchmarks/bench_gpu.py
 python benchmarks/bench_gpu.py --accelerator cpu --model_type resnet18 --batch_size 4 --crop_size 64 --steps 2 \
-    --warm_up 1 --side 256 --results /tmp/gpu.csv  # the script itself, tried out
+    --warm_up 1 --side 256 --results runs/bench/gpu.csv  # the script itself, tried out
 
 U-Nets pretrain by Lightning as the scripts have it, in turn on one batch that lies on the GPU and on batches from LMDB,
 whose files are in memory: the ratio says how far loader processes keep up. First, losses in single precision are found

@@ -62,9 +62,9 @@ def test_a_training_is_timed_and_taken_apart(tmp_path, recipe):
     gpu = load_script("bench_gpu", HOME)
     write_ours(tmp_path / "set", season_arrays(), NAMES)
     small = {"model_type": "tu-test_resnet", "batch_size": 2, "crop_size": 32, "steps": 2, "warm_up": 1, "side": 64}
-    place = {"data_path": str(tmp_path / "set"), "accelerator": "cpu", "results": tmp_path / "gpu.csv"}
+    place = {"data_path": str(tmp_path / "set"), "accelerator": "cpu", "results": tmp_path / "new" / "gpu.csv"}
     gpu.main(gpu.BenchGpu(recipes=(recipe,), num_workers=0, rounds=1, **small, **place))
-    values = table(tmp_path / "gpu.csv")
+    values = table(tmp_path / "new" / "gpu.csv")
     assert all(value >= 0 for value in values.values())
     parts = {way for what, way in values if what == f"{recipe}, part of a step"}
     assert parts - {"prior"} == {"preparation", "network", "selection and losses"}
