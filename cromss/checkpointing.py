@@ -131,5 +131,7 @@ class LastCheckpoint(Checkpoint):
 
 
 def _agreed(trainer: L.Trainer, number: int) -> int:
-    """The largest number of all processes."""
+    """The largest number of all processes; alone, a process does not wait for its GPU."""
+    if trainer.world_size == 1:
+        return number
     return int(trainer.strategy.reduce(torch.tensor(number, device=trainer.strategy.root_device), reduce_op="max"))

@@ -45,6 +45,17 @@ def staged_optimiser(
     return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor)}
 
 
+def order_as_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Bring what an optimiser keeps of a weight into the weight's own order in memory, which fused steps rely on.
+
+    From a checkpoint it comes in the order of the device that wrote it: channels last on GPUs.
+    """
+    for weight, state in optimizer.state.items():
+        for name, kept in state.items():
+            if isinstance(kept, torch.Tensor) and kept.shape == weight.shape and kept.stride() != weight.stride():
+                state[name] = torch.empty_like(weight, dtype=kept.dtype).copy_(kept)
+
+
 def rescale(checkpoint: Mapping[str, Any], factor: float) -> None:
     """Multiply the learning rates of a checkpoint's optimisers and schedules, in place."""
     kept = [group for state in checkpoint["optimizer_states"] for group in state["param_groups"]]

@@ -21,7 +21,7 @@ from cromss.losses import as_two_classes, segmentation_loss
 from cromss.metrics import likeliest, scores
 from cromss.models.weight_files import CARD_KEY
 from cromss.objective import CrossModalObjective
-from cromss.optimisers import rescale
+from cromss.optimisers import order_as_weights, rescale
 
 StagedOptimiser = Callable[[Sequence[Sequence[nn.Parameter]]], dict[str, Any]]
 Score = Callable[[Tensor], dict[str, Any]]
@@ -91,10 +91,17 @@ class CardedTask(L.LightningModule):
         self.train_means = EpochMeans()
         self.non_finite, self._skipped, self._lost, self._culprits = "stop", 0, False, ""
 
-    def on_fit_start(self) -> None:
-        """Channels last, which GPUs with mixed precision want and CPUs do not (`benchmarks/bench_step.py`)."""
-        if self.device.type == "cuda":
+    def setup(self, stage: str) -> None:
+        """Channels last, which GPUs with mixed precision want and CPUs do not (`benchmarks/bench_step.py`).
+
+        Before several processes share the gradients, whose memory is laid out then.
+        """
+        if self.trainer.strategy.root_device.type == "cuda":
             self.model.to(memory_format=torch.channels_last)
+
+    def on_train_start(self) -> None:
+        for optimizer in self.trainer.optimizers:
+            order_as_weights(optimizer)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.card:
@@ -327,6 +334,7 @@ class FinetuneTask(CardedTask):
         return as_two_classes(logits) if logits.shape[1] == 1 else logits
 
     def on_train_start(self) -> None:
+        super().on_train_start()
         self.on_train_epoch_start()  # which is not called where a run goes on within an epoch
 
     def on_train_epoch_start(self) -> None:

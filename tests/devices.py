@@ -7,10 +7,11 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torchmetrics import Metric
 
 from cromss.noisy_labels.smoothing import gaussian_kernel, gaussian_matrix
 
@@ -54,6 +55,44 @@ def fake_gpu() -> Iterator[None]:
     finally:
         for cache in caches:
             cache.cache_clear()
+
+
+def put_on_fake_gpu(module: nn.Module) -> None:
+    """Replace weights, buffers and what is summed up by fakes on `cuda`, which `module.to` cannot."""
+    fakes: dict[Tensor, Tensor] = {}
+    for part in module.modules():
+        for kind in (part._parameters, part._buffers):
+            for name, value in kind.items():
+                if value is not None and value not in fakes:
+                    fakes[value] = torch.empty_like(value, device="cuda", requires_grad=value.requires_grad)
+                kind[name] = None if value is None else fakes[value]
+        if isinstance(part, Metric):
+            part._device = torch.device("cuda")
+            for name, value in part.metric_state.items():
+                setattr(part, name, torch.empty_like(value, device="cuda"))
+
+
+def backward_operations(loss: Tensor) -> set[str]:
+    """Names of the operations by which gradients of a loss come, as `ConvolutionBackward0`."""
+    found, waiting = set(), [loss.grad_fn]
+    while waiting:
+        operation = waiting.pop()
+        if operation is not None and operation not in found:
+            found.add(operation)
+            waiting += [before for before, _ in operation.next_functions]
+    return {operation.name() for operation in found}
+
+
+@contextmanager
+def mixed_precision() -> Iterator[None]:
+    """Autocast to bfloat16 on `cuda`, which `torch.autocast` leaves out where there is no GPU."""
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    torch.set_autocast_enabled("cuda", True)
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+        torch.clear_autocast_cache()
 
 
 def _skip_where_there_is_none() -> None:

@@ -65,6 +65,24 @@ def test_stopped_runs_end_like_an_undisturbed_one(noisy, straight, tmp_path, mon
     assert pictures == straight[3]
 
 
+def test_a_run_begun_on_a_gpu_goes_on_on_a_cpu(noisy, straight, tmp_path, monkeypatch):
+    """What a GPU has left of kernels, and of their momentum, has the channels last."""
+    stop_after(monkeypatch, 2)
+    with pytest.raises(StopRequested):
+        pretrain_one(tmp_path, noisy, f"{FLAGS} --name run")
+    monkeypatch.undo()
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    for state in (content["state_dict"], *content["optimizer_states"][0]["state"].values()):
+        for name, value in state.items():
+            if value.ndim == 4:
+                state[name] = value.contiguous(memory_format=torch.channels_last)
+    torch.save(content, last)
+    pretrain_one(tmp_path, noisy, f"{FLAGS} --name run")
+    weights = outcome(tmp_path / "run")[0]
+    assert all(torch.equal(weights[key], value) for key, value in straight[0].items())
+
+
 def test_a_step_of_a_single_batch_at_the_end_of_an_epoch_is_logged_and_gone_on_from(noisy, tmp_path, monkeypatch):
     """Three batches an epoch make a step of two, and one of one."""
     flags = f"{FLAGS} --epochs 2 --accumulate 2 --display_interval 0"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from cromss.optimisers import schedule, staged_optimiser
+from cromss.optimisers import order_as_weights, schedule, staged_optimiser
 
 
 @pytest.fixture
@@ -63,6 +63,23 @@ def test_plain_adam_is_what_it_was():
             optimizer.step()
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_momentum_goes_on_in_the_order_of_the_weights(name):
+    """From CPU to GPU, whose kernels have the channels last, and back."""
+    kernel, *gradients = torch.randn(4, 4, 3, 5, 5, generator=torch.manual_seed(0))
+    weight, expected = nn.Parameter(kernel.clone()), nn.Parameter(kernel.clone())
+    optimizer, straight = (staged_optimiser([[w]], name, 0.1)["optimizer"] for w in (weight, expected))
+    for gradient, order in zip(gradients, (torch.contiguous_format, torch.channels_last, torch.contiguous_format)):
+        state, weight = optimizer.state_dict(), nn.Parameter(weight.detach().clone(memory_format=order))
+        optimizer = staged_optimiser([[weight]], name, 0.1)["optimizer"]
+        optimizer.load_state_dict(state)
+        order_as_weights(optimizer)
+        weight.grad, expected.grad = gradient.clone(memory_format=order), gradient
+        optimizer.step()
+        straight.step()
+        torch.testing.assert_close(weight, expected, rtol=1e-5, atol=1e-6)
 
 
 class Block(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from cromss.config import parse
 from cromss.settings import MultiModalSettings, Optimisation, Runtime
 from cromss.training.run_folder import RunFolder
-from cromss.training.runs import _strategy, build_trainer, loader_processes, processes, requeue
+from cromss.training.runs import _precision, _strategy, build_trainer, loader_processes, processes, requeue
 
 
 def runtime(flags: str) -> Runtime:
@@ -22,7 +22,7 @@ def machine(monkeypatch):
     def pretend(gpus: int, cores: int = 32, bf16: bool = True):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bf16)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16 or including_emulation)
         monkeypatch.setattr(os, "cpu_count", lambda: cores)
 
     return pretend
@@ -46,6 +46,22 @@ def test_trainers_are_as_told_on_the_cpu(flags, precision, deterministic, tmp_pa
         assert torch.are_deterministic_algorithms_enabled() is deterministic
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+@pytest.mark.parametrize(
+    ("flags", "gpus", "has_bf16", "wanted"),
+    [
+        ("", 1, True, "bf16-mixed"),
+        ("", 1, False, "32-true"),
+        ("", 0, True, "32-true"),
+        ("--accelerator cpu", 1, True, "32-true"),
+        ("--precision 32", 1, True, "32-true"),
+        ("--amp", 1, False, "bf16-mixed"),
+    ],
+)
+def test_precision_is_mixed_where_a_gpu_has_it_and_does_not_imitate_it(machine, flags, gpus, has_bf16, wanted):
+    machine(gpus, bf16=has_bf16)
+    assert _precision(runtime(flags)) == wanted
 
 
 def test_full_and_mixed_precision_exclude_each_other(capsys):

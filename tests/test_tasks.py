@@ -1,6 +1,7 @@
 """Losses and gradients that are not finite, and batches at the edge of what there is to learn."""
 
 from itertools import count
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from test_training import METHOD, pretrain_with, table
 
 from cromss import tasks
 from cromss.objective import CrossModalObjective
-from cromss.tasks import shortened
+from cromss.tasks import CardedTask, shortened
 
 pytestmark = pytest.mark.usefixtures("one_thread", "narrow")
 
@@ -197,3 +198,13 @@ def test_losses_and_gradients_at_the_edge_are_finite(case, confidence, kind, con
         assert all(torch.isfinite(value) for value in terms.values()), terms
         for gradient in torch.autograd.grad(terms["loss"], list(twins.values())):
             assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize(("device", "wanted"), [("cuda", torch.channels_last), ("cpu", torch.contiguous_format)])
+def test_kernels_have_the_channels_last_on_gpus_alone(device, wanted):
+    """Known before a process is on its GPU, and shares gradients with others."""
+    task = CardedTask()
+    task.model = torch.nn.Conv2d(4, 4, 3)
+    task._trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)))
+    task.setup("fit")
+    assert task.model.weight.is_contiguous(memory_format=wanted)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cromss.encoder_names import OWN_FAMILIES, VIT_HEADS, family, is_vit
+from cromss.models.grid_pooling import pool_deterministically
 from cromss.models.vit import AS_NAMED, ViTOptions
 from cromss.models.vit_networks import UNET_CHANNELS, build_vit_network
 
@@ -57,9 +58,11 @@ def build_network(
     _check_vit(encoder_name, encoder_depth, encoder_weights, vit)
     try:
         if is_vit(encoder_name):
-            return build_vit_network(
+            network = build_vit_network(
                 architecture, encoder_name, in_channels, num_classes, encoder_weights is not None, vit, wavelengths
             )
+            pool_deterministically(network)
+            return network
         network = smp.create_model(
             architecture,
             encoder_name=encoder_name,
@@ -79,6 +82,7 @@ def build_network(
         raise ValueError(_weights_error(encoder_name, encoder_weights, error)) from error
     if encoder_depth < 5:
         _switch_off_idle(network, in_channels, side=8 << encoder_depth)
+    pool_deterministically(network)
     return network
 
 

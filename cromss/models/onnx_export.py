@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from cromss.models.fusion import Pretrainer
+from cromss.models.grid_pooling import GridPool
 from cromss.models.mask_transformer import MaskTransformer
 from cromss.models.segmenter import Segmenter
 
@@ -48,9 +49,7 @@ class AnySize(nn.Module):
     @property
     def one_size(self) -> bool:
         """Whether a part can be exported for one size only: pooling to a grid (PSPNet, UPerNet), mask transformer."""
-        pools = (module for module in self.modules() if isinstance(module, nn.AdaptiveAvgPool2d))
-        to_grid = any(pool.output_size not in (1, (1, 1)) for pool in pools)
-        return to_grid or any(isinstance(module, MaskTransformer) for module in self.modules())
+        return any(isinstance(module, GridPool | MaskTransformer) for module in self.modules())
 
     def plain(self, images: torch.Tensor) -> torch.Tensor:
         """What the network itself makes of images."""

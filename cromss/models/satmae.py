@@ -48,7 +48,9 @@ class GroupedPatchEmbed(nn.ModuleList):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """`(B, C, H, W)` -> `(B, G, h, w, D)`."""
-        return torch.stack([embed(images[:, group]) for embed, group in zip(self, self.groups, strict=True)], dim=1)
+        bands = images.unbind(1)
+        groups = [torch.stack([bands[i] for i in group], 1) for group in self.groups]
+        return torch.stack([embed(group) for embed, group in zip(self, groups, strict=True)], dim=1)
 
 
 class SatMAE(VisionTransformer):

@@ -224,7 +224,7 @@ def compile_network(network: nn.Module, runtime: Runtime) -> None:
 
 def _precision(runtime: Runtime) -> str:
     has_gpu = runtime.accelerator != "cpu" and torch.cuda.is_available()
-    by_default = runtime.precision == "auto" and has_gpu and torch.cuda.is_bf16_supported()
+    by_default = runtime.precision == "auto" and has_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16-mixed" if runtime.amp or runtime.precision == "bf16" or by_default else "32-true"
 
 
