@@ -6,6 +6,7 @@ import io
 import itertools
 import multiprocessing
 import os
+import threading
 import weakref
 
 import numpy as np
@@ -54,6 +55,34 @@ def assert_same(batches, wanted):
         for name, value in other.items():
             assert torch.equal(one[name], value) if isinstance(value, torch.Tensor) else one[name] == value
             assert not isinstance(value, torch.Tensor) or one[name].dtype == value.dtype
+
+
+@pytest.fixture
+def pinning(monkeypatch):
+    """Loaders copy batches as for a GPU, to memory that here is not pinned; names of the threads that do so."""
+    threads = set()
+
+    def copied(memory, device=None):
+        threads.add(threading.current_thread().name)
+        return memory.clone()
+
+    here = {"is_available": True, "current_accelerator": torch.device("cuda"), "current_device_index": 0}
+    for name, answer in here.items():
+        monkeypatch.setattr(torch.accelerator, name, lambda answer=answer: answer)
+    monkeypatch.setattr(torch.accelerator, "set_device_index", lambda number: None)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", copied)
+    return threads
+
+
+@pytest.mark.parametrize("sides", [(8,), (8, 12, 9)], ids=str)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_pinned_by_another_thread_which_gives_their_memory_back(pinning, workers, sides):
+    tiles = loader(workers, sides, pin_memory=True)
+    for _ in range(2):
+        assert_same(list(tiles), expected(sides))
+    assert (pinning == {threading.main_thread().name}) is (workers == 0)
+    assert pinning
+    assert not any(memory[0] for memory in tiles.collate_fn._mapped.values())
 
 
 class Read:

@@ -12,7 +12,7 @@ ROOMS = (
         *("downstream_sets", "encoder_names", "input_checks", "normalization", "oscd", "scene_names"),
         *("splits", "tables", "fields", "noise_rules", "rule_files", "legend_files", "expected_input"),
         *("label_audit", "label_quality", "mask_pairs", "quality_figures", "quality_report", "downloads", "statistics"),
-        *("archives", "scene_sources", "zarr_shards", "placements"),
+        *("archives", "scene_sources", "zarr_shards", "placements", "gpu_memory"),
     ),
     (
         *("objective", "models", "datasets", "batch_transforms", "epoch_sums", "gathering", "synthetic", "optimisers"),

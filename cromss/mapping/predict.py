@@ -15,6 +15,7 @@ from torch import nn
 
 from cromss import __version__
 from cromss.disk_space import check_space
+from cromss.gpu_memory import enough_gpu_memory
 from cromss.legends import IGNORE_INDEX
 from cromss.mapping.blending import Side
 from cromss.mapping.feeding import open_feed
@@ -51,6 +52,7 @@ class MapReport:
     network_seconds: float
 
 
+@enough_gpu_memory("lower --batch_size or --tile_size, or say --accelerator cpu; what is done is kept")
 def predict_map(
     model: Predictor | str | Path,
     rasters: Mapping[str, str | Path],

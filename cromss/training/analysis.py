@@ -20,6 +20,7 @@ from cromss.analysis.principal import Principal, first_principal_component
 from cromss.analysis.weight_divergence import divergence, weights_of
 from cromss.callbacks import save_png
 from cromss.config import replace_text, to_flat
+from cromss.gpu_memory import enough_gpu_memory
 from cromss.metrics import confusion_matrix, likeliest, scores
 from cromss.models.fusion import Pretrainer
 from cromss.settings.analysis import AnalysisSettings
@@ -57,6 +58,7 @@ class Page(NamedTuple):
     scores: list[LayerScore]
 
 
+@enough_gpu_memory("lower --batch_size, or say --accelerator cpu")
 def analyse(settings: AnalysisSettings) -> Page:
     """Compare two runs layer by layer and write figures, tables and the page.
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from cromss.config import replace_text
 from cromss.downloads.manifest import written
+from cromss.gpu_memory import enough_gpu_memory
 from cromss.label_audit import (
     Doubts,
     class_rows,
@@ -70,6 +71,7 @@ class Result(NamedTuple):
     summary: dict[str, Any]
 
 
+@enough_gpu_memory("say --accelerator cpu")
 def audit(settings: AuditSettings) -> Result:
     """Audit the noisy labels of a set and write maps, tables and the picture sheet.
 

@@ -26,6 +26,7 @@ from torch import nn
 
 from cromss.callbacks import EpochTable, SameBuffers, StepLimit, StepSeed
 from cromss.checkpointing import AtomicCheckpointIO, LastCheckpoint
+from cromss.gpu_memory import enough_gpu_memory
 from cromss.models.weights import open_checkpoint
 from cromss.progress import progress
 from cromss.settings import Optimisation, Runtime
@@ -38,12 +39,13 @@ def fit(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule
     """Train, from a saved state if there is one.
 
     Raises:
-        ValueError: The checkpoint is of another model, or holds the state of another optimiser.
+        ValueError: The checkpoint is of another model, or holds the state of another optimiser; or the GPU has too
+            little memory.
     """
     if state:
         refuse_unfit(state.path, task, trainer)
     try:
-        with _requeued_if_asked(trainer):
+        with _requeued_if_asked(trainer), enough_gpu_memory(_LESS_MEMORY):
             trainer.fit(task, data, ckpt_path=state and state.path, weights_only=True)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
@@ -53,9 +55,15 @@ def fit(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule
         ) from error
 
 
+_LESS_MEMORY = (
+    "lower --batch_size, with --accumulate as much higher, or --test_batch_size where it is larger, "
+    "or say --grad_checkpointing"
+)
+
+
 def score_test_set(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule) -> None:
     """Score the test set; a run that is asked to stop there does it again."""
-    with _requeued_if_asked(trainer):
+    with _requeued_if_asked(trainer), enough_gpu_memory("lower --test_batch_size"):
         trainer.test(task, data, verbose=False)
 
 
