@@ -173,9 +173,11 @@ def test_paths_in_the_readme_exist(path):
     assert (REPOSITORY / path).exists()
 
 
-def test_slurm_script_parses(monkeypatch):
+def test_slurm_script_parses_and_gives_each_task_its_cores(monkeypatch):
+    """Which `srun` of SLURM 22.05 and later does not take from the job by itself."""
     monkeypatch.chdir(REPOSITORY)
     text = (REPOSITORY / "train_scripts" / "pretrain.slurm").read_text()
+    assert '--cpus-per-task="$SLURM_CPUS_PER_TASK"' in text
     ((script, arguments),) = python_commands(
         text.replace('"${1:?folder of the LMDB environments}"', "lmdb").replace('"${@:2}"', "")
     )

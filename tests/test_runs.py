@@ -23,7 +23,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16 or including_emulation)
-        monkeypatch.setattr(os, "cpu_count", lambda: cores)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
 
     return pretend
 
@@ -82,9 +82,33 @@ def test_full_and_mixed_precision_exclude_each_other(capsys):
         ("--num_workers 0", 1, 32, 0),
     ],
 )
-def test_loader_processes_follow_gpus_and_cores(machine, flags, gpus, cores, wanted):
+def test_loader_processes_follow_gpus_and_cores(machine, slurm, flags, gpus, cores, wanted):
+    slurm()
     machine(gpus, cores)
     assert loader_processes(runtime(flags)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("variables", "gpus", "cores", "wanted"),
+    [
+        ({"NTASKS": 4, "CPUS_PER_TASK": 12}, 4, 12, 8),
+        ({"NTASKS": 4, "CPUS_PER_TASK": 6}, 4, 6, 6),
+        ({"NTASKS": 8, "CPUS_PER_TASK": 2}, 4, 64, 2),
+        ({"NTASKS": 4}, 4, 64, 8),
+        ({"NTASKS": 1, "CPUS_PER_TASK": 16}, 4, 16, 4),
+    ],
+)
+def test_loader_processes_of_a_task_of_slurm_have_its_cores(machine, slurm, variables, gpus, cores, wanted):
+    slurm(**variables)
+    machine(gpus, cores)
+    assert loader_processes(runtime("")) == wanted
+
+
+def test_no_more_processes_than_cores_on_the_cpu(machine, slurm):
+    slurm()
+    machine(0, cores=2)
+    with pytest.raises(ValueError, match="--devices 3: there are 2 CPU cores"):
+        processes(runtime("--devices 3"))
 
 
 @pytest.mark.parametrize(
@@ -109,8 +133,9 @@ def slurm(monkeypatch):
     """Pretend a task of a SLURM job, with variables without their prefix."""
 
     def pretend(**variables: object):
-        for name in ("NTASKS", "STEP_ID", "NNODES", "NTASKS_PER_NODE", "JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID"):
-            monkeypatch.delenv(f"SLURM_{name}", raising=False)
+        for name in os.environ:
+            if name.startswith("SLURM_"):
+                monkeypatch.delenv(name)
         for name, value in variables.items():
             monkeypatch.setenv(f"SLURM_{name}", str(value))
 
@@ -149,6 +174,20 @@ def test_wrong_launches_end_in_a_line(slurm, variables, flags, said):
     slurm(**variables)
     with pytest.raises(ValueError, match=said):
         processes(runtime(f"--accelerator cpu {flags}"))
+
+
+@pytest.mark.parametrize(("visible", "fits"), [(1, False), (4, True), (8, True)])
+def test_tasks_that_do_not_see_a_gpu_each_are_told_how(machine, slurm, visible, fits):
+    """Lightning takes the GPU of a task's number, of those that it sees."""
+    machine(visible)
+    slurm(NTASKS=4, STEP_ID=0, NNODES=1, NTASKS_PER_NODE=4)
+    if fits:
+        assert processes(runtime("")) == (1, 4)
+    else:
+        with pytest.raises(
+            ValueError, match=r"of its 4 tasks a node, this one sees 1 .* --gres=gpu:4 and without --gpus"
+        ):
+            processes(runtime(""))
 
 
 @pytest.mark.parametrize(

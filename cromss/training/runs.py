@@ -245,12 +245,21 @@ def _syncs_batchnorm(runtime: Runtime) -> bool:
 
 
 def loader_processes(runtime: Runtime) -> int:
-    """Loader processes of each training process: as told, or eight a GPU as far as there are cores."""
+    """Loader processes of each training process: as told, or eight a GPU as far as there are cores.
+
+    A task of SLURM has cores of its own, as many as `--cpus-per-task` says.
+    """
     if runtime.num_workers >= 0:
         return runtime.num_workers
     if runtime.accelerator == "cpu" or not torch.cuda.is_available():
         return 0
-    return min(8, (os.cpu_count() or 1) // torch.cuda.device_count())
+    own = os.environ.get("SLURM_CPUS_PER_TASK") if int(os.environ.get("SLURM_NTASKS", 1)) > 1 else None
+    return min(8, int(own) if own else _cores() // torch.cuda.device_count())
+
+
+def _cores() -> int:
+    """Cores that this process may run on, which may be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def first_seed(runtime: Runtime) -> int:
@@ -305,8 +314,8 @@ def processes(runtime: Runtime) -> tuple[int, int | str]:
         nodes = int(os.environ.get("SLURM_NNODES", 1))
         return nodes, _tasks_a_node(runtime, tasks, nodes)
     on_cpu = runtime.accelerator == "cpu" or not torch.cuda.is_available()
-    if on_cpu and runtime.devices > (os.cpu_count() or 1):
-        raise ValueError(f"--devices {runtime.devices}: this machine has {os.cpu_count()} CPU cores")
+    if on_cpu and runtime.devices > _cores():
+        raise ValueError(f"--devices {runtime.devices}: there are {_cores()} CPU cores")
     return 1, runtime.devices or (1 if on_cpu else "auto")
 
 
@@ -318,6 +327,12 @@ def _tasks_a_node(runtime: Runtime, tasks: int, nodes: int) -> int:
         raise ValueError(
             f"--devices {runtime.devices}: SLURM has started {each} task(s) a node; "
             f"leave --devices out, or say --ntasks-per-node={runtime.devices}"
+        )
+    visible = 0 if runtime.accelerator == "cpu" else torch.cuda.device_count()
+    if 0 < visible < each:
+        raise ValueError(
+            f"SLURM: of its {each} tasks a node, this one sees {visible} GPU(s); let each see all, with "
+            f"--gres=gpu:{each} and without --gpus-per-task and --gpu-bind"
         )
     return each
 
