@@ -91,6 +91,19 @@ def resident_mb(name: str) -> float:
     return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(name))
 
 
+def wait() -> None:
+    """Until a GPU, if there is one, has done all."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def device_name(device: torch.device) -> str:
+    """What is measured on; of a CPU its kind, and the number of threads in use."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+
+
 def report(rows: list[dict[str, Any]], path: Path) -> None:
     """Write the rows with machine and date, and print them."""
     machine = {

@@ -26,7 +26,7 @@ from typing import Any, Literal, NamedTuple
 
 import lightning as L
 import torch
-from alternation import compared, measured, report, weighed
+from alternation import compared, device_name, measured, report, wait, weighed
 from torch.autograd import DeviceType
 from torch.profiler import profile
 from torch.utils.data import DataLoader
@@ -343,17 +343,6 @@ def median_seconds(work: Callable[[], object], rounds: int = 20) -> float:
         wait()
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[_UNTIMED:])
-
-
-def wait() -> None:
-    """Until the device has done all."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def device_name(device: torch.device) -> str:
-    """What is measured on."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
 
 
 _UNTIMED = 3

@@ -9,7 +9,6 @@ the other. Lines are added to benchmarks/vit_step.csv.
 
 import csv
 import gc
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from alternation import device_name, wait
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -78,7 +78,7 @@ def measured(settings: ViTStep, encoder_name: str, device: torch.device) -> dict
     step = training_step(settings, encoder_name, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    times = [timed(step, device) for _ in range(WARM_UP + settings.steps)][WARM_UP:]
+    times = [timed(step) for _ in range(WARM_UP + settings.steps)][WARM_UP:]
     quartiles = statistics.quantiles(times, n=4)
     return {
         "encoder": encoder_name,
@@ -90,7 +90,7 @@ def measured(settings: ViTStep, encoder_name: str, device: torch.device) -> dict
         "images_per_s": round(1000 * settings.batch_size / quartiles[1], 1),
         "peak_mib": round(torch.cuda.max_memory_allocated(device) / 2**20) if device.type == "cuda" else None,
         "steps": settings.steps,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+        "device": device_name(device),
         "torch": version("torch"),
         "date": date.today().isoformat(),
     }
@@ -129,12 +129,11 @@ def is_checkpointed(settings: ViTStep, encoder_name: str) -> bool:
     return settings.grad_checkpointing and encoder_name != REFERENCE
 
 
-def timed(step: Callable[[], None], device: torch.device) -> float:
+def timed(step: Callable[[], None]) -> float:
     """Time of a step, in ms, until the device has finished it."""
     start = time.perf_counter()
     step()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait()
     return 1000 * (time.perf_counter() - start)
 
 
@@ -145,11 +144,6 @@ def compared(row: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
         for name in ("ms", "peak_mib")
     }
     return row | ratios
-
-
-def cpu_name() -> str:
-    """Kind of the processor, and the number of threads in use."""
-    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
 
 
 def earlier(path: Path) -> list[dict[str, Any]]:
