@@ -12,6 +12,7 @@ from test_training import METHOD, pretrain_with
 from torch.nn.functional import cross_entropy
 
 from cromss.batch_transforms import BatchTransform
+from cromss.losses import segmentation_loss
 from cromss.models import build_segmenter
 from cromss.models.recomputation import recompute_activations
 from cromss.models.vit import ViTOptions
@@ -122,6 +123,39 @@ def test_pretraining_has_the_losses_of_a_cpu(noisy, tmp_path):
     for kind in ("cpu", "gpu"):
         pretrain_with(tmp_path, noisy, f"{flags} --name {kind} --accelerator {kind} --devices 1")
     assert losses_of(tmp_path / "gpu") == pytest.approx(losses_of(tmp_path / "cpu"), rel=1e-4)
+
+
+def test_a_run_begun_on_a_gpu_goes_on_on_a_cpu(noisy, tmp_path):
+    """Whose kernels, and what the optimiser keeps of them, are in another order in memory."""
+    flags = f"{METHOD} --batch_size 2 --precision 32 --deterministic --devices 1"
+    for name, kind, steps in (("cpu", "cpu", 6), ("both", "gpu", 3), ("both", "cpu", 6)):
+        pretrain_with(tmp_path, noisy, f"{flags} --name {name} --accelerator {kind} --max_steps {steps}")
+    assert losses_of(tmp_path / "both") == pytest.approx(losses_of(tmp_path / "cpu"), rel=1e-3)
+
+
+@pytest.fixture
+def deterministic(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("deterministic")
+@pytest.mark.parametrize("head", ["pspnet", "deeplabv3plus", "fpn", "upernet"])
+def test_heads_learn_to_the_same_bits(head):
+    weights = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        network = build_segmenter(head, "resnet18", NUM_BANDS, NUM_CLASSES).cuda().train()
+        images, labels = torch.randn(4, NUM_BANDS, 96, 96), torch.randint(NUM_CLASSES, (4, 96, 96))
+        optimiser = torch.optim.Adam(network.parameters(), 1e-3, fused=True)
+        for _ in range(3):
+            optimiser.zero_grad()
+            segmentation_loss("c", network(images.cuda()), labels.cuda()).backward()
+            optimiser.step()
+        weights.append([weight.detach().cpu() for weight in network.parameters()])
+    assert all(map(torch.equal, *weights))
 
 
 def on(device, values):
