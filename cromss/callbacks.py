@@ -145,7 +145,8 @@ class PanelWriter(L.Callback):
     ) -> None:
         """Draw the first batch where an epoch is due."""
         if batch_idx == 0 and trainer.is_global_zero and self._is_due(trainer):
-            image = self._draw(task, batch)
+            with trainer.precision_plugin.val_step_context():
+                image = self._draw(task, batch)
             save_png(image, self.folder / f"epoch_{trainer.current_epoch + 1:04d}.png")
             if trainer.logger is not None:
                 trainer.logger.experiment.add_image("validation", image, trainer.global_step - 1, dataformats="HWC")

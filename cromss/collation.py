@@ -9,6 +9,7 @@ import math
 import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -49,6 +50,24 @@ def collate(samples: Sequence[Sample | LateSample]) -> dict[str, Any]:
     with views():
         arrays, rest = _columns(samples)
         return rest | {name: torch.from_numpy(np.stack(column)) for name, column in arrays.items()}
+
+
+@contextmanager
+def enough_shared_memory() -> Iterator[None]:
+    """Within, too little shared memory for the batches of loader processes is a foreseen error.
+
+    Raises:
+        ValueError: There was too little.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "shared memory" not in str(error):
+            raise
+        raise ValueError(
+            "/dev/shm is too small for the batches of the loader processes; make it larger (of Docker: --shm-size 8g), "
+            "or lower --num_workers or --batch_size"
+        ) from None
 
 
 class BatchSlots:

@@ -8,6 +8,7 @@ import io
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -92,6 +93,7 @@ def exit_with(work: Callable[[], int | None]) -> NoReturn:
         status = work()
     except (ValueError, OSError) as error:
         status = _fail(error)
+        _leave_at_once(status)
     except StopRequested as stop:
         print(stop, file=sys.stderr)
         status = stop.status
@@ -101,7 +103,21 @@ def exit_with(work: Callable[[], int | None]) -> NoReturn:
         status = _interrupted() if isinstance(stop.__context__, KeyboardInterrupt) else stop.code
         if status is None:  # and SIGTERM into one without a status
             status = _fail("terminated; the same command goes on where it stopped", status=143)
+    except Exception as error:
+        _leave_at_once(1, error)
+        raise
     sys.exit(status)
+
+
+def _leave_at_once(status: int, unforeseen: Exception | None = None) -> None:
+    """Exit here and now where others train with this process: a farewell by NCCL waits for them, and they for it."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed and distributed.is_available() and distributed.is_initialized():
+        if unforeseen:
+            traceback.print_exception(unforeseen)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)
 
 
 def _interrupted() -> int:

@@ -16,6 +16,7 @@ from cromss.clean_shares import CleanShares, LabelCalibration, rival_names, riva
 from cromss.downstream_sets import CLASS_SCORES
 from cromss.epoch_sums import EpochMeans, restore_states, summed_states
 from cromss.gathering import whole_batch
+from cromss.gpus import in_any_order
 from cromss.legends import IGNORE_INDEX, Legend
 from cromss.losses import as_two_classes, segmentation_loss
 from cromss.metrics import likeliest, scores
@@ -52,8 +53,9 @@ class Scoreboard(nn.Module):
     def update(self, logits: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
         """Count a batch, branch -> `(B, K, H, W)` against `(B, H, W)`, and return the predicted class ids."""
         predicted = {branch: likeliest(values) for branch, values in logits.items()}
-        for branch, ids in predicted.items():
-            self.counts[branch].update(ids, labels)
+        with in_any_order():
+            for branch, ids in predicted.items():
+                self.counts[branch].update(ids, labels)
         return predicted
 
     def compute(self) -> dict[str, dict[str, Any]]:

@@ -39,7 +39,8 @@ def run_together(folder: Path, count: int, script: str, *arguments: object) -> N
     """Run a script as `count` processes of one distributed training, as a launcher starts them."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count), "TORCHELASTIC_RUN_ID": "test"}
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    shared["TORCHELASTIC_RUN_ID"] = "test"
     ranks = [
         Script(folder / f"rank{i}.log", script, *arguments, RANK=str(i), LOCAL_RANK=str(i), **shared)
         for i in range(count)

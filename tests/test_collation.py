@@ -15,7 +15,7 @@ import torch
 from stores import make_ids, make_images, write_store
 from torch.utils.data import DataLoader
 
-from cromss.collation import BatchSlots, LateSamples, collate
+from cromss.collation import BatchSlots, LateSamples, collate, enough_shared_memory
 from cromss.legends import IGNORE_INDEX
 from cromss.store import LmdbReader
 from cromss.store.environment import forget_environment
@@ -83,6 +83,21 @@ def test_batches_are_pinned_by_another_thread_which_gives_their_memory_back(pinn
     assert (pinning == {threading.main_thread().name}) is (workers == 0)
     assert pinning
     assert not any(memory[0] for memory in tiles.collate_fn._mapped.values())
+
+
+@pytest.mark.parametrize("words", ["unable to allocate shared memory(shm) for file </torch_1>: No space", "other"])
+def test_too_little_shared_memory_ends_in_a_line(monkeypatch, words):
+    def share(memory):
+        raise RuntimeError(words)
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", share)
+    foreseen = "/dev/shm is too small .* --shm-size 8g.*, or lower --num_workers or --batch_size$"
+    known = "shared memory" in words
+    with (
+        pytest.raises(ValueError if known else RuntimeError, match=foreseen if known else words),
+        enough_shared_memory(),
+    ):
+        next(iter(loader(1)))
 
 
 class Read:

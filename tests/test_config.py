@@ -1,12 +1,13 @@
 """Command line and YAML: flag > YAML > default, one line for what is wrong."""
 
 import dataclasses
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import load_script
+from conftest import REPOSITORY, load_script
 
 from cromss.config import parse, read, run, save_yaml, suggestion, to_flat
 from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSettings
@@ -272,6 +273,40 @@ def test_mistakes_of_ours_keep_their_traceback(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["script", "--source", "x", "--parts", "a"])
     with pytest.raises(KeyError):
         run(lambda settings: {}["a"], Needy)
+
+
+ALONE = """
+import atexit, sys
+import torch.distributed
+from cromss.config import exit_with
+
+def fail():
+    raise {error}("wrong")
+
+atexit.register(print, "farewell")
+if {together}:
+    torch.distributed.init_process_group("gloo", init_method="file://{file}", rank=0, world_size=1)
+print("said")
+exit_with(fail)
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "together", "status", "line"),
+    [
+        ("ValueError", True, 2, "error: wrong"),
+        ("ValueError", False, 2, "error: wrong"),
+        ("KeyError", True, 1, "KeyError: 'wrong'"),
+    ],
+)
+def test_one_of_several_processes_does_not_wait_for_the_others_where_it_fails(tmp_path, error, together, status, line):
+    """What is to be done at the end of a process is left out, among it NCCL's farewell."""
+    script = ALONE.format(error=error, together=together, file=tmp_path / "meeting")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, cwd=REPOSITORY)
+    assert done.returncode == status
+    assert done.stdout == ("said\n" if together else "said\nfarewell\n")
+    assert done.stderr.splitlines()[-1] == line
+    assert done.stderr.count("wrong") == 1
 
 
 @pytest.mark.parametrize(("settings", "number"), zip(PREPARATION, ("workers", "limit", "max_records")))

@@ -6,13 +6,24 @@ import pytest
 from conftest import REPOSITORY
 
 ROOMS = (
-    ("__init__", "sensors", "legends", "store", "yaml_files", "work_ahead", "disk_space", "signals", "start_up"),
+    (
+        "__init__",
+        "sensors",
+        "legends",
+        "store",
+        "yaml_files",
+        "work_ahead",
+        "disk_space",
+        "signals",
+        "start_up",
+        "gpus",
+    ),
     (
         *("noisy_labels", "losses", "metrics", "layouts", "scenes", "panels"),
         *("downstream_sets", "encoder_names", "input_checks", "normalization", "oscd", "scene_names"),
         *("splits", "tables", "fields", "noise_rules", "rule_files", "legend_files", "expected_input"),
         *("label_audit", "label_quality", "mask_pairs", "quality_figures", "quality_report", "downloads", "statistics"),
-        *("archives", "scene_sources", "zarr_shards", "placements", "gpu_memory"),
+        *("archives", "scene_sources", "zarr_shards", "placements"),
     ),
     (
         *("objective", "models", "datasets", "batch_transforms", "epoch_sums", "gathering", "synthetic", "optimisers"),

@@ -1,14 +1,27 @@
 """How a run trains: precision and loader processes by settings and machine."""
 
 import os
+import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from cromss.config import parse
+from cromss.models import build_segmenter
 from cromss.settings import MultiModalSettings, Optimisation, Runtime
+from cromss.signals import StopRequested
 from cromss.training.run_folder import RunFolder
-from cromss.training.runs import _precision, _strategy, build_trainer, loader_processes, processes, requeue
+from cromss.training.runs import (
+    _left_together,
+    _precision,
+    _strategy,
+    adapt_network,
+    build_trainer,
+    loader_processes,
+    processes,
+    requeue,
+)
 
 
 def runtime(flags: str) -> Runtime:
@@ -23,6 +36,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16 or including_emulation)
+        monkeypatch.setattr("cromss.training.runs.check_gpu", lambda: None)
         monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
 
     return pretend
@@ -118,8 +132,8 @@ def test_no_more_processes_than_cores_on_the_cpu(machine, slurm):
         ("--accelerator cpu", 1, 2, "ddp"),
         ("--accelerator cpu", 1, 3, "ddp_find_unused_parameters_true"),
         ("--accelerator cpu", 2, 2, "ddp_find_unused_parameters_true"),
-        ("", 1, "auto", "ddp"),
-        ("--deterministic", 1, "auto", "ddp_find_unused_parameters_true"),
+        ("", 1, 4, "ddp"),
+        ("--deterministic", 1, 4, "ddp_find_unused_parameters_true"),
         ("", 2, 1, "ddp"),
     ],
 )
@@ -217,9 +231,63 @@ def test_a_job_that_cannot_be_requeued_is_told(slurm, tmp_path, monkeypatch):
     assert not requeue(is_first=True)
 
 
-def test_batchnorm_over_processes_wants_gpus(machine, tmp_path):
+def test_batchnorm_over_processes_wants_gpus(machine):
     machine(0)
     with pytest.raises(ValueError, match="--sync_batchnorm: no GPU is visible to torch"):
-        build_trainer(runtime("--sync_batchnorm"), Optimisation(), RunFolder(tmp_path), [])
+        adapt_network(torch.nn.BatchNorm2d(3), runtime("--sync_batchnorm"), grad_checkpointing=False)
     with pytest.raises(SystemExit):
         runtime("--sync_batchnorm --accelerator cpu")
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "tu-test_efficientnet", "tu-test_resnet"])
+@pytest.mark.parametrize("grad_checkpointing", [True, False])
+def test_batchnorm_over_processes_changes_nothing_else(machine, encoder, grad_checkpointing):
+    """Some of timm's hold the activation, too."""
+    machine(2)
+    torch.manual_seed(0)
+    network = build_segmenter("fpn", encoder, 3, 4).eval()
+    images, names = torch.randn(1, 3, 64, 64), network.state_dict().keys()
+    with torch.no_grad():
+        expected = network(images)
+        adapt_network(network, runtime("--sync_batchnorm"), grad_checkpointing)
+        torch.testing.assert_close(network(images), expected)
+    assert network.state_dict().keys() == names
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
+    assert norms
+    assert all(isinstance(norm, torch.nn.SyncBatchNorm) for norm in norms)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "flags", "wanted"),
+    [(1, "", (1, 1)), (4, "", (1, 4)), (4, "--devices 2", (1, 2)), (0, "", (1, 1)), (4, "--accelerator cpu", (1, 1))],
+)
+def test_processes_are_as_many_as_gpus_unless_told(machine, slurm, gpus, flags, wanted):
+    slurm()
+    machine(gpus)
+    assert processes(runtime(flags)) == wanted
+
+
+def test_more_processes_than_gpus_are_refused(machine, slurm):
+    slurm()
+    machine(2)
+    with pytest.raises(ValueError, match="--devices 4: there are 2 GPUs"):
+        processes(runtime("--devices 4"))
+
+
+@pytest.mark.parametrize(("world", "local", "wanted"), [(1, 1, (1, 1)), (4, 4, (1, 4)), (8, 4, (2, 4))])
+def test_processes_are_those_that_torchrun_has_started(machine, slurm, monkeypatch, world, local, wanted):
+    slurm()
+    machine(8)
+    for name, value in (("WORLD_SIZE", world), ("LOCAL_WORLD_SIZE", local), ("TORCHELASTIC_RUN_ID", "test")):
+        monkeypatch.setenv(name, str(value))
+    assert processes(runtime("")) == wanted
+
+
+@pytest.mark.parametrize(("error", "ended"), [(ValueError, True), (RuntimeError, True), (None, False)])
+def test_who_fails_takes_the_processes_along_that_it_has_started(error, ended):
+    """They may wait for it; those that stop by a signal do so together."""
+    signals = []
+    trainer = SimpleNamespace(strategy=SimpleNamespace(launcher=SimpleNamespace(kill=signals.append)))
+    with pytest.raises(error or StopRequested), _left_together(trainer):
+        raise error("wrong") if error else StopRequested(signal.SIGTERM, 3)
+    assert signals == [signal.SIGKILL] * ended

@@ -15,7 +15,7 @@ from torch import nn
 
 from cromss import __version__
 from cromss.disk_space import check_space
-from cromss.gpu_memory import enough_gpu_memory
+from cromss.gpus import enough_gpu_memory
 from cromss.legends import IGNORE_INDEX
 from cromss.mapping.blending import Side
 from cromss.mapping.feeding import open_feed

@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from cromss.batch_transforms import as_unit
+from cromss.gpus import as_in_training
 from cromss.mapping.blending import Canvas, Side
 from cromss.mapping.feeding import Feed
 from cromss.work_ahead import work_ahead
@@ -78,6 +79,7 @@ class TileRun:
         start = time.monotonic()
         stacked = {name: torch.from_numpy(np.stack([tile[name] for tile in tiles])) for name in tiles[0]}
         images = {name: as_unit(values.to(self._device)) for name, values in stacked.items()}
-        probabilities = self._feed.predictor.probabilities(images).cpu().numpy()
+        with as_in_training(self._device):
+            probabilities = self._feed.predictor.probabilities(images).cpu().numpy()
         self.network_seconds += time.monotonic() - start
         return probabilities

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from cromss.gpus import in_any_order
 from cromss.legends import IGNORE_INDEX
 
 RAMPS = ("exp", "linear", "none")
@@ -86,7 +87,8 @@ def _histograms(bins: Tensor, groups: Tensor, num_groups: int, num_bins: int) ->
     """How often each of the bins occurs in each group, `(G, num_bins)` int32."""
     counts = torch.zeros(num_groups * num_bins, dtype=torch.int32, device=bins.device)
     one = torch.ones(1, dtype=torch.int32, device=bins.device)
-    return counts.scatter_add_(0, groups * num_bins + bins, one.expand(len(bins))).view(num_groups, num_bins)
+    with in_any_order():
+        return counts.scatter_add_(0, groups * num_bins + bins, one.expand(len(bins))).view(num_groups, num_bins)
 
 
 def _bin_of_rank(counts: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:

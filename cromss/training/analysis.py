@@ -20,7 +20,7 @@ from cromss.analysis.principal import Principal, first_principal_component
 from cromss.analysis.weight_divergence import divergence, weights_of
 from cromss.callbacks import save_png
 from cromss.config import replace_text, to_flat
-from cromss.gpu_memory import enough_gpu_memory
+from cromss.gpus import enough_gpu_memory
 from cromss.metrics import confusion_matrix, likeliest, scores
 from cromss.models.fusion import Pretrainer
 from cromss.settings.analysis import AnalysisSettings

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from cromss.config import replace_text
 from cromss.downloads.manifest import written
-from cromss.gpu_memory import enough_gpu_memory
+from cromss.gpus import enough_gpu_memory
 from cromss.label_audit import (
     Doubts,
     class_rows,

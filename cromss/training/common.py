@@ -13,6 +13,7 @@ from torch import nn
 
 from cromss.datasets import SeasonStacks
 from cromss.encoder_names import IMAGE_SIZES, family, is_vit
+from cromss.gpus import check_gpu, hidden_gpus
 from cromss.legends import LEGENDS
 from cromss.models.dofa import wavelengths_of
 from cromss.models.segmenter import Segmenter
@@ -52,14 +53,15 @@ def run_once(settings: Any, default_name: str, work: Work) -> dict[str, Any]:
         work: Settings and run folder -> metrics.
     """
     folder = RunFolder(Path(settings.runtime.save_dir) / (settings.runtime.name or default_name))
-    processes(settings.runtime)
-    metrics = folder.finished(settings)
-    if metrics is not None:
-        print(f"{folder.path} is finished already")
-        return metrics
-    L.seed_everything(first_seed(settings.runtime), verbose=False)
-    start = time.monotonic()
-    metrics = work(settings, folder)
+    with hidden_gpus(settings.runtime.accelerator == "cpu"):
+        processes(settings.runtime)
+        metrics = folder.finished(settings)
+        if metrics is not None:
+            print(f"{folder.path} is finished already")
+            return metrics
+        L.seed_everything(first_seed(settings.runtime), verbose=False)
+        start = time.monotonic()
+        metrics = work(settings, folder)
     metrics = folder.close(settings, metrics | {"seconds": time.monotonic() - start})
     print(f"results: {folder.path}")
     return metrics
@@ -75,7 +77,7 @@ def tell_left_out(*parts: SeasonStacks) -> None:
 def refuse_several_processes(runtime: Runtime) -> None:
     """Raise ValueError where several seeds cannot follow each other: Lightning starts its processes once a run."""
     nodes, devices = processes(runtime)
-    if (nodes, devices) != (1, 1) and "SLURM_STEP_ID" not in os.environ:
+    if nodes * devices > 1 and "SLURM_STEP_ID" not in os.environ:
         seeds = " ".join(map(str, runtime.seed))
         raise ValueError(
             f"--seed {seeds}: several seeds follow each other in one process; add --devices 1, or one seed"
@@ -176,8 +178,10 @@ def device_of(accelerator: str) -> torch.device:
     """The device that `--accelerator` auto, cpu or gpu means here.
 
     Raises:
-        ValueError: A GPU is wanted and there is none.
+        ValueError: A GPU is wanted and there is none, or the one that there is cannot be used.
     """
+    if accelerator != "cpu":
+        check_gpu()
     there = torch.cuda.is_available()
     require(there or accelerator != "gpu", "accelerator", accelerator, "cpu or auto: torch sees no GPU here")
     return torch.device("cuda" if there and accelerator != "cpu" else "cpu")

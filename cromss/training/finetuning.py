@@ -14,7 +14,6 @@ from cromss.callbacks import MapWriter, PredictionPanel
 from cromss.config import replace_text, to_flat
 from cromss.metrics import change_scores, scores
 from cromss.models import build_change_segmenter, build_segmenter, build_twin_segmenter
-from cromss.models.recomputation import recompute_activations
 from cromss.models.segmenter import Segmenter
 from cromss.models.sources import native_normalization
 from cromss.optimisers import schedule, staged_optimiser
@@ -33,7 +32,7 @@ from cromss.training.common import (
 )
 from cromss.training.downstream import downstream_bands, downstream_data
 from cromss.training.run_folder import RunFolder
-from cromss.training.runs import build_trainer, compile_network, fit, score_test_set
+from cromss.training.runs import adapt_network, build_trainer, fit, score_test_set
 
 
 def finetune(settings: FinetuneSettings) -> dict[str, Any]:
@@ -158,9 +157,7 @@ def trained_sensors(settings: FinetuneSettings, origins: Mapping[str, Origin]) -
 
 def _finetune(settings: FinetuneSettings, folder: RunFolder) -> dict[str, Any]:
     task, origins = finetuning_task(settings)
-    if settings.model.grad_checkpointing:
-        recompute_activations(task.model)
-    compile_network(task.model, settings.runtime)
+    adapt_network(task.model, settings.runtime, settings.model.grad_checkpointing)
     inputs = normalizations(settings, origins)
     data = downstream_data(settings, inputs, trained_sensors(settings, origins))
     state = folder.open(settings)

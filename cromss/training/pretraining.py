@@ -18,7 +18,6 @@ from cromss.legend_files import stored_legend
 from cromss.legends import LEGENDS, NOL, Legend
 from cromss.models import build_pretrainer
 from cromss.models.fusion import Pretrainer
-from cromss.models.recomputation import recompute_activations
 from cromss.objective import CrossModalObjective
 from cromss.optimisers import schedule, staged_optimiser
 from cromss.sensors import QUANTISED, Modality
@@ -41,7 +40,7 @@ from cromss.training.common import (
     wavelengths,
 )
 from cromss.training.run_folder import RunFolder
-from cromss.training.runs import build_trainer, compile_network, fit, loader_processes
+from cromss.training.runs import adapt_network, build_trainer, fit, loader_processes
 
 
 def pretrain(settings: PretrainSettings, adapt: Callable[[PretrainTask], object] | None = None) -> dict[str, Any]:
@@ -240,9 +239,7 @@ def _pretrain(
     task = pretraining_task(settings, network, legend)
     if adapt:
         adapt(task)
-    if settings.model.grad_checkpointing:
-        recompute_activations(task.model)
-    compile_network(task.model, settings.runtime)
+    adapt_network(task.model, settings.runtime, settings.model.grad_checkpointing)
     state = folder.open(settings)
     optimisation = settings.optimisation
     task.non_finite = settings.runtime.non_finite

@@ -4,6 +4,7 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sysconfig
 import warnings
@@ -22,11 +23,14 @@ from lightning.pytorch.plugins.environments import (
     SLURMEnvironment,
     TorchElasticEnvironment,
 )
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from cromss.callbacks import EpochTable, SameBuffers, StepLimit, StepSeed
 from cromss.checkpointing import AtomicCheckpointIO, LastCheckpoint
-from cromss.gpu_memory import enough_gpu_memory
+from cromss.collation import enough_shared_memory
+from cromss.gpus import check_gpu, enough_gpu_memory, has_bfloat16
+from cromss.models.recomputation import recompute_activations
 from cromss.models.weights import open_checkpoint
 from cromss.progress import progress
 from cromss.settings import Optimisation, Runtime
@@ -45,7 +49,7 @@ def fit(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule
     if state:
         refuse_unfit(state.path, task, trainer)
     try:
-        with _requeued_if_asked(trainer), enough_gpu_memory(_LESS_MEMORY):
+        with _left_together(trainer), enough_gpu_memory(_LESS_MEMORY), enough_shared_memory():
             trainer.fit(task, data, ckpt_path=state and state.path, weights_only=True)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
@@ -63,17 +67,22 @@ _LESS_MEMORY = (
 
 def score_test_set(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule) -> None:
     """Score the test set; a run that is asked to stop there does it again."""
-    with _requeued_if_asked(trainer), enough_gpu_memory("lower --test_batch_size"):
+    with _left_together(trainer), enough_gpu_memory("lower --test_batch_size"), enough_shared_memory():
         trainer.test(task, data, verbose=False)
 
 
 @contextmanager
-def _requeued_if_asked(trainer: L.Trainer) -> Iterator[None]:
+def _left_together(trainer: L.Trainer) -> Iterator[None]:
+    """End, with this process, those that it has started; or have SLURM start all again, where it asks for that."""
     try:
         yield
     except StopRequested as stop:
         if stop.signal == REQUEUE:
             stop.requeued = requeue(is_first=trainer.is_global_zero)
+        raise
+    except Exception:
+        if trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(signal.SIGKILL)  # they may wait for this one, deaf to anything else
         raise
 
 
@@ -184,7 +193,6 @@ def build_trainer(
         num_nodes=nodes,
         strategy=_strategy(runtime, nodes, devices, some_parameters_idle),
         precision=_precision(runtime),
-        sync_batchnorm=_syncs_batchnorm(runtime),
         deterministic=runtime.deterministic,
         benchmark=not runtime.deterministic,
         max_epochs=optimisation.epochs,
@@ -213,6 +221,23 @@ def build_trainer(
     )
 
 
+def adapt_network(network: nn.Module, runtime: Runtime, grad_checkpointing: bool) -> None:
+    """What settings ask of a network beside its kind: the names of its weights stay.
+
+    Raises:
+        ValueError: See `compile_network`, or BatchNorm is to span processes without a GPU.
+    """
+    if runtime.sync_batchnorm:
+        if not torch.cuda.is_available():
+            raise ValueError(
+                "--sync_batchnorm: no GPU is visible to torch, and on the CPU there is none such; leave it out"
+            )
+        convert_sync_batchnorm(network)
+    if grad_checkpointing:
+        recompute_activations(network)
+    compile_network(network, runtime)
+
+
 def compile_network(network: nn.Module, runtime: Runtime) -> None:
     """Let a network compile itself at its first batch if --compile asks for it; the names of its weights stay.
 
@@ -231,17 +256,8 @@ def compile_network(network: nn.Module, runtime: Runtime) -> None:
 
 
 def _precision(runtime: Runtime) -> str:
-    has_gpu = runtime.accelerator != "cpu" and torch.cuda.is_available()
-    by_default = runtime.precision == "auto" and has_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    by_default = runtime.precision == "auto" and runtime.accelerator != "cpu" and has_bfloat16()
     return "bf16-mixed" if runtime.amp or runtime.precision == "bf16" or by_default else "32-true"
-
-
-def _syncs_batchnorm(runtime: Runtime) -> bool:
-    if runtime.sync_batchnorm and not torch.cuda.is_available():
-        raise ValueError(
-            "--sync_batchnorm: no GPU is visible to torch, and on the CPU there is none such; leave it out"
-        )
-    return runtime.sync_batchnorm
 
 
 def loader_processes(runtime: Runtime) -> int:
@@ -267,14 +283,14 @@ def first_seed(runtime: Runtime) -> int:
     return runtime.seed if isinstance(runtime.seed, int) else runtime.seed[0]
 
 
-def _strategy(runtime: Runtime, nodes: int, devices: int | str, some_parameters_idle: bool) -> str:
+def _strategy(runtime: Runtime, nodes: int, devices: int, some_parameters_idle: bool) -> str:
     """Of several processes, `ddp`; where bits count, with gradients summed in the same order in all steps.
 
     In the first step of a process, that of one gone on from too, `ddp` puts gradients together otherwise than in later
     ones, unless it looks for idle parameters, so that sums of more than two differ in their last bits.
     """
-    count = nodes * (torch.cuda.device_count() if devices == "auto" else devices)
-    if count < 2 and nodes < 2:
+    count = nodes * devices
+    if count < 2:
         return "auto"
     on_cpu = runtime.accelerator == "cpu" or not torch.cuda.is_available()
     ordered = count > 2 and (on_cpu or runtime.deterministic)
@@ -298,25 +314,32 @@ def quieten() -> None:
         warnings.filterwarnings("ignore", f".*{message}")
 
 
-def processes(runtime: Runtime) -> tuple[int, int | str]:
+def processes(runtime: Runtime) -> tuple[int, int]:
     """Nodes, and processes a node.
 
     Raises:
-        ValueError: A wrong launch under SLURM, or a GPU asked for where there is none.
+        ValueError: A wrong launch under SLURM, more devices than there are, a GPU asked for where there is none, or one
+            that cannot be used.
     """
     tasks = int(os.environ.get("SLURM_NTASKS", 1))
     if "SLURM_STEP_ID" not in os.environ and (runtime.slurm or tasks > 1):
         told = f"SLURM_NTASKS={tasks}" if tasks > 1 else "--slurm"
         raise ValueError(f"{told}, but this is no SLURM task: start it with srun")
+    if runtime.accelerator != "cpu":
+        check_gpu()
     if runtime.accelerator == "gpu" and not torch.cuda.is_available():
         raise ValueError("--accelerator gpu: no GPU is visible to torch; use cpu or auto")
+    if TorchElasticEnvironment.detect():
+        count, each = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+        return count // each, each
     if "SLURM_STEP_ID" in os.environ and tasks > 1:
         nodes = int(os.environ.get("SLURM_NNODES", 1))
         return nodes, _tasks_a_node(runtime, tasks, nodes)
     on_cpu = runtime.accelerator == "cpu" or not torch.cuda.is_available()
-    if on_cpu and runtime.devices > _cores():
-        raise ValueError(f"--devices {runtime.devices}: there are {_cores()} CPU cores")
-    return 1, runtime.devices or (1 if on_cpu else "auto")
+    there, kind = (_cores(), "CPU cores") if on_cpu else (torch.cuda.device_count(), "GPUs")
+    if runtime.devices > there:
+        raise ValueError(f"--devices {runtime.devices}: there are {there} {kind}")
+    return 1, runtime.devices or (1 if on_cpu else there)
 
 
 def _tasks_a_node(runtime: Runtime, tasks: int, nodes: int) -> int:
