@@ -7,6 +7,7 @@ process that reads. Together that takes longer than reading the samples.
 import itertools
 import math
 import os
+import re
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -62,7 +63,7 @@ def enough_shared_memory() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "shared memory" not in str(error):
+        if not re.search(r"shared memory ?\(shm\)|out of shared memory", str(error)):
             raise
         raise ValueError(
             "/dev/shm is too small for the batches of the loader processes; make it larger (of Docker: --shm-size 8g), "

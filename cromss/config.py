@@ -116,7 +116,8 @@ def _leave_at_once(status: int, unforeseen: Exception | None = None) -> None:
         if unforeseen:
             traceback.print_exception(unforeseen)
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+            with contextlib.suppress(Exception):  # nobody may read it any more
+                stream.flush()
         os._exit(status)
 
 

@@ -39,19 +39,19 @@ def check_gpu() -> None:
         ValueError: PyTorch cannot use it: its driver is too old or at fault, or it is itself older than all that this
             build of PyTorch is made for.
     """
-    if not torch.cuda.is_available():
+    if not torch.cuda.device_count():
         return
     otherwise = "or say --accelerator cpu"
     try:
         torch.cuda.init()
         major, minor = torch.cuda.get_device_capability()
-    except RuntimeError as error:
+    except (RuntimeError, torch.cuda.DeferredCudaCallError) as error:
         raise ValueError(f"the GPU cannot be used ({_line(error)}); mend or renew its driver, {otherwise}") from None
     made_for = [int(number) for arch in torch.cuda.get_arch_list() for number in re.findall(r"^sm_(\d+)", arch)]
     if made_for and 10 * major + minor < min(made_for):
         raise ValueError(
             f"{torch.cuda.get_device_name()} (sm_{major}{minor}): PyTorch {torch.__version__} is made for GPUs from "
-            f"sm_{min(made_for)} on; install one for an older CUDA, {otherwise}"
+            f"sm_{min(made_for)} on; install an older one, for an older CUDA, {otherwise}"
         )
 
 
@@ -94,6 +94,6 @@ def in_any_order() -> Iterator[None]:
         torch.use_deterministic_algorithms(True, warn_only=warn_only)
 
 
-def _line(error: RuntimeError) -> str:
+def _line(error: Exception) -> str:
     """The first line of what CUDA says; others are of its debugging."""
     return str(error).partition("\n")[0]

@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -107,6 +108,36 @@ def narrow():
         for module in ("encoders", "vit_networks"):
             patch.setattr(f"cromss.models.{module}.UNET_CHANNELS", (32, 16, 16, 8, 8))
         yield
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Pretend a machine of so many GPUs and cores, of which a process may have a part."""
+
+    def pretend(gpus: int, cores: int = 32, bf16: bool = True, own_cores: int = 0) -> None:
+        own, has_bf16 = set(range(own_cores or cores)), lambda including_emulation=True: bf16 or including_emulation
+        monkeypatch.setattr("torch.cuda.is_available", lambda: gpus > 0)
+        monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+        monkeypatch.setattr("torch.cuda.is_bf16_supported", has_bf16)
+        monkeypatch.setattr("cromss.training.launching.check_gpu", lambda: None)
+        monkeypatch.setattr(os, "cpu_count", lambda: cores)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process: own, raising=False)
+
+    return pretend
+
+
+@pytest.fixture
+def slurm(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Pretend a task of a SLURM job, with variables without their prefix, or none."""
+
+    def pretend(**variables: object) -> None:
+        for name in list(os.environ):
+            if name.startswith("SLURM_"):
+                monkeypatch.delenv(name)
+        for name, value in variables.items():
+            monkeypatch.setenv(f"SLURM_{name}", str(value))
+
+    return pretend
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def test_runs_go_on_compiled_or_not_and_keep_the_names_of_weights(noisy, graphs,
     ("flag", "changes"),
     [
         ("--compile", "torch.nn.Module.compile"),
-        ("--grad_checkpointing", "cromss.training.finetuning.recompute_activations"),
+        ("--grad_checkpointing", "cromss.training.runs.recompute_activations"),
     ],
 )
 def test_transfer_changes_its_segmenter_alone_and_only_if_told(flag, changes, compiler, tmp_path, monkeypatch):

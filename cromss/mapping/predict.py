@@ -52,7 +52,7 @@ class MapReport:
     network_seconds: float
 
 
-@enough_gpu_memory("lower --batch_size or --tile_size, or say --accelerator cpu; what is done is kept")
+@enough_gpu_memory("lower --batch_size or --tile_size, or say --accelerator cpu")
 def predict_map(
     model: Predictor | str | Path,
     rasters: Mapping[str, str | Path],

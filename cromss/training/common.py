@@ -22,8 +22,9 @@ from cromss.models.weights import WeightsError, WeightsReport, check_bands, load
 from cromss.sensors import MODALITIES, S2_SUBSETS, s2_bands
 from cromss.settings import Encoder, Runtime
 from cromss.settings.common import require
+from cromss.training.launching import processes
 from cromss.training.run_folder import RunFolder, newest_checkpoint
-from cromss.training.runs import first_seed, processes
+from cromss.training.runs import first_seed
 
 Work = Callable[[Any, RunFolder], dict[str, Any]]
 

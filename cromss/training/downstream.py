@@ -17,7 +17,7 @@ from cromss.settings import DownstreamData, FinetuneSettings
 from cromss.splits import blocked_holdout, place_of, saved_order, take
 from cromss.store import open_part
 from cromss.training.common import band_names, refuse_other_legend, synthetic_home, tell_left_out, tell_small_tiles
-from cromss.training.runs import loader_processes
+from cromss.training.launching import loader_processes
 
 
 def downstream_data(

@@ -39,8 +39,9 @@ from cromss.training.common import (
     vit_options,
     wavelengths,
 )
+from cromss.training.launching import loader_processes
 from cromss.training.run_folder import RunFolder
-from cromss.training.runs import adapt_network, build_trainer, fit, loader_processes
+from cromss.training.runs import adapt_network, build_trainer, fit
 
 
 def pretrain(settings: PretrainSettings, adapt: Callable[[PretrainTask], object] | None = None) -> dict[str, Any]:

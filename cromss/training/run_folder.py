@@ -18,7 +18,7 @@ from cromss.yaml_files import read_yaml
 FREE_TO_CHANGE = frozenset(
     ("resume", "save_dir", "name", "accelerator", "devices", "slurm", "num_workers", "compile", "non_finite")
     + ("epochs", "max_steps", "save_interval", "save_seconds", "keep_checkpoints", "display_interval", "save_maps")
-    + ("grad_checkpointing", "test_batch_size", "precision", "amp")
+    + ("grad_checkpointing", "test_batch_size")
 )
 """Settings in which a run may differ from the one that it continues."""
 

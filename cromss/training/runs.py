@@ -5,7 +5,6 @@ import os
 import shlex
 import shutil
 import signal
-import subprocess
 import sysconfig
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,24 +16,19 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.plugins.environments import (
-    ClusterEnvironment,
-    LightningEnvironment,
-    SLURMEnvironment,
-    TorchElasticEnvironment,
-)
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from cromss.callbacks import EpochTable, SameBuffers, StepLimit, StepSeed
 from cromss.checkpointing import AtomicCheckpointIO, LastCheckpoint
 from cromss.collation import enough_shared_memory
-from cromss.gpus import check_gpu, enough_gpu_memory, has_bfloat16
+from cromss.gpus import enough_gpu_memory, has_bfloat16
 from cromss.models.recomputation import recompute_activations
 from cromss.models.weights import open_checkpoint
 from cromss.progress import progress
 from cromss.settings import Optimisation, Runtime
 from cromss.signals import REQUEUE, StopRequested
+from cromss.training.launching import launcher_environment, processes, requeue
 from cromss.training.run_folder import RunFolder
 from cromss.training.saved_state import SavedState, misfit
 
@@ -60,8 +54,8 @@ def fit(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule
 
 
 _LESS_MEMORY = (
-    "lower --batch_size, with --accumulate as much higher, or --test_batch_size where it is larger, "
-    "or say --grad_checkpointing"
+    "say --grad_checkpointing, or in validation a lower --test_batch_size, and the run goes on; or begin anew with a "
+    "lower --batch_size, and --accumulate as much higher"
 )
 
 
@@ -217,7 +211,7 @@ def build_trainer(
             progress(),
             *callbacks,
         ],
-        plugins=[AtomicCheckpointIO(folder.last, folder.previous), *_environment()],
+        plugins=[AtomicCheckpointIO(folder.last, folder.previous), *launcher_environment()],
     )
 
 
@@ -260,24 +254,6 @@ def _precision(runtime: Runtime) -> str:
     return "bf16-mixed" if runtime.amp or runtime.precision == "bf16" or by_default else "32-true"
 
 
-def loader_processes(runtime: Runtime) -> int:
-    """Loader processes of each training process: as told, or eight a GPU as far as there are cores.
-
-    A task of SLURM has cores of its own, as many as `--cpus-per-task` says.
-    """
-    if runtime.num_workers >= 0:
-        return runtime.num_workers
-    if runtime.accelerator == "cpu" or not torch.cuda.is_available():
-        return 0
-    own = os.environ.get("SLURM_CPUS_PER_TASK") if int(os.environ.get("SLURM_NTASKS", 1)) > 1 else None
-    return min(8, int(own) if own else _cores() // torch.cuda.device_count())
-
-
-def _cores() -> int:
-    """Cores that this process may run on, which may be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def first_seed(runtime: Runtime) -> int:
     """The seed of a run; transfer keeps its seeds as a tuple."""
     return runtime.seed if isinstance(runtime.seed, int) else runtime.seed[0]
@@ -312,81 +288,3 @@ def quieten() -> None:
         "It is recommended to use `self.log",  # what is logged is reduced over the processes before
     ):
         warnings.filterwarnings("ignore", f".*{message}")
-
-
-def processes(runtime: Runtime) -> tuple[int, int]:
-    """Nodes, and processes a node.
-
-    Raises:
-        ValueError: A wrong launch under SLURM, more devices than there are, a GPU asked for where there is none, or one
-            that cannot be used.
-    """
-    tasks = int(os.environ.get("SLURM_NTASKS", 1))
-    if "SLURM_STEP_ID" not in os.environ and (runtime.slurm or tasks > 1):
-        told = f"SLURM_NTASKS={tasks}" if tasks > 1 else "--slurm"
-        raise ValueError(f"{told}, but this is no SLURM task: start it with srun")
-    if runtime.accelerator != "cpu":
-        check_gpu()
-    if runtime.accelerator == "gpu" and not torch.cuda.is_available():
-        raise ValueError("--accelerator gpu: no GPU is visible to torch; use cpu or auto")
-    if TorchElasticEnvironment.detect():
-        count, each = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
-        return count // each, each
-    if "SLURM_STEP_ID" in os.environ and tasks > 1:
-        nodes = int(os.environ.get("SLURM_NNODES", 1))
-        return nodes, _tasks_a_node(runtime, tasks, nodes)
-    on_cpu = runtime.accelerator == "cpu" or not torch.cuda.is_available()
-    there, kind = (_cores(), "CPU cores") if on_cpu else (torch.cuda.device_count(), "GPUs")
-    if runtime.devices > there:
-        raise ValueError(f"--devices {runtime.devices}: there are {there} {kind}")
-    return 1, runtime.devices or (1 if on_cpu else there)
-
-
-def _tasks_a_node(runtime: Runtime, tasks: int, nodes: int) -> int:
-    each = tasks // nodes
-    if tasks % nodes or "SLURM_NTASKS_PER_NODE" not in os.environ:
-        raise ValueError(f"SLURM: {tasks} tasks on {nodes} node(s); start them with --ntasks-per-node, as many on each")
-    if runtime.devices not in (0, each):
-        raise ValueError(
-            f"--devices {runtime.devices}: SLURM has started {each} task(s) a node; "
-            f"leave --devices out, or say --ntasks-per-node={runtime.devices}"
-        )
-    visible = 0 if runtime.accelerator == "cpu" else torch.cuda.device_count()
-    if 0 < visible < each:
-        raise ValueError(
-            f"SLURM: of its {each} tasks a node, this one sees {visible} GPU(s); let each see all, with "
-            f"--gres=gpu:{each} and without --gpus-per-task and --gpu-bind"
-        )
-    return each
-
-
-def requeue(is_first: bool) -> bool:
-    """Have SLURM start the job of this process again, if it is in one; one of its processes asks for it.
-
-    Raises:
-        ValueError: SLURM refuses.
-    """
-    job = os.environ.get("SLURM_JOB_ID")
-    if job is None:
-        return False
-    if "SLURM_ARRAY_JOB_ID" in os.environ:
-        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    if is_first:
-        try:
-            subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            said = getattr(error, "stderr", None) or str(error)
-            raise ValueError(f"job {job} cannot be requeued ({said.strip()}); submit it again to go on") from None
-    return True
-
-
-def _environment() -> list[ClusterEnvironment]:
-    """Who started the processes, where Lightning must not go by SLURM's variables alone.
-
-    In a job of a single task it would wait for more of them; of several, it would save and requeue within a step.
-    """
-    if TorchElasticEnvironment.detect():
-        return []
-    if os.environ.get("SLURM_NTASKS") == "1":
-        return [LightningEnvironment()]
-    return [SLURMEnvironment(auto_requeue=False)] if "SLURM_STEP_ID" in os.environ else []
