@@ -90,16 +90,12 @@ def test_pretraining_steps(kind, flags):
 @pytest.mark.parametrize(
     "flags",
     [
-        *(
-            f"--dataset DFC2020 --model_type resnet18 --model_framework {head}"
-            for head in ("pspnet", "unet", "unetplusplus", "deeplabv3", "deeplabv3plus")
-        ),
+        *(f"--dataset DFC2020 --model_type resnet18 --model_framework {head}" for head in ("pspnet", "deeplabv3plus")),
         *(
             f"--dataset DW --model_type resnet18 --model_framework {head}"
-            for head in ("fpn", "upernet", "linknet", "pan", "manet")
+            for head in ("fpn", "upernet", "pan", "manet")
         ),
-        *(f"--dataset OSM --model_type {VIT} --model_framework {head}" for head in ("unet", "fpn", "upernet")),
-        f"--dataset OSM --model_type {VIT} --model_framework segmenter",
+        *(f"--dataset OSM --model_type {VIT} --model_framework {head}" for head in ("upernet", "segmenter")),
         "--dataset OSCD --model_type resnet18 --model_framework unet",
         "--dataset DFC2020 --input_type s12 --fusion_type twin --model_type resnet18 --model_framework pspnet",
         "--dataset DFC2020 --model_framework upernet --model_type dofa_tiny_patch16_224",
