@@ -59,11 +59,13 @@ def check(loss, watch):
 @pytest.mark.parametrize(
     ("kind", "flags"),
     [
-        (SingleModalSettings, "--input_type s2 --model_type resnet18"),
-        (MultiModalSettings, "--fusion_type mid --model_type resnet18"),
-        (MultiModalSettings, "--fusion_type late --use_common_feature --model_type resnet18"),
-        (MultiModalSettings, "--fusion_type mid --model_type resnet18 --sample_selection_agreement"),
-        (MultiModalSettings, "--fusion_type mid --consist_loss_type kl --loss_type cdf --model_type resnet18"),
+        (SingleModalSettings, "--input_type s2 --model_type tu-test_resnet"),
+        (MultiModalSettings, "--fusion_type mid --model_type tu-test_resnet"),
+        (MultiModalSettings, "--fusion_type late --use_common_feature --model_type tu-test_resnet"),
+        (
+            MultiModalSettings,
+            "--fusion_type mid --model_type tu-test_resnet --consist_loss_type kl --loss_type cdf --sample_selection_agreement",
+        ),
         (MultiModalSettings, f"--fusion_type mid --model_type {VIT}"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -90,14 +92,14 @@ def test_pretraining_steps(kind, flags):
 @pytest.mark.parametrize(
     "flags",
     [
-        *(f"--dataset DFC2020 --model_type resnet18 --model_framework {head}" for head in ("pspnet", "deeplabv3plus")),
         *(
-            f"--dataset DW --model_type resnet18 --model_framework {head}"
-            for head in ("fpn", "upernet", "pan", "manet")
+            f"--dataset DFC2020 --model_type tu-test_resnet --model_framework {head}"
+            for head in ("pspnet", "deeplabv3plus")
         ),
+        *(f"--dataset DW --model_type tu-test_resnet --model_framework {head}" for head in ("fpn", "upernet", "pan")),
         *(f"--dataset OSM --model_type {VIT} --model_framework {head}" for head in ("upernet", "segmenter")),
-        "--dataset OSCD --model_type resnet18 --model_framework unet",
-        "--dataset DFC2020 --input_type s12 --fusion_type twin --model_type resnet18 --model_framework pspnet",
+        "--dataset OSCD --model_type tu-test_resnet --model_framework unet",
+        "--dataset DFC2020 --input_type s12 --fusion_type twin --model_type tu-test_resnet --model_framework pspnet",
         "--dataset DFC2020 --model_framework upernet --model_type dofa_tiny_patch16_224",
         "--dataset DFC2020 --model_framework upernet --model_type scalemae_tiny_patch16_224 --n_channels 3",
         "--dataset DFC2020 --model_framework upernet --model_type satmae_tiny_patch8_96 --n_channels 10",
