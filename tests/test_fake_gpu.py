@@ -28,6 +28,7 @@ NO_DETERMINISTIC_GRADIENT = (
 
 SIDE = 64
 CROMSS = f"--crop_size {SIDE} --sample_selection --label_smoothing --rotate_share 1 --cal_tr_acc"
+RESNET, AGREEMENT = "--model_type tu-test_resnet", "--sample_selection_agreement"
 VIT = "vit_tiny_patch16_224"
 
 
@@ -38,7 +39,7 @@ def deterministic():
     torch.use_deterministic_algorithms(False)
 
 
-def on_gpu(bands, num_classes, num_dates=1):
+def on_gpu(bands, num_dates=1):
     """A batch of two, as loaders hand it over."""
     shapes = {name: (2, num_dates * len(of_one), SIDE, SIDE) for name, of_one in bands.items()}
     batch = {name: torch.zeros(shape, dtype=torch.uint8, device="cuda") for name, shape in shapes.items()}
@@ -59,13 +60,10 @@ def check(loss, watch):
 @pytest.mark.parametrize(
     ("kind", "flags"),
     [
-        (SingleModalSettings, "--input_type s2 --model_type tu-test_resnet"),
-        (MultiModalSettings, "--fusion_type mid --model_type tu-test_resnet"),
-        (MultiModalSettings, "--fusion_type late --use_common_feature --model_type tu-test_resnet"),
-        (
-            MultiModalSettings,
-            "--fusion_type mid --model_type tu-test_resnet --consist_loss_type kl --loss_type cdf --sample_selection_agreement",
-        ),
+        (SingleModalSettings, f"--input_type s2 {RESNET}"),
+        (MultiModalSettings, f"--fusion_type mid {RESNET}"),
+        (MultiModalSettings, f"--fusion_type late --use_common_feature {RESNET}"),
+        (MultiModalSettings, f"--fusion_type mid {RESNET} --consist_loss_type kl --loss_type cdf {AGREEMENT}"),
         (MultiModalSettings, f"--fusion_type mid --model_type {VIT}"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -76,7 +74,7 @@ def test_pretraining_steps(kind, flags):
     task = pretraining_task(settings, network, legend)
     with fake_gpu():
         put_on_fake_gpu(task)
-        batch = on_gpu(pretraining_bands(settings), legend.num_classes)
+        batch = on_gpu(pretraining_bands(settings))
         task.train_transform(batch)  # sends the matrices of the prior
         with Asked() as watch, mixed_precision():
             ready = task.train_transform(batch)
@@ -92,14 +90,11 @@ def test_pretraining_steps(kind, flags):
 @pytest.mark.parametrize(
     "flags",
     [
-        *(
-            f"--dataset DFC2020 --model_type tu-test_resnet --model_framework {head}"
-            for head in ("pspnet", "deeplabv3plus")
-        ),
-        *(f"--dataset DW --model_type tu-test_resnet --model_framework {head}" for head in ("fpn", "upernet", "pan")),
+        *(f"--dataset DFC2020 {RESNET} --model_framework {head}" for head in ("pspnet", "deeplabv3plus")),
+        *(f"--dataset DW {RESNET} --model_framework {head}" for head in ("fpn", "upernet", "pan")),
         *(f"--dataset OSM --model_type {VIT} --model_framework {head}" for head in ("upernet", "segmenter")),
-        "--dataset OSCD --model_type tu-test_resnet --model_framework unet",
-        "--dataset DFC2020 --input_type s12 --fusion_type twin --model_type tu-test_resnet --model_framework pspnet",
+        f"--dataset OSCD {RESNET} --model_framework unet",
+        f"--dataset DFC2020 --input_type s12 --fusion_type twin {RESNET} --model_framework pspnet",
         "--dataset DFC2020 --model_framework upernet --model_type dofa_tiny_patch16_224",
         "--dataset DFC2020 --model_framework upernet --model_type scalemae_tiny_patch16_224 --n_channels 3",
         "--dataset DFC2020 --model_framework upernet --model_type satmae_tiny_patch8_96 --n_channels 10",
@@ -110,7 +105,7 @@ def test_transfer_steps(flags):
     task, (source, dates) = finetuning_task(settings)[0], (settings.data, 2 if settings.data.task.is_change else 1)
     with fake_gpu():
         put_on_fake_gpu(task)
-        batch = on_gpu(downstream_bands(source), source.task.legend.num_classes, dates)
+        batch = on_gpu(downstream_bands(source), dates)
         with Asked() as watch, mixed_precision():
             ready = task.train_transform(batch)
             loss = segmentation_loss(task.loss_type, task.logits(ready["images"]), ready["labels"])
