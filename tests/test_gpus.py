@@ -1,13 +1,17 @@
 """GPUs that are too small, too old or not wanted, each seen without one."""
 
 import os
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from test_training import METHOD, pretrain_one
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cromss.callbacks import PanelWriter
 from cromss.gpus import as_in_training, check_gpu, enough_gpu_memory, hidden_gpus
+from cromss.mapping.tile_run import TileRun
 from cromss.noisy_labels.selection import label_weights
 from cromss.objective import CrossModalObjective
 from cromss.tasks import Scoreboard
@@ -100,6 +104,33 @@ def test_maps_are_made_in_the_precision_of_training(card, monkeypatch, has):
         assert not has or torch.get_autocast_dtype("cuda") == torch.bfloat16
     with as_in_training(torch.device("cpu")):
         assert not torch.is_autocast_enabled("cpu")
+
+
+def test_the_network_of_a_map_computes_in_it(monkeypatch):
+    seen = []
+
+    def probabilities(images):
+        seen.append(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None)
+        return images["s2"]
+
+    monkeypatch.setattr("cromss.mapping.tile_run.as_in_training", lambda at: torch.autocast(at.type, torch.bfloat16))
+    predictor = SimpleNamespace(probabilities=probabilities, network=torch.nn.Identity())
+    run = TileRun(SimpleNamespace(predictor=predictor), None, None, 1, 1, torch.device("cpu"))
+    assert run._network([{"s2": np.zeros((2, 4, 4), np.float32)}]).shape == (1, 2, 4, 4)
+    assert seen == [torch.bfloat16]
+
+
+@pytest.mark.usefixtures("narrow")
+def test_pictures_of_validation_are_drawn_in_its_precision(noisy, tmp_path, monkeypatch):
+    seen, whole = [], PanelWriter._draw
+
+    def draw(self, *args):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return whole(self, *args)
+
+    monkeypatch.setattr(PanelWriter, "_draw", draw)
+    pretrain_one(tmp_path, noisy, f"{METHOD} --epochs 1 --batch_size 2 --name run --amp --display_interval 1")
+    assert seen == [True]
 
 
 def test_gpus_older_than_the_build_are_named(card):
