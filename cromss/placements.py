@@ -1,10 +1,10 @@
 """Where samples are cut and how they are turned: images, labels and prior of one alike."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -37,17 +37,48 @@ class Placement:
         return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
 
-def cut(image: Tensor, placements: Sequence[Placement], mode: str = "bilinear", divisor: float = 1.0) -> Tensor:
-    """Crop, flip and rotate each sample of a batch `(B, C, H, W)`, all to one size, and divide: float32."""
-    if are_cut_together(image):
-        return cut_together(image, placements, mode, divisor)
-    shape = *image.shape[:2], placements[0].height, placements[0].width
-    ready = torch.from_numpy(np.empty(shape, np.float32))  # NumPy takes large pages, which are mapped faster
-    for out, sample, at in zip(ready, image, placements):
-        out.copy_(turned(sample[:, *at.crop], at, mode))
-        if divisor != 1:
-            out.div_(divisor)
+def cut(images: Mapping[str, Tensor], placements: Sequence[Placement]) -> dict[str, Tensor]:
+    """Crop, flip and rotate what is known of the samples of a batch alike, all to one size.
+
+    Args:
+        images: Name -> `(B, C, H, W)`, all of one size and on one device.
+        placements: That of each sample.
+
+    Returns:
+        Name -> `(B, C, h, w)` float32: uint8 is scaled to [0, 1], see `full_scale`.
+    """
+    if any(are_cut_together(image) for image in images.values()):
+        return {name: cut_together(image, placements) for name, image in images.items()}
+    size = placements[0].height, placements[0].width  # NumPy takes large pages, which are mapped faster
+    ready = {name: torch.from_numpy(np.empty((*x.shape[:2], *size), np.float32)) for name, x in images.items()}
+
+    def one(sample, at):
+        pieces = [(ready[name][sample], image[sample]) for name, image in images.items()]
+        for out, image in pieces:
+            out.copy_(_cropped(image, at))
+            if (scale := full_scale(image)) != 1:
+                out.div_(scale)
+        if at.degrees:
+            rotate([plane for out, _ in pieces for plane in out.numpy()], at.degrees)
+
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        list(threads.map(one, range(len(placements)), placements))
     return ready
+
+
+def cut_masks(masks: Tensor, placements: Sequence[Placement]) -> Tensor:
+    """The same of masks `(B, H, W)`, which keep their values and their type: `(B, h, w)`."""
+    if are_cut_together(masks):
+        return cut_together(masks.unsqueeze(1), placements, "nearest").squeeze(1).to(masks.dtype)
+    pieces = zip((_cropped(mask, at) for mask, at in zip(masks, placements)), placements)
+    return torch.stack([rotated_mask(piece, at.degrees) if at.degrees else piece for piece, at in pieces])
+
+
+def full_scale(image: Tensor) -> int:
+    """What values are divided by for networks: 255 where they are quantised, 1 where they are normalised already."""
+    return 255 if image.dtype == torch.uint8 else 1
 
 
 def are_cut_together(samples: Tensor) -> bool:
@@ -55,21 +86,20 @@ def are_cut_together(samples: Tensor) -> bool:
     return samples.device.type != "cpu"
 
 
-def cut_together(
-    image: Tensor, placements: Sequence[Placement], mode: str = "bilinear", divisor: float = 1.0
-) -> Tensor:
-    """The same, all samples at once, by as many operations whatever their number, none of them waited for."""
+def cut_together(image: Tensor, placements: Sequence[Placement], mode: str = "bilinear") -> Tensor:
+    """One of `(B, C, H, W)`, all samples at once, by as many operations whatever their number, none waited for."""
     height, width, device = placements[0].height, placements[0].width, image.device
     told = torch.tensor([(at.top, at.left, -2 in at.flip, -1 in at.flip) for at in placements], dtype=torch.long)
     top, left, down, right = _sent(told, device).T.unsqueeze(-1)
     rows, columns = _line(top, down, height), _line(left, right, width)
     sample, channel = (torch.arange(size, device=device) for size in image.shape[:2])
     ready = image[sample.view(-1, 1, 1, 1), channel.view(-1, 1, 1), rows[:, None, :, None], columns[:, None, None]]
-    ready = ready.float() if divisor == 1 else ready.float().div_(divisor)
+    scale = full_scale(image) if mode == "bilinear" else 1
+    ready = ready.float() if scale == 1 else ready.float().div_(scale)
     rotated = {i: at.degrees for i, at in enumerate(placements) if at.degrees}
     if rotated:
         which, turns = torch.tensor(list(rotated)), [_turn(height, width, degrees) for degrees in rotated.values()]
-        which, turns = _sent(which, device), _sent(torch.stack(turns), device)
+        which, turns = _sent(which, device), _sent(torch.tensor(turns), device)
         ready.index_copy_(0, which, _resampled(ready[which], turns, mode))
     return ready
 
@@ -85,29 +115,36 @@ def _sent(values: Tensor, device: torch.device) -> Tensor:
     return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
 
-def turned(piece: Tensor, at: Placement, mode: str = "bilinear") -> Tensor:
-    """A crop `(C, H, W)` on the CPU, flipped and rotated."""
-    piece = piece.flip(at.flip) if at.flip else piece
-    return rotate(piece, at.degrees, mode) if at.degrees else piece
+def _cropped(sample: Tensor, at: Placement) -> Tensor:
+    """A sample `(..., H, W)`, cropped and flipped."""
+    piece = sample[..., *at.crop]
+    return piece.flip(at.flip) if at.flip else piece
 
 
-def rotate(image: Tensor, degrees: float, mode: str = "bilinear") -> Tensor:
-    """Rotate counter-clockwise as displayed, about the centre of the pixel grid, on the CPU; float32.
+def rotate(planes: Sequence[np.ndarray], degrees: float) -> None:
+    """Rotate planes `(H, W)` float32 of one image in place, about the centre of the pixel grid, bilinearly.
 
-    The border is mirrored without repeating the edge pixel.
+    All planes are gathered at once, in eights: several times as fast as one by one. The border is mirrored without
+    repeating the edge pixel.
 
     Args:
-        image: `(C, H, W)`.
-        degrees: Angle.
-        mode: `"bilinear"`, or `"nearest"` for labels.
+        planes: What is rotated.
+        degrees: Angle, counter-clockwise as displayed.
     """
-    height, width = image.shape[-2:]
-    if mode == "bilinear":
-        pixels = F.pad(image.float().permute(1, 2, 0), (0, -len(image) % 8)).reshape(height * width, -1)
-        corners, shares = bilinear_corners(height, width, degrees)
+    height, width = planes[0].shape
+    corners, shares = map(torch.from_numpy, _bilinear_corners(height, width, degrees))
+    for first in range(0, len(planes), _PLANES):
+        some = list(planes[first : first + _PLANES])
+        some += [np.empty_like(planes[0])] * (-len(some) % 8)
+        pixels = torch.from_numpy(cv2.merge(some)).view(height * width, -1)
         turned = F.embedding_bag(corners, pixels, mode="sum", per_sample_weights=shares)
-        return turned.T[: len(image)].view(image.shape)
-    return _resampled(image[None].float(), _turn(height, width, degrees)[None], mode).squeeze(0)
+        cv2.split(turned.view(height, width, -1).numpy(), some)
+
+
+def rotated_mask(mask: Tensor, degrees: float) -> Tensor:
+    """A mask `(H, W)`, rotated as by `rotate` to the nearest pixel."""
+    y, x = (np.rint(at).astype(np.int32) for at in _sources(*mask.shape, degrees))
+    return mask[torch.from_numpy(y), torch.from_numpy(x)]
 
 
 def _resampled(images: Tensor, turns: Tensor, mode: str) -> Tensor:
@@ -116,39 +153,47 @@ def _resampled(images: Tensor, turns: Tensor, mode: str) -> Tensor:
     return F.grid_sample(images, grid, mode=mode, padding_mode="reflection", align_corners=True)
 
 
-@lru_cache(maxsize=16)
-def bilinear_corners(height: int, width: int, degrees: float) -> tuple[Tensor, Tensor]:
-    """The four pixels that every pixel of a rotated image is mixed from, and their shares, `(H W, 4)` both.
-
-    By them all channels of a pixel are gathered at once, in eights: several times as fast as channel by channel.
-    """
-    (down, down_share), (right, right_share) = (
-        _neighbours(at, size) for at, size in zip(_sources(height, width, degrees), (height, width))
-    )
-    corners = [y * width + x for y in down for x in right]
-    shares = [y * x for y in down_share for x in right_share]
-    return torch.stack(corners, -1).view(-1, 4), torch.stack(shares, -1).view(-1, 4)
+def _bilinear_corners(height: int, width: int, degrees: float) -> tuple[np.ndarray, np.ndarray]:
+    """The four pixels that every pixel of a rotated image is mixed from, and their shares, `(H W, 4)` both."""
+    rows, columns = _sources(height, width, degrees)
+    down, down_shares = _neighbours(rows, height)
+    right, right_shares = _neighbours(columns, width)
+    down = [y * width for y in down]
+    corners = cv2.merge([y + x for y in down for x in right])
+    shares = cv2.merge([y * x for y in down_shares for x in right_shares])
+    return corners.reshape(-1, 4), shares.reshape(-1, 4)
 
 
-def _sources(height: int, width: int, degrees: float) -> tuple[Tensor, Tensor]:
-    """Row and column `(H, W)` in the image that each pixel of the rotated one comes from."""
-    (xx, xy, _), (yx, yy, _) = _turn(height, width, degrees)
-    x, y = torch.linspace(-1, 1, width), torch.linspace(-1, 1, height).unsqueeze(1)
-    return (yx * x + yy * y + 1) * ((height - 1) / 2), (xx * x + xy * y + 1) * ((width - 1) / 2)
+def _sources(height: int, width: int, degrees: float) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column `(H, W)` float32 in the image that each pixel of the rotated one comes from."""
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    down, right = (height - 1) / 2, (width - 1) / 2
+    y = np.arange(height, dtype=np.float32)[:, np.newaxis] - down
+    x = np.arange(width, dtype=np.float32) - right
+    return _reflected(cos * y + down + sin * x, height), _reflected(right - sin * y + cos * x, width)
 
 
-def _neighbours(at: Tensor, size: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """The two pixels of a mirrored line around each position, int32, and their shares."""
-    period = 2 * (size - 1)
-    at = at.abs().remainder(period)
-    at = torch.minimum(at, period - at)
-    before = at.int()
-    share = at - before
-    return (before, (before + 1).clamp_max_(size - 1)), (1 - share, share)
+def _reflected(at: np.ndarray, size: int) -> np.ndarray:
+    """Positions on a line that is mirrored at both ends, within it."""
+    last, at = size - 1, np.abs(at)
+    while at.max() > last:
+        at = np.abs(np.minimum(at, 2 * last - at))
+    return at
 
 
-def _turn(height: int, width: int, degrees: float) -> Tensor:
-    """Matrix `(2, 3)` from positions in a rotated image to those in its source, both from -1 to 1."""
+def _neighbours(at: np.ndarray, size: int) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """The two pixels of a line around each position, int32, and their shares."""
+    floor = np.floor(at)
+    before, share = floor.astype(np.int32), at - floor
+    return (before, np.minimum(before + 1, size - 1)), (1 - share, share)
+
+
+def _turn(height: int, width: int, degrees: float) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Matrix from positions in a rotated image to those in its source, both from -1 to 1."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     aspect = (height - 1) / (width - 1)
-    return torch.tensor([[cos, -sin * aspect, 0], [sin / aspect, cos, 0]])
+    return (cos, -sin * aspect, 0.0), (sin / aspect, cos, 0.0)
+
+
+_PLANES = 32
+"""Planes that are rotated at a time."""

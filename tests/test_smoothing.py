@@ -95,13 +95,22 @@ def test_any_number_of_classes_is_filtered(num_classes, ignored):
     np.testing.assert_allclose(prior[0].numpy(), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("num_seasons", [3, 128])
-def test_a_crop_of_the_prior_is_that_of_the_whole_tile(num_seasons):
-    labels, season = random_labels(4, 2, num_seasons, 40, 33), torch.tensor([2, 0])
-    crops = [(slice(0, 20), slice(5, 25)), (slice(20, 40), slice(13, 33))]
-    whole = label_prior(labels, season, 5)
-    for part, one, (rows, columns) in zip(label_prior(labels, season, 5, crops=crops), whole, crops, strict=True):
-        torch.testing.assert_close(part, one[:, rows, columns], atol=1e-6, rtol=0)
+@pytest.mark.parametrize("size", [(1, 1), (1, 30), (5, 3), (13, 12)])
+def test_tiles_smaller_than_the_filter(size):
+    labels, season = random_labels(5, 2, 3, *size), torch.tensor([2, 0])
+    torch.testing.assert_close(
+        label_prior(labels, season, 5), dense_prior(labels, season, 5, "ts", 3.0, 4.0), atol=2e-6, rtol=0
+    )
+
+
+def test_the_number_of_threads_changes_nothing():
+    labels, season = random_labels(4, 5, 3, 40, 33), torch.tensor([2, 0, 1, 2, 2])
+    expected, before = label_prior(labels, season, 5), torch.get_num_threads()
+    torch.set_num_threads(before + 2)
+    try:
+        assert torch.equal(label_prior(labels, season, 5), expected)
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("num_seasons", [127, 128])

@@ -1,11 +1,12 @@
 """Label smoothing over space and seasons (CromSS, arXiv 2405.01217, section on label smoothing)."""
 
 from collections.abc import Sequence
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 
+import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cromss.legends import IGNORE_INDEX
@@ -20,7 +21,6 @@ def label_prior(
     kind: str = "ts",
     sigma: float = 3.0,
     truncate: float = 4.0,
-    crops: Sequence[tuple[slice, slice]] | None = None,
 ) -> Tensor:
     """How probable each class is at each pixel, given the noisy labels around it and in other seasons.
 
@@ -36,7 +36,6 @@ def label_prior(
         kind: `"ts"`, `"t"` or `"s"`.
         sigma: Standard deviation of the Gaussian, in pixels.
         truncate: Radius of the filter, in standard deviations.
-        crops: Rows and columns wanted of each sample, of one size; labels around them count as ever. All for `None`.
 
     Returns:
         `(B, K, H, W)` float32, summing to 1 over the classes.
@@ -44,16 +43,13 @@ def label_prior(
     if kind not in PRIOR_KINDS:
         raise ValueError(f"label smoothing prior {kind!r}: choose one of {', '.join(PRIOR_KINDS)}")
     if labels.device.type != "cpu" or labels.shape[1] > _MOST_SEASONS:
-        prior = dense_prior(labels, season, num_classes, kind, sigma, truncate)
-        return prior if crops is None else torch.stack([one[:, *crop] for one, crop in zip(prior, crops)])
-    height, width = labels.shape[-2:]
-    crops = crops or [(slice(0, height), slice(0, width))] * len(labels)
-    size = (side.stop - side.start for side in crops[0])
-    prior = torch.from_numpy(np.empty((len(labels), num_classes, *size), np.float32))
+        return dense_prior(labels, season, num_classes, kind, sigma, truncate)
+    prior = np.empty((len(labels), num_classes, *labels.shape[-2:]), np.float32)
     votes = _season_votes(labels, season, kind).to(torch.uint8).numpy()
-    for one in zip(prior, labels.to(torch.uint8).numpy(), votes, crops):
-        _fill_sparse_prior(*one, gaussian_kernel(sigma, truncate).float())
-    return prior
+    fill = partial(_fill_sparse_prior, kernel=gaussian_kernel(sigma, truncate).float().numpy())
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        list(threads.map(fill, prior, labels.to(torch.uint8).numpy(), votes))
+    return torch.from_numpy(prior)
 
 
 def dense_prior(labels: Tensor, season: Tensor, num_classes: int, kind: str, sigma: float, truncate: float) -> Tensor:
@@ -142,58 +138,20 @@ def mirrored(size: int, radius: int) -> Tensor:
     return torch.minimum(period, 2 * size - 1 - period)
 
 
-def _fill_sparse_prior(
-    prior: Tensor, labels: np.ndarray, votes: np.ndarray, crop: tuple[slice, slice], kernel: Tensor
-) -> None:
-    """Fill one prior `(K, h, w)` from labels `(T, H, W)` uint8: only classes in the sample are filtered, in eights.
-
-    Where nothing is ignored, the last class takes the rest.
-    """
-    there = labels.tobytes()
-    present, complete = [k for k in range(len(prior)) if k in there], labels.max() < len(prior)
-    filtered, last = (present[:-1], present[-1]) if complete else (present, None)
-    prior.zero_()
-    if complete:
-        prior[last] = 1
-    for first in range(0, len(filtered), 8):
-        classes = filtered[first : first + 8]
-        mixing = torch.zeros(len(prior), 8)
-        mixing[classes, range(len(classes))] = scale = 1 / float(votes.sum()) if complete else 1.0
-        if complete:
-            mixing[last] = -scale
-        _add_filtered(prior, _packed_votes(labels, votes, classes), crop, kernel, mixing)
-    if complete:
-        prior[last].clamp_min_(0)
-    else:
+def _fill_sparse_prior(prior: np.ndarray, labels: np.ndarray, votes: np.ndarray, kernel: np.ndarray) -> None:
+    """Fill one prior `(K, H, W)` from labels `(T, H, W)` uint8: only classes in the sample are filtered."""
+    there, known = labels.tobytes(), labels.max() < len(prior)
+    down = kernel / (votes.sum(dtype=np.float32) if known else 1)
+    for k, probability in enumerate(prior):
+        if k in there:
+            votes_for_it = np.einsum("t,thw->hw", votes, (labels == k).view(np.uint8))
+            cv2.sepFilter2D(votes_for_it, cv2.CV_32F, kernel, down, probability, borderType=cv2.BORDER_REFLECT)
+        else:
+            probability[:] = 0
+    if not known:
         total = prior.sum(0)
-        prior.div_(total.clamp_min(_NOTHING))[:, total <= _NOTHING] = 1 / len(prior)
-
-
-def _packed_votes(labels: np.ndarray, votes: np.ndarray, classes: Sequence[int]) -> np.ndarray:
-    """Votes for up to eight classes, `(H, W, 8)` uint8: a pixel's are the bytes of one number, so that they add up."""
-    tables = np.zeros((len(votes), IGNORE_INDEX + 1, 8), np.uint8)
-    tables[:, classes, range(len(classes))] = votes[:, np.newaxis]
-    packed = np.zeros((*labels.shape[-2:], 1), np.uint64)
-    for table, season in zip(tables.view(np.uint64), labels):
-        packed[..., 0] += table.take(season)
-    return packed.view(np.uint8)
-
-
-def _add_filtered(prior: Tensor, votes: np.ndarray, crop: tuple[slice, slice], kernel: Tensor, mixing: Tensor) -> None:
-    """Add the crop of `(H, W, 8)`, filtered down and across, the border mirrored, and mixed by `(K, 8)`.
-
-    So many rows are taken at a time as the processor's cache holds at every step.
-    """
-    radius, (height, width), depth = len(kernel) // 2, prior.shape[-2:], votes.shape[-1]
-    padded = np.pad(votes.view(np.uint64), [(radius, radius), (radius, radius), (0, 0)], mode="symmetric")
-    padded = padded[tuple(slice(side.start, side.stop + 2 * radius) for side in crop)]
-    for top in range(0, height, _ROWS):
-        rows = padded[top : top + _ROWS + 2 * radius].view(np.uint8)
-        smooth = torch.from_numpy(rows).float().unsqueeze(0).permute(0, 3, 1, 2)  # what a filter takes as channels last
-        for shape in ((-1, 1), (1, -1)):
-            smooth = F.conv2d(smooth, kernel.view(1, 1, *shape).expand(depth, -1, -1, -1), groups=depth)
-        mixed = prior.view(len(prior), -1)[:, top * width : (top + _ROWS) * width]
-        mixed.addmm_(mixing, smooth[0].permute(1, 2, 0).reshape(-1, depth).T)
+        prior /= np.maximum(total, _NOTHING)
+        prior[:, total <= _NOTHING] = 1 / len(prior)
 
 
 def _season_votes(labels: Tensor, season: Tensor, kind: str) -> Tensor:
@@ -207,7 +165,5 @@ def _season_votes(labels: Tensor, season: Tensor, kind: str) -> Tensor:
 
 _NOTHING = 1e-6
 """Votes up to here are none: only ignored pixels are in reach."""
-_ROWS = 136
-"""Half a tile."""
 _MOST_SEASONS = 127
 """Twice their votes fit a byte."""
