@@ -44,6 +44,7 @@ def compared(what: str, seconds: Mapping[str, list[float]], count: int) -> list[
                 "quartiles": f"{low:.3f} to {high:.3f}",
                 "ratio": f"{statistics.median(ratios):.2f}" if name != first else "",
                 "ratio_range": f"{min(ratios):.2f} to {max(ratios):.2f}" if name != first else "",
+                "threads": torch.get_num_threads(),
             }
         )
     return rows
@@ -61,6 +62,7 @@ def weighed(what: str, megabytes: Mapping[str, float]) -> list[dict[str, Any]]:
             "quartiles": "",
             "ratio": "",
             "ratio_range": "",
+            "threads": torch.get_num_threads(),
         }
         | ({"ratio": f"{reference / each:.2f}"} if each != reference else {})
         for name, each in megabytes.items()
@@ -78,6 +80,7 @@ def measured(what: str, way: str, values: Sequence[float], unit: str) -> dict[st
         "quartiles": f"{low:.4g} to {high:.4g}" if len(values) > 1 else "",
         "ratio": "",
         "ratio_range": "",
+        "threads": torch.get_num_threads(),
     }
 
 
@@ -109,7 +112,6 @@ def report(rows: list[dict[str, Any]], path: Path) -> None:
     machine = {
         "machine": platform.machine(),
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "date": date.today().isoformat(),
     }

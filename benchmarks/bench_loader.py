@@ -6,6 +6,7 @@ The published way reads all seasons of a pickled record, and filters and augment
 one season's images and hands over uint8; batches are prepared together, on the CPU here. Warm: the files are in memory.
 Cold: they are put out of it before every round. Checksums are verified in the first epoch, in the warm-up round here,
 but for a row of its own. Beside them a bare copy of the bytes of a batch of ours, and batches of numbers alone.
+Samples are read and prepared with a thread of PyTorch for every core, and with one; what follows with one.
 Results go to benchmarks/bench_loader.csv.
 """
 
@@ -49,10 +50,8 @@ class BenchLoader:
     """Classes of the prior."""
     crop_size: int = 256
     """Side of the crops, in pixels."""
-    rounds: int = 5
+    rounds: int = 15
     """Times that every way is timed."""
-    threads: int = 1
-    """Threads of PyTorch."""
     save_dir: Path = Path("runs")
     """Where the synthetic set is, or is made."""
     results: Path = Path("benchmarks/bench_loader.csv")
@@ -61,7 +60,6 @@ class BenchLoader:
 
 def main(settings: BenchLoader) -> None:
     """Write both layouts, compare what they give, time."""
-    torch.set_num_threads(settings.threads)
     data = PretrainData(synthetic_locations=settings.num_locations)
     home = pretraining_set(settings.save_dir, data, ("s1", "s2"))
     names = {"s1": data.data_name_s1, "s2": data.data_name_s2, "labels": data.data_name_label}
@@ -93,11 +91,13 @@ def compare(settings: BenchLoader, published: dict, ours: dict) -> list[dict]:
 
     folders = [store.path for store in (*published.values(), *ours.values())]
     count, rows = len(stacks), []
-    rows += compared(
-        "read and prepared, warm",
-        alternate({PUBLISHED: lambda: drain(loader(whole)), OURS: prepared}, settings.rounds),
-        count,
-    )
+    for threads in sorted({os.cpu_count(), 1}, reverse=True):
+        torch.set_num_threads(threads)
+        rows += compared(
+            "read and prepared, warm" + (f", {threads} threads" if threads > 1 else ""),
+            alternate({PUBLISHED: lambda: drain(loader(whole)), OURS: prepared}, settings.rounds),
+            count,
+        )
     workers = {PUBLISHED: loader(bare, settings.num_workers), OURS: loader(stacks, settings.num_workers)}
     workers["numbers alone"] = loader(range(count), settings.num_workers)
     reading = {name: lambda each=each: drain(each) for name, each in workers.items()}

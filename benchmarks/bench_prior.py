@@ -30,7 +30,7 @@ class BenchPrior:
     """Classes in it."""
     batch_size: int = 8
     """Samples in a batch."""
-    rounds: int = 15
+    rounds: int = 60
     """Times that both ways are timed."""
     threads: int = 1
     """Threads of PyTorch."""

@@ -144,7 +144,7 @@ def rotate(planes: Sequence[np.ndarray], degrees: float) -> None:
 def rotated_mask(mask: Tensor, degrees: float) -> Tensor:
     """A mask `(H, W)`, rotated as by `rotate` to the nearest pixel."""
     y, x = (np.rint(at).astype(np.int32) for at in _sources(*mask.shape, degrees))
-    return mask[torch.from_numpy(y), torch.from_numpy(x)]
+    return torch.from_numpy(mask.numpy().take(y * mask.shape[1] + x))
 
 
 def _resampled(images: Tensor, turns: Tensor, mode: str) -> Tensor:
@@ -170,7 +170,7 @@ def _sources(height: int, width: int, degrees: float) -> tuple[np.ndarray, np.nd
     down, right = (height - 1) / 2, (width - 1) / 2
     y = np.arange(height, dtype=np.float32)[:, np.newaxis] - down
     x = np.arange(width, dtype=np.float32) - right
-    return _reflected(cos * y + down + sin * x, height), _reflected(right - sin * y + cos * x, width)
+    return _reflected(down + cos * y + sin * x, height), _reflected(right - sin * y + cos * x, width)
 
 
 def _reflected(at: np.ndarray, size: int) -> np.ndarray:
