@@ -52,7 +52,7 @@ def cut(images: Mapping[str, Tensor], placements: Sequence[Placement]) -> dict[s
     size = placements[0].height, placements[0].width  # NumPy takes large pages, which are mapped faster
     ready = {name: torch.from_numpy(np.empty((*x.shape[:2], *size), np.float32)) for name, x in images.items()}
 
-    def one(sample, at):
+    for sample, at in enumerate(placements):
         pieces = [(ready[name][sample], image[sample]) for name, image in images.items()]
         for out, image in pieces:
             out.copy_(_cropped(image, at))
@@ -60,11 +60,6 @@ def cut(images: Mapping[str, Tensor], placements: Sequence[Placement]) -> dict[s
                 out.div_(scale)
         if at.degrees:
             rotate([plane for out, _ in pieces for plane in out.numpy()], at.degrees)
-
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        list(threads.map(one, range(len(placements)), placements))
     return ready
 
 
