@@ -91,10 +91,10 @@ def compare(settings: BenchLoader, published: dict, ours: dict) -> list[dict]:
 
     folders = [store.path for store in (*published.values(), *ours.values())]
     count, rows = len(stacks), []
-    for threads in sorted({os.cpu_count(), 1}, reverse=True):
+    for name, threads in ((", all cores", os.cpu_count()), ("", 1)):
         torch.set_num_threads(threads)
         rows += compared(
-            "read and prepared, warm" + (f", {threads} threads" if threads > 1 else ""),
+            f"read and prepared, warm{name}",
             alternate({PUBLISHED: lambda: drain(loader(whole)), OURS: prepared}, settings.rounds),
             count,
         )

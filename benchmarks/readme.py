@@ -95,7 +95,7 @@ def speed() -> str:
         "selection and losses, a batch of 8, forward": ("selection", "forward"),
         "the same with backward": ("selection", "forward and backward"),
         "reading and preparing, a sample": ("loader", "read and prepared, warm"),
-        "the same, two threads": ("loader", "read and prepared, warm, 2 threads"),
+        "the same, with both cores": ("loader", "read and prepared, warm, all cores"),
         "loader without the prior, a sample, warm": ("loader", "read, warm"),
         "the same, cold": ("loader", "read, cold"),
         "the same, warm, two loader processes": ("loader", "read, warm, 2 workers"),

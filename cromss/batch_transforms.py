@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cromss.noisy_labels.smoothing import label_prior
-from cromss.placements import Placement, cut, cut_masks, full_scale
+from cromss.noisy_labels.smoothing import label_prior, reach
+from cromss.placements import Placement, cut, cut_masks, full_scale, near_crops
 from cromss.sensors import MODALITIES
 
 
@@ -56,12 +56,15 @@ class BatchTransform:
     def _prepare(self, batch: Mapping) -> dict:
         season, tile = batch["season"].long(), batch["labels"].shape[-2:]
         placements = [self.place(e, i, tile) for e, i in zip(batch["epoch"], batch["index"])]
-        images = {modality: batch[modality] for modality in MODALITIES if modality in batch}
-        ready = cut(images | self._prior(batch["labels"], season), placements)
+        samples = {name: batch[name] for name in (*MODALITIES, *_MASKS) if name in batch}
+        if self.prior_kind:
+            samples, placements = near_crops(samples, placements, reach(self.prior_sigma))
+        images = {name: values for name, values in samples.items() if name not in _MASKS}
+        ready = cut(images | self._prior(samples["labels"], season), placements)
         return {
             "images": {modality: ready[modality] for modality in images},
             "prior": ready.get("prior"),
-            **{name: _drawn_mask(batch[name], season, placements) for name in ("labels", "exact") if name in batch},
+            **{name: _drawn_mask(samples[name], season, placements) for name in _MASKS if name in samples},
         }
 
     def _prior(self, labels: Tensor, season: Tensor) -> dict[str, Tensor]:
@@ -97,5 +100,6 @@ def _drawn_mask(labels: Tensor, season: Tensor, placements: Sequence[Placement])
     return cut_masks(labels[torch.arange(len(labels), device=labels.device), season], placements).long()
 
 
+_MASKS = ("labels", "exact")
 _AUGMENTATION_STREAM = 1
 _FLIPS = ((-2,), (-1,), (-2, -1))

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from cromss.opencv import cv2
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,35 @@ class Placement:
     def crop(self) -> tuple[slice, slice]:
         """Rows and columns of the crop."""
         return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
+
+
+def near_crops(
+    samples: Mapping[str, Tensor], placements: Sequence[Placement], margin: int
+) -> tuple[dict[str, Tensor], list[Placement]]:
+    """Samples without what is further than a margin from what will be cut out of them.
+
+    Args:
+        samples: Name -> `(B, C, H, W)`, all of one size and on one device.
+        placements: That of each sample.
+        margin: Pixels.
+
+    Returns:
+        Samples, all of one size, and their placements within that.
+    """
+    height, width = next(iter(samples.values())).shape[-2:]
+    rows, columns = min(placements[0].height + 2 * margin, height), min(placements[0].width + 2 * margin, width)
+    if (rows, columns) == (height, width):
+        return dict(samples), list(placements)
+    windows = [
+        Placement(rows, columns, _begin(at.top - margin, height - rows), _begin(at.left - margin, width - columns))
+        for at in placements
+    ]
+    moved = [replace(at, top=at.top - w.top, left=at.left - w.left) for at, w in zip(placements, windows)]
+    return {name: _pieces(values, windows) for name, values in samples.items()}, moved
+
+
+def _begin(wanted: int, last: int) -> int:
+    return min(max(wanted, 0), last)
 
 
 def cut(images: Mapping[str, Tensor], placements: Sequence[Placement]) -> dict[str, Tensor]:
@@ -84,11 +114,7 @@ def are_cut_together(samples: Tensor) -> bool:
 def cut_together(image: Tensor, placements: Sequence[Placement], mode: str = "bilinear") -> Tensor:
     """One of `(B, C, H, W)`, all samples at once, by as many operations whatever their number, none waited for."""
     height, width, device = placements[0].height, placements[0].width, image.device
-    told = torch.tensor([(at.top, at.left, -2 in at.flip, -1 in at.flip) for at in placements], dtype=torch.long)
-    top, left, down, right = _sent(told, device).T.unsqueeze(-1)
-    rows, columns = _line(top, down, height), _line(left, right, width)
-    sample, channel = (torch.arange(size, device=device) for size in image.shape[:2])
-    ready = image[sample.view(-1, 1, 1, 1), channel.view(-1, 1, 1), rows[:, None, :, None], columns[:, None, None]]
+    ready = _pieces(image, placements)
     scale = full_scale(image) if mode == "bilinear" else 1
     ready = ready.float() if scale == 1 else ready.float().div_(scale)
     rotated = {i: at.degrees for i, at in enumerate(placements) if at.degrees}
@@ -97,6 +123,15 @@ def cut_together(image: Tensor, placements: Sequence[Placement], mode: str = "bi
         which, turns = _sent(which, device), _sent(torch.tensor(turns), device)
         ready.index_copy_(0, which, _resampled(ready[which], turns, mode))
     return ready
+
+
+def _pieces(image: Tensor, placements: Sequence[Placement]) -> Tensor:
+    """What is cut out of the samples of `(B, C, H, W)`, flipped; not rotated."""
+    told = torch.tensor([(at.top, at.left, -2 in at.flip, -1 in at.flip) for at in placements], dtype=torch.long)
+    top, left, down, right = _sent(told, image.device).T.unsqueeze(-1)
+    rows, columns = _line(top, down, placements[0].height), _line(left, right, placements[0].width)
+    sample, channel = (torch.arange(size, device=image.device) for size in image.shape[:2])
+    return image[sample.view(-1, 1, 1, 1), channel.view(-1, 1, 1), rows[:, None, :, None], columns[:, None, None]]
 
 
 def _line(first: Tensor, is_flipped: Tensor, size: int) -> Tensor:
@@ -119,11 +154,11 @@ def _cropped(sample: Tensor, at: Placement) -> Tensor:
 def rotate(planes: Sequence[np.ndarray], degrees: float) -> None:
     """Rotate planes `(H, W)` float32 of one image in place, about the centre of the pixel grid, bilinearly.
 
-    All planes are gathered at once, in eights: several times as fast as one by one. The border is mirrored without
-    repeating the edge pixel.
+    Planes are gathered together: several times as fast as one by one. The border is mirrored without repeating the edge
+    pixel.
 
     Args:
-        planes: What is rotated.
+        planes: What is rotated; writable, the pixels of a row side by side.
         degrees: Angle, counter-clockwise as displayed.
     """
     height, width = planes[0].shape
@@ -171,9 +206,9 @@ def _sources(height: int, width: int, degrees: float) -> tuple[np.ndarray, np.nd
 def _reflected(at: np.ndarray, size: int) -> np.ndarray:
     """Positions on a line that is mirrored at both ends, within it."""
     last, at = size - 1, np.abs(at)
-    while at.max() > last:
+    while at.max() > last > 0:
         at = np.abs(np.minimum(at, 2 * last - at))
-    return at
+    return np.minimum(at, last)
 
 
 def _neighbours(at: np.ndarray, size: int) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
@@ -186,7 +221,7 @@ def _neighbours(at: np.ndarray, size: int) -> tuple[tuple[np.ndarray, np.ndarray
 def _turn(height: int, width: int, degrees: float) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Matrix from positions in a rotated image to those in its source, both from -1 to 1."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    aspect = (height - 1) / (width - 1)
+    aspect = max(height - 1, 1) / max(width - 1, 1)
     return (cos, -sin * aspect, 0.0), (sin / aspect, cos, 0.0)
 
 

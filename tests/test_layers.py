@@ -17,6 +17,7 @@ ROOMS = (
         "signals",
         "start_up",
         "gpus",
+        "opencv",
     ),
     (
         *("noisy_labels", "losses", "metrics", "layouts", "scenes", "panels"),
@@ -96,3 +97,8 @@ def test_no_sys_path_no_asserts(path):
     source = path.read_text()
     assert "sys.path" not in source
     assert not any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(source)))
+
+
+def test_opencv_is_imported_in_one_place():
+    importing = [path for path in PACKAGE if any(name.split(".")[0] == "cv2" for name in imported(path))]
+    assert [room(path) for path in importing] == ["opencv"]

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from cromss.legends import IGNORE_INDEX
+from cromss.opencv import cv2
 
 PRIOR_KINDS = ("ts", "t", "s")
 
@@ -124,10 +124,15 @@ def gaussian_matrix(size: int, sigma: float, truncate: float, device: torch.devi
     return matrix.scatter_add_(1, source, kernel.expand(size, -1)).float().to(device)
 
 
+def reach(sigma: float, truncate: float = 4.0) -> int:
+    """Radius of the filter of `label_prior`, in pixels: labels further away have no say."""
+    return int(truncate * sigma + 0.5)
+
+
 @lru_cache(maxsize=16)
 def gaussian_kernel(sigma: float, truncate: float) -> Tensor:
-    """Weights `(2 r + 1,)` float64 of a Gaussian of radius `r = truncate sigma`, summing to 1."""
-    radius = int(truncate * sigma + 0.5)
+    """Weights `(2 r + 1,)` float64 of a Gaussian of radius `r`, see `reach`, summing to 1."""
+    radius = reach(sigma, truncate)
     kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / sigma) ** 2)
     return kernel / kernel.sum()
 
