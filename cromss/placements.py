@@ -60,7 +60,8 @@ def near_crops(
         for at in placements
     ]
     moved = [replace(at, top=at.top - w.top, left=at.left - w.left) for at, w in zip(placements, windows)]
-    return {name: _pieces(values, windows) for name, values in samples.items()}, moved
+    pieces = _gathered if any(map(are_cut_together, samples.values())) else _stacked
+    return {name: pieces(values, windows) for name, values in samples.items()}, moved
 
 
 def _begin(wanted: int, last: int) -> int:
@@ -77,7 +78,7 @@ def cut(images: Mapping[str, Tensor], placements: Sequence[Placement]) -> dict[s
     Returns:
         Name -> `(B, C, h, w)` float32: uint8 is scaled to [0, 1], see `full_scale`.
     """
-    if any(are_cut_together(image) for image in images.values()):
+    if any(map(are_cut_together, images.values())):
         return {name: cut_together(image, placements) for name, image in images.items()}
     size = placements[0].height, placements[0].width  # NumPy takes large pages, which are mapped faster
     ready = {name: torch.from_numpy(np.empty((*x.shape[:2], *size), np.float32)) for name, x in images.items()}
@@ -114,7 +115,7 @@ def are_cut_together(samples: Tensor) -> bool:
 def cut_together(image: Tensor, placements: Sequence[Placement], mode: str = "bilinear") -> Tensor:
     """One of `(B, C, H, W)`, all samples at once, by as many operations whatever their number, none waited for."""
     height, width, device = placements[0].height, placements[0].width, image.device
-    ready = _pieces(image, placements)
+    ready = _gathered(image, placements)
     scale = full_scale(image) if mode == "bilinear" else 1
     ready = ready.float() if scale == 1 else ready.float().div_(scale)
     rotated = {i: at.degrees for i, at in enumerate(placements) if at.degrees}
@@ -125,8 +126,8 @@ def cut_together(image: Tensor, placements: Sequence[Placement], mode: str = "bi
     return ready
 
 
-def _pieces(image: Tensor, placements: Sequence[Placement]) -> Tensor:
-    """What is cut out of the samples of `(B, C, H, W)`, flipped; not rotated."""
+def _gathered(image: Tensor, placements: Sequence[Placement]) -> Tensor:
+    """The samples of `(B, C, H, W)`, cropped and flipped, all at once."""
     told = torch.tensor([(at.top, at.left, -2 in at.flip, -1 in at.flip) for at in placements], dtype=torch.long)
     top, left, down, right = _sent(told, image.device).T.unsqueeze(-1)
     rows, columns = _line(top, down, placements[0].height), _line(left, right, placements[0].width)
@@ -143,6 +144,11 @@ def _line(first: Tensor, is_flipped: Tensor, size: int) -> Tensor:
 def _sent(values: Tensor, device: torch.device) -> Tensor:
     """Values on a device, for which nobody waits."""
     return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
+
+
+def _stacked(image: Tensor, placements: Sequence[Placement]) -> Tensor:
+    """The same one by one."""
+    return torch.stack([_cropped(sample, at) for sample, at in zip(image, placements)])
 
 
 def _cropped(sample: Tensor, at: Placement) -> Tensor:

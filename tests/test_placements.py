@@ -135,7 +135,9 @@ def test_cutting_leaves_its_input_alone():
     assert torch.equal(image, before)
 
 
-def test_what_is_near_the_crops_is_cut_like_the_whole():
+@pytest.mark.parametrize("together", [False, True])
+def test_what_is_near_the_crops_is_cut_like_the_whole(monkeypatch, together):
+    monkeypatch.setattr("cromss.placements.are_cut_together", lambda samples: together)
     samples = {"a": torch.rand(20, 2, 90, 70), "b": torch.randint(0, 9, (20, 3, 90, 70), dtype=torch.uint8)}
     corners = [(0, 0), (58, 42), (3, 40), (30, 20), (57, 1)]
     at = [Placement(32, 28, *corners[i % 5], some.flip, some.degrees) for i, some in enumerate(some_placements(20, 32))]
