@@ -82,7 +82,6 @@ def cut(images: Mapping[str, Tensor], placements: Sequence[Placement]) -> dict[s
         return {name: cut_together(image, placements) for name, image in images.items()}
     size = placements[0].height, placements[0].width  # NumPy takes large pages, which are mapped faster
     ready = {name: torch.from_numpy(np.empty((*x.shape[:2], *size), np.float32)) for name, x in images.items()}
-
     for sample, at in enumerate(placements):
         pieces = [(ready[name][sample], image[sample]) for name, image in images.items()]
         for out, image in pieces:

@@ -156,14 +156,14 @@ def test_batches_are_alike_where_samples_are_cut_together(monkeypatch):
 
 
 def test_a_gpu_is_asked_as_much_whatever_the_batch_and_is_not_waited_for():
-    transform, asked = BatchTransform(5, 32, "ts", rotate_share=1.0), []
+    transform, asked = BatchTransform(5, 16, "ts", prior_sigma=1.0, rotate_share=1.0), []
     batches = [random_batch(batch=size) for size in (6, 6, 24)]
     with fake_gpu():
         for batch in batches:
             on_gpu = {name: x.to("cuda") if isinstance(x, torch.Tensor) else x for name, x in batch.items()}
             with Asked() as watch:
                 ready = transform(on_gpu)
-            assert ready["images"]["s1"].shape == (len(batch["season"]), 2, 32, 32)
+            assert ready["images"]["s1"].shape == (len(batch["season"]), 2, 16, 16)
             asked.append(watch)
     first, again, larger = asked
     assert first.waits  # for the matrices of the filter, which stay there
