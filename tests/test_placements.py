@@ -71,6 +71,7 @@ def test_rotation_equals_grid_sampling(size, channels, degrees):
     torch.testing.assert_close(rotated(image, degrees), expected, atol=2e-5, rtol=0)
 
 
+@pytest.mark.filterwarnings("ignore:Since version 1.3.0, affine_grid")
 @pytest.mark.parametrize("size", [(1, 5), (5, 1), (1, 1)])
 def test_lines_of_pixels_rotate_along_themselves(size):
     image = torch.arange(5.0)[: max(size)].reshape(1, 1, *size)
