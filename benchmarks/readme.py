@@ -92,11 +92,11 @@ def speed() -> str:
     """Parts of the method beside the published way."""
     parts = {
         "label smoothing prior, a sample": ("prior", "prior of a sample"),
-        "the same, with both cores": ("prior", "prior of a sample, all cores"),
+        "the same, with all cores": ("prior", "prior of a sample, all cores"),
         "selection and losses, a batch of 8, forward": ("selection", "forward"),
         "the same with backward": ("selection", "forward and backward"),
         "reading and preparing, a sample": ("loader", "read and prepared, warm"),
-        "reading and preparing, with both cores": ("loader", "read and prepared, warm, all cores"),
+        "reading and preparing, with all cores": ("loader", "read and prepared, warm, all cores"),
         "loader without the prior, a sample, warm": ("loader", "read, warm"),
         "the same, cold": ("loader", "read, cold"),
         "the same, warm, two loader processes": ("loader", "read, warm, 2 workers"),

@@ -55,17 +55,12 @@ def near_crops(
     rows, columns = min(placements[0].height + 2 * margin, height), min(placements[0].width + 2 * margin, width)
     if (rows, columns) == (height, width):
         return dict(samples), list(placements)
-    windows = [
-        Placement(rows, columns, _begin(at.top - margin, height - rows), _begin(at.left - margin, width - columns))
-        for at in placements
-    ]
+    tops = np.clip([at.top - margin for at in placements], 0, height - rows).tolist()
+    lefts = np.clip([at.left - margin for at in placements], 0, width - columns).tolist()
+    windows = [Placement(rows, columns, *begin) for begin in zip(tops, lefts)]
     moved = [replace(at, top=at.top - w.top, left=at.left - w.left) for at, w in zip(placements, windows)]
     pieces = _gathered if any(map(are_cut_together, samples.values())) else _stacked
     return {name: pieces(values, windows) for name, values in samples.items()}, moved
-
-
-def _begin(wanted: int, last: int) -> int:
-    return min(max(wanted, 0), last)
 
 
 def cut(images: Mapping[str, Tensor], placements: Sequence[Placement]) -> dict[str, Tensor]:

@@ -91,6 +91,18 @@ def test_prior_is_made_on_the_whole_tile_and_cut_with_the_image():
     torch.testing.assert_close(transform(batch)["prior"], cut({"prior": whole}, places)["prior"])
 
 
+def test_no_more_is_filtered_than_reaches_the_crops(monkeypatch):
+    sizes = []
+
+    def watched(labels, *settings):
+        sizes.append(labels.shape[-2:])
+        return label_prior(labels, *settings)
+
+    monkeypatch.setattr("cromss.batch_transforms.label_prior", watched)
+    BatchTransform(5, 16, "ts", prior_sigma=1.0)(random_batch())
+    assert sizes == [(24, 24)]  # four standard deviations to each side
+
+
 def test_rotated_prior_still_sums_to_one():
     prior = BatchTransform(5, 32, "ts", rotate_share=1.0)(random_batch())["prior"]
     torch.testing.assert_close(prior.sum(1), torch.ones(6, 32, 32), atol=1e-5, rtol=0)

@@ -15,9 +15,9 @@ print({name: value for name, value in os.environ.items() if before.get(name) != 
 """
 
 
-@pytest.mark.parametrize("paths", [None, "/opt/own/lib"])
-def test_programs_started_later_look_for_libraries_where_they_did(paths):
+@pytest.mark.parametrize("has_paths", [False, True])
+def test_programs_started_later_look_for_libraries_where_they_did(tmp_path, has_paths):
     environment = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
-    environment |= {"LD_LIBRARY_PATH": paths} if paths else {}
+    environment |= {"LD_LIBRARY_PATH": str(tmp_path)} if has_paths else {}
     found = subprocess.run([sys.executable, "-c", TOLD], env=environment, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "{} set()"
