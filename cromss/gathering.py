@@ -1,4 +1,4 @@
-"""One batch out of those of all processes, as one process would have it."""
+"""What all processes have, as one process would have it."""
 
 import torch
 from torch import Tensor, distributed
@@ -20,3 +20,12 @@ def whole_batch(tensor: Tensor) -> Tensor:
         own.register_hook(lambda gradient: count * gradient)
         parts[distributed.get_rank()] = own
     return torch.cat(parts)
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """The mean of a number of each process, without a gradient; no process waits for its GPU, nor for the others."""
+    mean = value.detach().clone()
+    if distributed.is_initialized():
+        distributed.all_reduce(mean)
+        mean /= distributed.get_world_size()
+    return mean

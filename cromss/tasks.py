@@ -15,7 +15,7 @@ from cromss.batch_transforms import BatchTransform
 from cromss.clean_shares import CleanShares, LabelCalibration, rival_names, rival_weights
 from cromss.downstream_sets import CLASS_SCORES
 from cromss.epoch_sums import EpochMeans, restore_states, summed_states
-from cromss.gathering import whole_batch
+from cromss.gathering import mean_over_processes, whole_batch
 from cromss.gpus import in_any_order
 from cromss.legends import IGNORE_INDEX, Legend
 from cromss.losses import as_two_classes, segmentation_loss
@@ -91,7 +91,8 @@ class CardedTask(L.LightningModule):
         super().__init__()
         self.card: Mapping[str, Any] = {}
         self.train_means = EpochMeans()
-        self.non_finite, self._skipped, self._lost, self._culprits = "stop", 0, False, ""
+        self.non_finite, self._skipped, self._culprits = "stop", 0, ""
+        self._batches: list[tuple[Mapping[str, Tensor], Sequence[str], Tensor]] = []
 
     def setup(self, stage: str) -> None:
         """Channels last, which GPUs with mixed precision want and CPUs do not (`benchmarks/bench_step.py`).
@@ -129,13 +130,24 @@ class CardedTask(L.LightningModule):
         self.train_means.reset()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take the gradients away where they or the loss are not finite: without, the optimiser changes nothing."""
+        """Take the gradients away where they or a loss are not finite: without, the optimiser changes nothing.
+
+        All that is asked of a GPU in a step is asked here, at once: it is waited for.
+        """
         gradients = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
-        lost, self._lost = self._lost, False
-        if not torch.isfinite(torch.nn.utils.get_total_norm(gradients.values())):
+        norm = torch.nn.utils.get_total_norm(gradients.values())
+        batches, self._batches = self._batches, []
+        *losses, norm = torch.stack([*(loss for _, _, loss in batches), norm]).tolist()
+        for (terms, ids, _), loss in zip(batches, losses):
+            if math.isfinite(loss):
+                self.train_means.update(terms, len(ids))
+            else:
+                self._refuse(non_finite(terms, ids) or OTHERS_LOSS)
+        self._log_step(losses[-1])
+        if not math.isfinite(norm):
             culprits = [name for name, gradient in gradients.items() if not torch.isfinite(gradient.norm())]
             self._refuse(f"gradient is not finite in {shortened(culprits)} at step {self.global_step}")
-        elif not lost:
+        elif all(map(math.isfinite, losses)):
             self._skipped = 0
             return
         self._skipped += 1
@@ -153,18 +165,16 @@ class CardedTask(L.LightningModule):
             return
         raise ValueError(f"--non_finite skip: {why}; go on from an earlier checkpoint with a lower --learning_rate")
 
-    def _log_step(self, terms: Mapping[str, Tensor], ids: Sequence[str]) -> None:
-        """Count the losses of a batch, and log the sum of them with the step."""
-        loss = self.trainer.strategy.reduce(terms["loss"].detach().clone(), reduce_op="mean")  # which is in place
-        if torch.isfinite(loss):
-            self.train_means.update(terms, len(ids))
-        else:
-            self._lost = True
-            self._refuse(non_finite(terms, ids) or OTHERS_LOSS)
-        self.log("train/loss_step", loss, prog_bar=True, logger=False)
-        progress, accumulate = self.trainer.fit_loop.epoch_loop.batch_progress, self.trainer.accumulate_grad_batches
-        if self.logger and (progress.is_last_batch or progress.current.ready % accumulate == 0):
-            self.logger.log_metrics({"train/loss_step": float(loss)}, self.global_step)
+    def _keep(self, terms: Mapping[str, Tensor], ids: Sequence[str]) -> None:
+        """Keep the losses of a batch until the step that is taken with it."""
+        detached = {name: value.detach() for name, value in terms.items()}
+        self._batches.append((detached, ids, mean_over_processes(terms["loss"])))
+
+    def _log_step(self, loss: float) -> None:
+        """Log the loss with the step; progress bars ask for it often, so that it must not be on a GPU."""
+        self.log("train/loss_step", torch.tensor(loss), prog_bar=True, logger=False, on_step=True, on_epoch=False)
+        if self.logger:
+            self.logger.log_metrics({"train/loss_step": loss}, self.global_step)
 
     def on_validation_epoch_end(self) -> None:
         """End the run, in all processes, where a validation loss of one is not finite."""
@@ -236,7 +246,7 @@ class PretrainTask(CardedTask):
             seen, learned = {branch: whole_batch(x) for branch, x in logits.items()}, whole_batch(labels)
             prior, exact = (None if x is None else whole_batch(x) for x in (prior, exact))
         terms = self.objective(seen, learned, prior, self.current_epoch)
-        self._log_step(terms, batch["id"])
+        self._keep(terms, batch["id"])
         if self.objective.selection and exact is not None:
             weights = rival_weights(self.objective, seen, learned, self.current_epoch, prior)
             self.clean_shares.update(weights, learned, exact)
@@ -351,7 +361,7 @@ class FinetuneTask(CardedTask):
         ready = self.train_transform(batch)
         self.labelled.update((ready["labels"] != IGNORE_INDEX).sum())
         loss = segmentation_loss(self.loss_type, self.logits(ready["images"]), ready["labels"])
-        self._log_step({"loss": loss}, batch["id"])
+        self._keep({"loss": loss}, batch["id"])
         return loss
 
     def on_train_epoch_end(self) -> None:

@@ -8,6 +8,7 @@ from cromss.config import parse
 from cromss.legends import LEGENDS
 from cromss.losses import segmentation_loss
 from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSettings
+from cromss.tasks import PretrainTask
 from cromss.training.downstream import downstream_bands
 from cromss.training.finetuning import finetuning_task
 from cromss.training.pretraining import pretraining_bands, pretraining_network, pretraining_task
@@ -68,7 +69,9 @@ def check(loss, watch):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_pretraining_steps(kind, flags):
+def test_pretraining_steps(monkeypatch, kind, flags):
+    logged = []
+    monkeypatch.setattr(PretrainTask, "log", lambda task, name, value, **_: logged.append(value))
     settings = parse(kind, f"{CROMSS} {flags}".split())
     network, legend = pretraining_network(settings), LEGENDS["DW"]
     task = pretraining_task(settings, network, legend)
@@ -80,9 +83,12 @@ def test_pretraining_steps(kind, flags):
             ready = task.train_transform(batch)
             logits = task.model(**ready["images"])
             terms = task.objective(logits, ready["labels"], ready["prior"], 3)
+            task._keep(terms, batch["id"])
             task.train_means.update(terms, 2)
+            task._log_step(0.5)
         assert {x.dtype for x in logits.values()} == {torch.bfloat16}
         assert {term.device.type for term in terms.values()} == {"cuda"}
+        assert [value.device.type for value in logged] == ["cpu"]
         check(terms["loss"], watch)
 
 

@@ -1,12 +1,13 @@
 """Losses and gradients that are not finite, and batches at the edge of what there is to learn."""
 
-from itertools import count
+from itertools import count, pairwise
 from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from test_training import METHOD, pretrain_with, table
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cromss import tasks
 from cromss.objective import CrossModalObjective
@@ -15,6 +16,26 @@ from cromss.tasks import CardedTask, shortened
 pytestmark = pytest.mark.usefixtures("one_thread", "narrow")
 
 FLAGS = f"{METHOD} --epochs 2 --batch_size 2 --name run --lr_adjust_type none"
+
+
+class Reads(TorchDispatchMode):
+    """Counts numbers that are read out of tensors one by one, for each of which a GPU is waited for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.count += operation is torch.ops.aten._local_scalar_dense.default
+        return operation(*args, **(kwargs or {}))
+
+
+def test_a_step_reads_no_number_but_the_one_that_is_shown(noisy, tmp_path, monkeypatch):
+    """Which Lightning reads twice, and is not on the GPU; losses and gradients are read together."""
+    reads, seen = Reads(), []
+    monkeypatch.setattr(tasks.PretrainTask, "on_train_batch_end", lambda *_: seen.append(reads.count))
+    with reads:
+        pretrain_with(tmp_path, noisy, f"{FLAGS} --epochs 1")
+    assert len(seen) == 3
+    assert max(after - before for before, after in pairwise(seen)) <= 2
 
 
 def spoil_losses(monkeypatch, spoilt, value=float("nan")):
@@ -79,15 +100,11 @@ def test_a_step_of_an_infinite_loss_is_left_out_though_its_gradients_are_finite(
     assert not all(map(torch.equal, weights[1], weights[2]))
 
 
-def spoil_means(strategy, tensor, reduce_op, **_):
-    return tensor.fill_(float("nan")) if reduce_op == "mean" else tensor
-
-
 @pytest.mark.parametrize("kind", ["loss", "statistics", "validation"])
 def test_what_is_not_finite_in_another_process_ends_this_one_too(noisy, tmp_path, monkeypatch, kind):
-    """Reductions over processes are in place, and never make the own loss a culprit."""
+    """The own loss is no culprit."""
     if kind == "loss":
-        monkeypatch.setattr(SingleDeviceStrategy, "reduce", spoil_means)
+        monkeypatch.setattr(tasks, "mean_over_processes", lambda loss: torch.full_like(loss, float("nan")))
         said = "loss of another process is not finite; lower"
     elif kind == "statistics":
         spoil_losses(monkeypatch, {0})
