@@ -32,7 +32,7 @@ from torch.profiler import profile
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from cromss.collation import collate
+from cromss.collation import collate, enough_shared_memory
 from cromss.config import read, run
 from cromss.datamodule import StacksData
 from cromss.noisy_labels.smoothing import label_prior
@@ -240,7 +240,8 @@ def trained(settings: BenchGpu, task: PretrainTask, batches: Any, watch: Abstrac
         enable_model_summary=False,
         callbacks=[span],
     )
-    trainer.fit(task, batches)
+    with enough_shared_memory():
+        trainer.fit(task, batches)
     return span.seconds
 
 

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from cromss.gathering import largest_of_processes
 from cromss.signals import TERMINATE, StopRequested, forget, listen, noted
 
 _SAVE = 1
@@ -113,13 +114,13 @@ class LastCheckpoint(Checkpoint):
 
     def on_test_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Stop where a signal asks any process for it: what was trained is saved, and the test is done again."""
-        if number := _agreed(trainer, noted()):
+        if number := largest_of_processes(noted(), trainer.strategy.root_device):
             forget()
             raise StopRequested(number, trainer.global_step)
 
     def _save_if_due(self, trainer: L.Trainer, is_end: bool = False) -> None:
         is_due = is_end or time.monotonic() - self.saved_at > self.interval_s
-        number = _agreed(trainer, noted() or _SAVE * is_due)
+        number = largest_of_processes(noted() or _SAVE * is_due, trainer.strategy.root_device)
         if not number:
             return
         self.processes, self.batches = trainer.world_size, trainer.num_training_batches
@@ -128,10 +129,3 @@ class LastCheckpoint(Checkpoint):
         if number > _SAVE and not is_end:
             forget()
             raise StopRequested(number, trainer.global_step)
-
-
-def _agreed(trainer: L.Trainer, number: int) -> int:
-    """The largest number of all processes; alone, a process does not wait for its GPU."""
-    if trainer.world_size == 1:
-        return number
-    return int(trainer.strategy.reduce(torch.tensor(number, device=trainer.strategy.root_device), reduce_op="max"))

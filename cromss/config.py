@@ -22,6 +22,8 @@ from cromss.yaml_files import read_yaml
 Settings = TypeVar("Settings")
 
 _CONFIG_HELP = "--config FILE reads the same settings from YAML; flags win over it."
+_LOST_PROCESS = re.compile(r"connection (closed|reset) by peer|remote process exited", re.IGNORECASE)
+"""What gloo and NCCL say where a process that trains with this one is gone."""
 
 
 def parse(settings: type[Settings], arguments: Sequence[str] | None = None) -> Settings:
@@ -113,7 +115,9 @@ def _leave_at_once(status: int, unforeseen: Exception | None = None) -> None:
     """Exit here and now where others train with this process: a farewell by NCCL waits for them, and they for it."""
     distributed = sys.modules.get("torch.distributed")
     if distributed and distributed.is_available() and distributed.is_initialized():
-        if unforeseen:
+        if lost := _LOST_PROCESS.search(str(unforeseen)):
+            _fail(f"another process of this training is gone ({lost[0]}); it says why, or the network is at fault")
+        elif unforeseen:
             traceback.print_exception(unforeseen)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):  # nobody may read it any more

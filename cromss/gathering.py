@@ -23,9 +23,18 @@ def whole_batch(tensor: Tensor) -> Tensor:
 
 
 def mean_over_processes(value: Tensor) -> Tensor:
-    """The mean of a number of each process, without a gradient; no process waits for its GPU, nor for the others."""
+    """The mean of a number of each process, without a gradient; what runs here does not wait for it."""
     mean = value.detach().clone()
     if distributed.is_initialized():
         distributed.all_reduce(mean)
         mean /= distributed.get_world_size()
     return mean
+
+
+def largest_of_processes(number: int, device: torch.device) -> int:
+    """The largest number of all processes; alone, a process does not wait for its GPU."""
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return number
+    largest = torch.tensor(number, device=device)
+    distributed.all_reduce(largest, distributed.ReduceOp.MAX)
+    return int(largest)

@@ -32,6 +32,24 @@ def enough_gpu_memory(advice: str) -> Iterator[None]:
         raise ValueError(f"{said}; {advice}") from None
 
 
+@contextmanager
+def deterministic_algorithms(advice: str) -> Iterator[None]:
+    """Within, an operation that PyTorch cannot do with the same bits again, and should, is a foreseen error.
+
+    Args:
+        advice: What to change.
+
+    Raises:
+        ValueError: There was such an operation.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "does not have a deterministic implementation" not in _line(error):
+            raise
+        raise ValueError(f"{_line(error).partition(',')[0]}; {advice}") from None
+
+
 def check_gpu() -> None:
     """Start the driver of the GPU, if there is one.
 

@@ -334,7 +334,7 @@ class FinetuneTask(CardedTask):
         self.unfreeze_epoch, self.moving_batchnorm = unfreeze_epoch, moving_batchnorm
         self.board = Scoreboard(["test"], legend.num_classes, score)
         self.test_result: dict[str, Any] = {}
-        self.labelled = SumMetric()
+        self.labelled = SumMetric(nan_strategy="disable")  # which would be waited for
 
     def configure_optimizers(self) -> Any:
         return self.optimiser(self.model.stages())

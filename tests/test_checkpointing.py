@@ -7,7 +7,6 @@ import shutil
 import signal
 from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -82,11 +81,6 @@ def test_a_run_begun_on_a_gpu_goes_on_on_a_cpu(noisy, straight, tmp_path, monkey
     pretrain_one(tmp_path, noisy, f"{FLAGS} --name run")
     weights = outcome(tmp_path / "run")[0]
     assert all(torch.equal(weights[key], value) for key, value in straight[0].items())
-
-
-def test_a_single_process_asks_no_device_what_all_agree_on():
-    """Nor waits for it; a trainer without a strategy would not know which to ask."""
-    assert checkpointing._agreed(SimpleNamespace(world_size=1), signal.SIGUSR1) == signal.SIGUSR1
 
 
 def test_a_step_of_a_single_batch_at_the_end_of_an_epoch_is_logged_and_gone_on_from(noisy, tmp_path, monkeypatch):

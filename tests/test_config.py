@@ -1,6 +1,7 @@
 """Command line and YAML: flag > YAML > default, one line for what is wrong."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -307,6 +308,35 @@ def test_one_of_several_processes_does_not_wait_for_the_others_where_it_fails(tm
     assert done.stdout == ("said\n" if together else "said\nfarewell\n")
     assert done.stderr.splitlines()[-1] == line
     assert done.stderr.splitlines().count(line) == 1
+
+
+MEETING = """
+import sys
+from pathlib import Path
+import torch.distributed
+from cromss.config import exit_with
+
+rank = int(sys.argv[1])
+torch.distributed.init_process_group("gloo", init_method="file://{file}", rank=rank, world_size=2)
+torch.distributed.barrier()
+
+def work():
+    if rank:
+        raise ValueError("a.tif: wrong")
+    torch.distributed.all_reduce(torch.zeros(1))
+
+exit_with(work)
+"""
+
+
+def test_who_waits_for_a_process_that_has_failed_says_so_in_a_line(tmp_path):
+    script = MEETING.format(file=tmp_path / "meeting")
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": REPOSITORY}
+    both = [subprocess.Popen([sys.executable, "-c", script, str(rank)], **options) for rank in (0, 1)]
+    waits, fails = (process.communicate(timeout=100)[1] for process in both)
+    assert fails == "error: a.tif: wrong\n"
+    assert re.fullmatch(r"error: another process of this training is gone \(Connection \w+ by peer\); it .*\n", waits)
+    assert [process.returncode for process in both] == [1, 2]
 
 
 @pytest.mark.parametrize(("settings", "number"), zip(PREPARATION, ("workers", "limit", "max_records")))

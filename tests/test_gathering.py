@@ -9,7 +9,7 @@ from sets import NAMES, season_arrays, write_ours
 from test_training import table
 from torch import distributed
 
-from cromss.gathering import whole_batch
+from cromss.gathering import largest_of_processes, mean_over_processes, whole_batch
 
 FLAGS = """--model_type tu-test_resnet --crop_size 32 --label_smoothing --sample_selection --validation 0.2 --epochs 8
     --optimizer sgd --learning_rate 0.001 --lr_adjust_type none --accelerator cpu --use_common_feature
@@ -44,15 +44,27 @@ def test_one_process_has_the_batch_already():
     assert whole_batch(tensor) is tensor
 
 
+def test_one_process_agrees_with_itself_and_asks_no_device():
+    loss = torch.tensor(3.0, requires_grad=True)
+    mean = mean_over_processes(loss)
+    assert (mean, mean.requires_grad) == (3, False)
+    assert largest_of_processes(7, None) == 7
+
+
+def test_the_mean_is_no_view_of_what_it_is_of():
+    loss = torch.tensor(3.0)
+    mean_over_processes(loss).zero_()
+    assert loss == 3
+
+
 def squares(rank, port, found):
     distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=3)
     weight = torch.tensor(2.0, requires_grad=True)
     values = weight * torch.arange(2 * rank, 2 * rank + 2).float()[:, None]
     batch = whole_batch(values)
     (batch**2).mean().backward()
-    mean = weight.grad.clone()
-    distributed.all_reduce(mean)
-    found.put((rank, batch.detach().flatten().tolist(), float(mean) / 3))
+    agreed = largest_of_processes(5 - rank, torch.device("cpu"))
+    found.put((rank, batch.detach().flatten().tolist(), float(mean_over_processes(weight.grad)), agreed))
     distributed.destroy_process_group()
 
 
@@ -68,7 +80,8 @@ def test_gradients_of_three_processes_are_those_of_one():
         process.join()
     weight = torch.tensor(2.0, requires_grad=True)
     ((weight * torch.arange(6.0)) ** 2).mean().backward()
-    for _, batch, gradient in results:
+    for _, batch, gradient, agreed in results:
+        assert agreed == 5
         assert batch == (2 * torch.arange(6.0)).tolist()
         assert gradient == pytest.approx(float(weight.grad))
 

@@ -1,5 +1,6 @@
 """What only a GPU can show: ViT-L under UPerNet fits and trains there, and computes what a CPU does."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -22,6 +23,8 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use; run this file where one is"),
 ]
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS looks at it once, when it is first asked
 
 SCRIPT = "train_scripts/train_pretrain_mm.py"
 LARGE = "vit_large_patch16_224"
@@ -117,25 +120,27 @@ def losses_of(folder):
     return [event.value for event in events.Scalars("train/loss_step")]
 
 
+FULL = f"{METHOD} --batch_size 6 --crop_size 64 --precision 32 --deterministic --devices 1"
+
+
 def test_pretraining_has_the_losses_of_a_cpu(noisy, tmp_path):
-    """Crops, flips, rotations, prior, selection and losses, in full precision."""
-    flags = f"{METHOD} --batch_size 2 --precision 32 --deterministic --rotate_share 1 --max_steps 6"
+    """Crops, flips, rotations, prior, selection and losses, in full precision; later steps multiply what is rounded."""
     for kind in ("cpu", "gpu"):
-        pretrain_with(tmp_path, noisy, f"{flags} --name {kind} --accelerator {kind} --devices 1")
-    assert losses_of(tmp_path / "gpu") == pytest.approx(losses_of(tmp_path / "cpu"), rel=1e-4)
+        pretrain_with(tmp_path, noisy, f"{FULL} --rotate_share 1 --max_steps 2 --name {kind} --accelerator {kind}")
+    (first, second), expected = losses_of(tmp_path / "gpu"), losses_of(tmp_path / "cpu")
+    assert first == pytest.approx(expected[0], rel=1e-4)
+    assert second == pytest.approx(expected[1], rel=1e-3)
 
 
 def test_a_run_begun_on_a_gpu_goes_on_on_a_cpu(noisy, tmp_path):
     """Whose kernels, and what the optimiser keeps of them, are in another order in memory."""
-    flags = f"{METHOD} --batch_size 2 --precision 32 --deterministic --devices 1"
-    for name, kind, steps in (("cpu", "cpu", 6), ("both", "gpu", 3), ("both", "cpu", 6)):
-        pretrain_with(tmp_path, noisy, f"{flags} --name {name} --accelerator {kind} --max_steps {steps}")
+    for name, kind, steps in (("cpu", "cpu", 2), ("both", "gpu", 1), ("both", "cpu", 2)):
+        pretrain_with(tmp_path, noisy, f"{FULL} --name {name} --accelerator {kind} --max_steps {steps}")
     assert losses_of(tmp_path / "both") == pytest.approx(losses_of(tmp_path / "cpu"), rel=1e-3)
 
 
 @pytest.fixture
-def deterministic(monkeypatch):
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+def deterministic():
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)

@@ -54,6 +54,31 @@ def test_other_errors_stay_what_they_are():
         raise RuntimeError("CUDA error")
 
 
+SAME_BITS = (
+    "upsample_bicubic2d_aa_backward_out_cuda does not have a deterministic implementation, but you set "
+    "'torch.use_deterministic_algorithms(True)'. You can turn off determinism just for this operation"
+)
+
+
+@pytest.mark.usefixtures("narrow")
+def test_what_has_no_deterministic_algorithm_is_named(noisy, tmp_path, monkeypatch):
+    def backward(self, loss, *args, **kwargs):
+        raise RuntimeError(SAME_BITS)
+
+    monkeypatch.setattr("cromss.tasks.PretrainTask.backward", backward)
+    wanted = r"^upsample_bicubic2d_aa_backward_out_cuda does not have a deterministic implementation; leave --determin"
+    with pytest.raises(ValueError, match=wanted):
+        pretrain_one(tmp_path, noisy, f"{METHOD} --epochs 1 --batch_size 2 --name run")
+
+
+@pytest.mark.usefixtures("narrow")
+@pytest.mark.parametrize(("flags", "is_kept"), [("--precision 32", False), ("--precision bf16", True)])
+def test_full_precision_is_that_of_convolutions_too(noisy, tmp_path, monkeypatch, flags, is_kept):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", not is_kept)
+    pretrain_one(tmp_path, noisy, f"{METHOD} --max_steps 1 --batch_size 2 --name run {flags}")
+    assert torch.backends.cudnn.allow_tf32 is is_kept
+
+
 @pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("epoch", ["train", "val"])
 def test_trainings_name_their_flags(noisy, tmp_path, monkeypatch, epoch):

@@ -29,7 +29,8 @@ class TileRun:
         self._feed, self._rows, self._columns = feed, rows, columns
         self._batch_size, self._workers, self._device = batch_size, workers, device
         self.network_seconds = 0.0
-        feed.predictor.network.to(device)
+        layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+        feed.predictor.network.to(device, memory_format=layout)
 
     def finished_rows(self, done: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Probabilities `(K, rows, W)` and pixels with data `(rows, W)`, as rows become final; use them at once.

@@ -22,7 +22,7 @@ from torch import nn
 from cromss.callbacks import EpochTable, SameBuffers, StepLimit, StepSeed
 from cromss.checkpointing import AtomicCheckpointIO, LastCheckpoint
 from cromss.collation import enough_shared_memory
-from cromss.gpus import enough_gpu_memory, has_bfloat16
+from cromss.gpus import deterministic_algorithms, enough_gpu_memory, has_bfloat16
 from cromss.models.recomputation import recompute_activations
 from cromss.models.weights import open_checkpoint
 from cromss.progress import progress
@@ -43,7 +43,12 @@ def fit(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule
     if state:
         refuse_unfit(state.path, task, trainer)
     try:
-        with _left_together(trainer), enough_gpu_memory(_LESS_MEMORY), enough_shared_memory():
+        with (
+            _left_together(trainer),
+            enough_gpu_memory(_LESS_MEMORY),
+            deterministic_algorithms(_NOT_DETERMINISTIC),
+            enough_shared_memory(),
+        ):
             trainer.fit(task, data, ckpt_path=state and state.path, weights_only=True)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
@@ -57,6 +62,7 @@ _LESS_MEMORY = (
     "say --grad_checkpointing, or in validation a lower --test_batch_size, and the run goes on; or begin anew with a "
     "lower --batch_size, and --accumulate as much higher"
 )
+_NOT_DETERMINISTIC = "leave --deterministic out, or, of a ViT, say --image_size as large as --crop_size"
 
 
 def score_test_set(trainer: L.Trainer, task: L.LightningModule, data: L.LightningDataModule) -> None:
@@ -174,6 +180,8 @@ def build_trainer(
     """
     quieten()
     nodes, devices = processes(runtime)
+    precision = _precision(runtime)
+    torch.backends.cudnn.allow_tf32 = precision != "32-true"  # which by default keeps 10 bits of 23 in convolutions
     keep = {"dirpath": folder.checkpoints, "enable_version_counter": False}
     newest = {"monitor": "epoch", "mode": "max", "save_top_k": runtime.keep_checkpoints or -1}
     saving = [
@@ -186,7 +194,7 @@ def build_trainer(
         devices=devices,
         num_nodes=nodes,
         strategy=_strategy(runtime, nodes, devices, some_parameters_idle),
-        precision=_precision(runtime),
+        precision=precision,
         deterministic=runtime.deterministic,
         benchmark=not runtime.deterministic,
         max_epochs=optimisation.epochs,
