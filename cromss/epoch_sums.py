@@ -21,7 +21,7 @@ class EpochMeans(Metric):
         self.add_state("totals", torch.zeros(0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("weight", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, values: Mapping[str, Tensor], weight: float) -> None:
+    def update(self, values: Mapping[str, Tensor], weight: float | Tensor) -> None:
         """Count the scalars of a batch."""
         self.names = tuple(values)
         totals = weight * torch.stack([value.detach() for value in values.values()]).double()

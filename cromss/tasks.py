@@ -84,13 +84,14 @@ class CardedTask(L.LightningModule):
     Attributes:
         card: Plain values; empty for none.
         train_means: Means of the training losses over an epoch.
+        val_means: Those of the validation losses.
         non_finite: `"stop"` or `"skip"`; after ten steps in a row that is the end, too.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.card: Mapping[str, Any] = {}
-        self.train_means = EpochMeans()
+        self.train_means, self.val_means = EpochMeans(), EpochMeans()
         self.non_finite, self._skipped, self._culprits = "stop", 0, ""
         self._batches: list[tuple[Mapping[str, Tensor], Sequence[str], Tensor]] = []
 
@@ -177,10 +178,18 @@ class CardedTask(L.LightningModule):
             self.logger.log_metrics({"train/loss_step": loss}, self.global_step)
 
     def on_validation_epoch_end(self) -> None:
-        """End the run, in all processes, where a validation loss of one is not finite."""
+        """Log the validation losses; end the run, in all processes, where one of a process is not finite."""
         said, self._culprits = self._culprits, ""
         if self.trainer.strategy.reduce_boolean_decision(bool(said), all=False):
             raise ValueError(f"{said or OTHERS_LOSS}; lower --learning_rate or look at the locations")
+        for name, mean in self.val_means.compute().items():
+            self.log(f"val/{name}", mean, prog_bar=name == "loss")
+        self.val_means.reset()
+
+    def _count_validation(self, terms: Mapping[str, Tensor], labels: Tensor, ids: Sequence[str]) -> None:
+        """Count the validation losses of a batch of labels `(B, H, W)`."""
+        self._culprits = self._culprits or non_finite(terms, ids)
+        self.val_means.update(terms, num_labelled(labels))
 
     def _refuse(self, what: str) -> None:
         if self.non_finite == "stop":
@@ -268,10 +277,7 @@ class PretrainTask(CardedTask):
         ready = self.eval_transform(batch)
         labels, logits = ready["labels"], self.model(**ready["images"])
         terms = self.validation_objective(logits, labels)
-        self._culprits = self._culprits or non_finite(terms, batch["id"])
-        options = {"on_epoch": True, "sync_dist": True, "batch_size": num_labelled(labels)}
-        for name, value in terms.items():
-            self.log(f"val/{name}", value, prog_bar=name == "loss", **options)
+        self._count_validation(terms, labels, batch["id"])
         self.val_scores.update(logits, ready.get("exact", labels))
 
     def on_validation_epoch_end(self) -> None:
@@ -373,8 +379,7 @@ class FinetuneTask(CardedTask):
         ready = self.eval_transform(batch)
         logits = self.logits(ready["images"])
         loss = segmentation_loss(self.loss_type, logits, ready["labels"])
-        self._culprits = self._culprits or non_finite({"loss": loss}, batch["id"])
-        self.log("val/loss", loss, on_epoch=True, sync_dist=True, batch_size=num_labelled(ready["labels"]))
+        self._count_validation({"loss": loss}, ready["labels"], batch["id"])
         self.board.update({"test": logits}, ready["labels"])
 
     def on_validation_epoch_end(self) -> None:
@@ -396,9 +401,9 @@ class FinetuneTask(CardedTask):
         return result
 
 
-def num_labelled(labels: Tensor) -> int:
+def num_labelled(labels: Tensor) -> Tensor:
     """Samples of `(B, H, W)` labels that are not ignored altogether (fillers of uneven processes are)."""
-    return int((labels != IGNORE_INDEX).flatten(1).any(1).sum())
+    return (labels != IGNORE_INDEX).flatten(1).any(1).sum()
 
 
 def non_finite(terms: Mapping[str, Tensor], ids: Sequence[str]) -> str:

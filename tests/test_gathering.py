@@ -11,9 +11,9 @@ from torch import distributed
 
 from cromss.gathering import largest_of_processes, mean_over_processes, whole_batch
 
-FLAGS = """--model_type tu-test_resnet --crop_size 32 --label_smoothing --sample_selection --validation 0.2 --epochs 8
+FLAGS = """--model_type tu-test_resnet --crop_size 32 --label_smoothing --sample_selection --validation 0.1 --epochs 8
     --optimizer sgd --learning_rate 0.001 --lr_adjust_type none --accelerator cpu --use_common_feature
-    --sample_selection_rmdown_epoch 4 --display_interval 0 --save_interval 1000 --save_seconds 1000"""
+    --sample_selection_rmdown_epoch 4 --display_interval 0 --save_interval 1000 --save_seconds 1000 --test_batch_size 1"""
 SHORT = 2
 FROZEN = """
 import runpy
@@ -126,4 +126,5 @@ def test_validation_scores_of_the_same_weights_are_the_same(runs):
     rows = [table(runs / name / "metrics.csv")[-1] for name in ("one", "all")]
     scores = [name for name in rows[0] if name.startswith(("val/miou", "val/oa", "val_iou"))]
     assert len(scores) > 10
+    assert float(rows[1]["val/loss"]) == pytest.approx(float(rows[0]["val/loss"]), rel=1e-4)
     assert {name: rows[0][name] for name in scores} == {name: rows[1][name] for name in scores}
