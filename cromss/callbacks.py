@@ -21,9 +21,7 @@ from cromss.tasks import FinetuneTask, PretrainTask
 class EpochTable(Checkpoint):
     """Appends the metrics of every epoch to a CSV; a resumed run drops the epochs it does again.
 
-    A checkpoint callback, so that it runs when everything of the epoch has been logged. It comes
-    first of them: the progress bar of the first process has reduced the metrics over all processes,
-    and the others must do so before anything else is agreed on.
+    A checkpoint callback, so that it runs when everything of the epoch has been logged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,9 +29,9 @@ class EpochTable(Checkpoint):
 
     def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         """Write the row of the epoch."""
-        metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
-        if not trainer.is_global_zero:  # only now: reading the metrics reduces them over all processes
+        if not trainer.is_global_zero:
             return
+        metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics}
         rows = [old for old in self._rows() if int(old["epoch"]) < trainer.current_epoch] + [row]
         columns = list(dict.fromkeys(column for entry in rows for column in entry))
