@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import REPOSITORY, load_script
+from processes import Script
 
 from cromss.config import parse, read, run, save_yaml, suggestion, to_flat
 from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSettings
@@ -312,7 +313,6 @@ def test_one_of_several_processes_does_not_wait_for_the_others_where_it_fails(tm
 
 MEETING = """
 import sys
-from pathlib import Path
 import torch.distributed
 from cromss.config import exit_with
 
@@ -330,13 +330,15 @@ exit_with(work)
 
 
 def test_who_waits_for_a_process_that_has_failed_says_so_in_a_line(tmp_path):
-    script = MEETING.format(file=tmp_path / "meeting")
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": REPOSITORY}
-    both = [subprocess.Popen([sys.executable, "-c", script, str(rank)], **options) for rank in (0, 1)]
-    waits, fails = (process.communicate(timeout=100)[1] for process in both)
+    script = tmp_path / "meeting.py"
+    script.write_text(MEETING.format(file=tmp_path / "meeting"))
+    both = [Script(tmp_path / f"{rank}.log", script, rank) for rank in (0, 1)]
+    for rank in both:
+        rank.process.join(100)
+    waits, fails = (rank.log.read_text() for rank in both)
     assert fails == "error: a.tif: wrong\n"
     assert re.fullmatch(r"error: another process of this training is gone \(Connection \w+ by peer\); it .*\n", waits)
-    assert [process.returncode for process in both] == [1, 2]
+    assert [rank.process.exitcode for rank in both] == [1, 2]
 
 
 @pytest.mark.parametrize(("settings", "number"), zip(PREPARATION, ("workers", "limit", "max_records")))

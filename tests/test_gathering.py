@@ -11,9 +11,10 @@ from torch import distributed
 
 from cromss.gathering import largest_of_processes, mean_over_processes, whole_batch
 
-FLAGS = """--model_type tu-test_resnet --crop_size 32 --label_smoothing --sample_selection --validation 0.1 --epochs 8
+FLAGS = """--model_type tu-test_resnet --crop_size 32 --label_smoothing --sample_selection --validation 0.1 --epochs 6
     --optimizer sgd --learning_rate 0.001 --lr_adjust_type none --accelerator cpu --use_common_feature
-    --sample_selection_rmdown_epoch 4 --display_interval 0 --save_interval 1000 --save_seconds 1000 --test_batch_size 1"""
+    --sample_selection_rmdown_epoch 4 --display_interval 0 --save_interval 1000 --save_seconds 1000
+    --test_batch_size 1"""
 SHORT = 2
 FROZEN = """
 import runpy
