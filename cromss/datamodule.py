@@ -55,6 +55,7 @@ class EpochSampler(Sampler[Draw]):
         shuffle: New order every epoch; uneven ends are filled with repeated draws, so that every
             process gets equally many. Without, the filling draws do not count, and every location
             counts exactly once over all processes.
+        drop_last: Uneven ends are left out instead.
         seed: Seed of the order.
         position: Tells the current epoch, and how many of its draws this process has had already.
         rank: This process.
@@ -69,12 +70,14 @@ class EpochSampler(Sampler[Draw]):
         position: Callable[[], tuple[int, int]] = lambda: (0, 0),
         rank: int = 0,
         num_processes: int = 1,
+        drop_last: bool = False,
     ) -> None:
         self.indices, self.shuffle, self.seed, self.position = list(indices), shuffle, seed, position
-        self.rank, self.num_processes = rank, num_processes
+        self.rank, self.num_processes, self.drop_last = rank, num_processes, drop_last
 
     def __len__(self) -> int:
-        return -(-len(self.indices) // self.num_processes)
+        each, rest = divmod(len(self.indices), self.num_processes)
+        return each + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[Draw]:
         (epoch, had), order = self.position(), self.indices
@@ -118,7 +121,10 @@ class StacksData(L.LightningDataModule):
         self.num_workers, self.seed = num_workers, seed
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled by (seed, epoch); the last incomplete batch is left out when there is a full one."""
+        """Shuffled by (seed, epoch); the last batch that is incomplete is left out when there is a full one.
+
+        That is as many batches, and no location twice, as one process would have with the batches of all.
+        """
         sampler = self._sampler(self.train_indices, shuffle=True)
         return self._loader(self.train, sampler, self._train_batch_size(), is_training=True)
 
@@ -137,7 +143,8 @@ class StacksData(L.LightningDataModule):
 
     def _sampler(self, indices: Sequence[int], shuffle: bool = False) -> EpochSampler:
         trainer, position = self.trainer, self._position if shuffle else lambda: (0, 0)
-        return EpochSampler(indices, shuffle, self.seed, position, trainer.global_rank, trainer.world_size)
+        drop_last = shuffle and len(indices) >= self.batch_size * trainer.world_size
+        return EpochSampler(indices, shuffle, self.seed, position, trainer.global_rank, trainer.world_size, drop_last)
 
     def _position(self) -> tuple[int, int]:
         """Epoch, and samples that this process has had of it, as the loops of the trainer count them.

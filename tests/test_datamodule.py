@@ -1,8 +1,10 @@
 """Splits and samplers."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from cromss.datamodule import EpochSampler, hold_out
+from cromss.datamodule import EpochSampler, StacksData, hold_out
 
 
 @pytest.mark.parametrize(("count", "share", "held"), [(100, 0.1, 10), (4, 0.01, 1), (2, 0.9, 1), (3, 0.5, 2)])
@@ -49,6 +51,24 @@ def test_training_shards_are_disjoint_and_of_equal_length():
     shards = [list(EpochSampler(range(10), True, rank=r, num_processes=3)) for r in range(3)]
     assert [len(shard) for shard in shards] == [4, 4, 4]
     assert {draw.index for shard in shards for draw in shard} == set(range(10))
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 3])
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+@pytest.mark.parametrize("count", range(1, 13))
+def test_processes_have_the_batches_of_one_and_no_location_twice(num_processes, batch_size, count):
+    def loader(size, rank=0, world_size=1):
+        data = StacksData([], None, None, range(count), (), size)
+        place, began = {"global_rank": rank, "world_size": world_size}, SimpleNamespace(ready=0, processed=0)
+        epochs, batches = SimpleNamespace(current=began), SimpleNamespace(batch_progress=SimpleNamespace(current=began))
+        data.trainer = SimpleNamespace(**place, fit_loop=SimpleNamespace(epoch_progress=epochs, epoch_loop=batches))
+        return data.train_dataloader()
+
+    shards = [loader(batch_size, rank, num_processes) for rank in range(num_processes)]
+    assert {len(shard) for shard in shards} == {len(loader(batch_size * num_processes))}
+    if count >= batch_size * num_processes:
+        drawn = [draw.index for shard in shards for draw in shard.sampler]
+        assert len(set(drawn)) == len(drawn)
 
 
 def test_tiles_of_a_place_are_held_out_together():
