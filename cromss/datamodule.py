@@ -55,11 +55,11 @@ class EpochSampler(Sampler[Draw]):
         shuffle: New order every epoch; uneven ends are filled with repeated draws, so that every
             process gets equally many. Without, the filling draws do not count, and every location
             counts exactly once over all processes.
-        drop_last: Uneven ends are left out instead.
         seed: Seed of the order.
         position: Tells the current epoch, and how many of its draws this process has had already.
         rank: This process.
         num_processes: Number of processes.
+        drop_last: Uneven ends are left out instead of filled.
     """
 
     def __init__(

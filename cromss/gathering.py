@@ -15,9 +15,9 @@ def whole_batch(tensor: Tensor) -> Tensor:
     A loss of it is the same in all processes. Its gradient reaches the own part alone, `P` times as large: the mean
     over processes, which distributed training takes, is the gradient of one process with the whole batch.
     """
-    count, own = num_processes(), tensor.contiguous()
-    if count == 1:
+    if (count := num_processes()) == 1:
         return tensor
+    own = tensor.contiguous()
     parts = [torch.empty_like(own) for _ in range(count)]
     distributed.all_gather(parts, own.detach())
     if own.requires_grad:
