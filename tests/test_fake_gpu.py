@@ -5,7 +5,7 @@ import torch
 from devices import Asked, backward_operations, fake_gpu, mixed_precision, put_on_fake_gpu
 
 from cromss.config import parse
-from cromss.legends import LEGENDS
+from cromss.legends import IGNORE_INDEX, LEGENDS
 from cromss.losses import segmentation_loss
 from cromss.settings import FinetuneSettings, MultiModalSettings, SingleModalSettings
 from cromss.tasks import PretrainTask
@@ -115,4 +115,5 @@ def test_transfer_steps(flags):
         with Asked() as watch, mixed_precision():
             ready = task.train_transform(batch)
             loss = segmentation_loss(task.loss_type, task.logits(ready["images"]), ready["labels"])
+            task.labelled.update((ready["labels"] != IGNORE_INDEX).sum())
         check(loss, watch)
