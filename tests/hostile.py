@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import processes
 
-SECONDS, MEGABYTES = 5, 192
+SECONDS, MEGABYTES = 5, 256
 """Processor time, and memory beyond the most held before, that one file may take."""
 
 REMEDY = re.compile(

@@ -2,9 +2,11 @@
 
 import multiprocessing
 import os
+import random
 import runpy
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from conftest import REPOSITORY
@@ -37,9 +39,8 @@ class Script:
 
 def run_together(folder: Path, count: int, script: str, *arguments: object) -> None:
     """Run a script as `count` processes of one distributed training, as a launcher starts them."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = str(server.getsockname()[1])
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    shared |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
     shared["TORCHELASTIC_RUN_ID"] = "test"
     ranks = [
         Script(folder / f"rank{i}.log", script, *arguments, RANK=str(i), LOCAL_RANK=str(i), **shared)
@@ -47,6 +48,14 @@ def run_together(folder: Path, count: int, script: str, *arguments: object) -> N
     ]
     for rank in ranks:
         rank.wait()
+
+
+def free_port() -> int:
+    """A port that is free, and none of those that the system hands out to whoever asks for any."""
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 50):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise OSError("none of 50 ports is free")
 
 
 def _run(log: Path, script: str, arguments: list[str], environment: dict[str, str]) -> None:

@@ -1,10 +1,8 @@
 """Two processes with half a batch each learn what one learns from the whole, where the losses see all of it."""
 
-import socket
-
 import pytest
 import torch
-from processes import FORKS, run_together
+from processes import FORKS, free_port, run_together
 from sets import NAMES, season_arrays, write_ours
 from test_training import table
 from torch import distributed
@@ -71,8 +69,7 @@ def squares(rank, port, found):
 
 def test_gradients_of_three_processes_are_those_of_one():
     found = FORKS.Queue()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     processes = [FORKS.Process(target=squares, args=(rank, port, found)) for rank in range(3)]
     for process in processes:
         process.start()

@@ -1,6 +1,7 @@
 """Benchmarks of start-up, of the exchange of gradients, of machines and of scaling, on small things."""
 
 import csv
+import gc
 import io
 import mmap
 import os
@@ -38,6 +39,7 @@ def test_what_is_started_tells_of_its_first_batch_and_of_its_loader_processes(tm
     flags = f"--crop_size {start_up.SIDE} --num_workers 2 --accelerator cpu --data_path"
     monkeypatch.setattr("sys.argv", ["x", *flags.split(), str(start_up.write_set(tmp_path / "set", 20))])
     monkeypatch.setattr("sys.stdin", io.StringIO())
+    gc.collect()  # loaders that other tests have left
     load_script("first_batch", HOME).main()
     *_, seconds, workers = capsys.readouterr().out.splitlines()
     since_imports, cpu = map(float, seconds.split())

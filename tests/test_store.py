@@ -11,6 +11,7 @@ import shutil
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import product
 from multiprocessing import get_context
+from pathlib import Path
 
 import lmdb
 import numpy as np
@@ -217,6 +218,17 @@ def test_a_store_replaced_under_its_name_is_read_anew(store):
     reader = LmdbReader(write_store(store, images))
     np.testing.assert_array_equal(reader.read_seasons(0), images[0])
     assert len(reader) == 5
+
+
+def test_files_of_stores_that_are_gone_are_closed(tmp_path, images):
+    for i in range(3):
+        gone = write_store(tmp_path / f"{i}.lmdb", images)
+        LmdbReader(gone).read(0, 0)
+        shutil.rmtree(gone)
+    LmdbReader(write_store(tmp_path / "s1.lmdb", images)).read(0, 0)
+    gc.collect()
+    opened = {str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
+    assert {path for path in opened if path.startswith(str(tmp_path))} == {str(tmp_path / "s1.lmdb" / "data.mdb")}
 
 
 def test_read_only_folder(store):

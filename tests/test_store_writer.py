@@ -53,7 +53,7 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path):
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             assert process.stdout.readline() == b"begun\n"
             if kills < 4:
-                time.sleep(chance.uniform(0, 0.06))
+                time.sleep(chance.uniform(0, 0.02))
                 process.send_signal(signal.SIGKILL)
         kills += process.returncode == -signal.SIGKILL
         assert process.returncode in (0, -signal.SIGKILL)

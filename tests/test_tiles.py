@@ -27,7 +27,7 @@ class Service:
     def __call__(self, location):
         self.read.append(location.id)
         if self.wait:
-            self.wait.wait(timeout=2)
+            self.wait.wait(timeout=30)
         if self.error:
             raise self.error
         return whole(location.id)
@@ -101,7 +101,7 @@ def outcomes(reader: TileReader, tiles: list[Tile]) -> dict[str, object]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=3)
+        thread.join(timeout=30)
     return found
 
 

@@ -173,6 +173,7 @@ def _shared(folder: str, fresh: bool) -> tuple[lmdb.Environment, PathGuard]:
         if env is None or (fresh and known != _fingerprint(folder)):
             _environments.pop(folder, None)
             env = None  # closed by this
+            _leave_abandoned()
             env, found = open_environment(folder, readonly=True), _fingerprint(folder)
             guard = guard if guard and known == found else PathGuard(Path(folder))
             _environments[folder] = found, env, guard
@@ -229,8 +230,8 @@ def _opened(folder: str, options: dict) -> lmdb.Environment:
 def _leave_abandoned() -> bool:
     """Let go of environments whose store is gone, if there are any.
 
-    LMDB knows an environment by the inodes of its data and of its lock file. The lock file is not held open, so that a
-    new file may have its inode once the store is gone.
+    Each holds files open. LMDB knows it by the inodes of its data and of its lock file, which is not held open, so that
+    a new file may have its inode once the store is gone.
     """
     with _opening:
         abandoned = [folder for folder in _environments if not os.path.exists(os.path.join(folder, DATA_NAME))]
