@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from cromss.config import replace_text
 from cromss.tables import to_csv
@@ -86,6 +87,13 @@ def measured(what: str, way: str, values: Sequence[float], unit: str) -> dict[st
 
 def _quartiles(values: Sequence[float]) -> list[float]:
     return statistics.quantiles(values if len(values) > 1 else [*values] * 2, n=4)
+
+
+def operations_in(work: Callable[[], Any]) -> int:
+    """Floating point operations of the convolutions and matrix products in what is done, two a multiplication."""
+    with FlopCounterMode(display=False) as counted:
+        work()
+    return counted.get_total_flops()
 
 
 def resident_mb(name: str) -> float:

@@ -26,11 +26,10 @@ from typing import Any, Literal, NamedTuple
 
 import lightning as L
 import torch
-from alternation import compared, device_name, measured, report, wait, weighed
+from alternation import compared, device_name, measured, operations_in, report, wait, weighed
 from torch.autograd import DeviceType
 from torch.profiler import profile
 from torch.utils.data import DataLoader
-from torch.utils.flop_counter import FlopCounterMode
 
 from cromss.collation import collate, enough_shared_memory
 from cromss.config import read, run
@@ -186,10 +185,9 @@ def same_loss(task: PretrainTask, ready: dict[str, Any], device: torch.device) -
 
 def operations_of(task: PretrainTask, ready: dict[str, Any]) -> float:
     """Floating point operations of the network on a batch, forward and backward."""
-    with FlopCounterMode(display=False) as counted:
-        backward(task.model(**ready["images"]))
+    count = operations_in(lambda: backward(task.model(**ready["images"])))
     task.zero_grad()
-    return counted.get_total_flops()
+    return count
 
 
 def backward(logits: dict[str, torch.Tensor]) -> None:

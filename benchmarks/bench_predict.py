@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from alternation import OURS, PUBLISHED, alternate, compared, report
+from alternation import OURS, PUBLISHED, alternate, compared, measured, operations_in, report
 from published_way import scored_tiles
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -81,6 +81,8 @@ def main(settings: BenchPredict) -> None:
             np.testing.assert_allclose(ways[OURS](), ways[PUBLISHED](), rtol=1e-5)
             if model is network:
                 ways["network alone"] = lambda: [network(images["s2"]) for images in ready]
+                gigaflop = operations_in(ways["network alone"]) / 1e9 / len(stacks)
+                rows.append(measured("operations of a test tile", "network alone", [gigaflop], "GFLOP"))
             rows += compared(what, alternate(ways, settings.rounds), len(stacks))
     report(rows, settings.results)
 

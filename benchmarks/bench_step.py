@@ -4,7 +4,8 @@ python benchmarks/bench_step.py
 
 All train the same twin U-Nets from the same weights on the same batch, in turn, after their losses were found equal.
 The published way takes the objective term by term, and an optimiser that is not fused; ours comes with gradient
-checkpointing, too. Peak memory of two steps in a process of its own each.
+checkpointing, too. Beside the steps, how long their convolutions take, which are the same for all, and how many
+operations they are. Peak memory of two steps in a process of its own each.
 Results go to benchmarks/bench_step.csv.
 """
 
@@ -14,8 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from alternation import OURS, PUBLISHED, alternate, compared, report, resident_mb, weighed
+from alternation import OURS, PUBLISHED, alternate, compared, measured, operations_in, report, resident_mb, weighed
 from published_way import objective
+from torch.autograd.profiler import profile
 
 from cromss.config import run
 from cromss.models import build_pretrainer
@@ -60,6 +62,10 @@ def main(settings: BenchStep) -> None:
         for loss in losses:
             torch.testing.assert_close(loss, published, rtol=1e-4, atol=0)
         rows += compared(f"step, {fusion} fusion", alternate(ways, settings.rounds), 1)
+        rows.append(measured(f"convolutions of a step, {fusion} fusion", OURS, [convolutions_ms(ways[OURS])], "ms"))
+        rows.append(
+            measured(f"operations of a step, {fusion} fusion", OURS, [operations_in(ways[OURS]) / 1e9], "GFLOP")
+        )
         peaks = {name: peak_mb(settings, fusion, name) for name in ways}
         del ways
         rows += weighed(f"peak memory, {fusion} fusion", peaks)
@@ -106,6 +112,13 @@ def our_loss(logits: dict[str, torch.Tensor], labels: torch.Tensor, prior: torch
     """Ours."""
     ours = CrossModalObjective(9, smoothing_factors=(0.15, 0.05), selection=True)
     return ours(logits, labels, prior, EPOCH)["loss"]
+
+
+def convolutions_ms(step: Callable[[], torch.Tensor]) -> float:
+    """Milliseconds of a step that convolutions take, forward and backward."""
+    with profile(use_kineto=False) as seen:
+        step()
+    return sum(event.self_cpu_time_total for event in seen.key_averages() if "conv" in event.key) / 1e3
 
 
 def peak_mb(settings: BenchStep, fusion: str, name: str) -> float:

@@ -1,9 +1,10 @@
-"""How far the prior, selection with losses, and the loader are from what the machine can do at most.
+"""How far the benchmarks are from what the machine can do at most.
 
 python benchmarks/limits.py
 
 What must be moved and computed is counted; divided by the rates in machine_limits.csv it gives a time that cannot be
-gone below with one thread, beside the medians in bench_*.csv. The table is printed and put into benchmarks/README.md.
+gone below with as many threads, beside the medians in bench_*.csv. Of networks the operations alone are counted. The
+tables are printed and put into benchmarks/README.md.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pages import HOME, markdown, value, write_tables
 TILE, CROP, SEASONS, BANDS, CLASSES = 264**2, 256**2, 4, 15, 9
 TAPS = 25  # of a Gaussian of sigma 3, cut at 4 sigma
 BATCH = 8
+ONE_THREAD, TWO_THREADS = "one thread", "two threads"
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,16 @@ class Work:
         moved: MB read from memory and written to it.
         computed: Millions of float operations.
         read: MB read from disk.
+        threads: In which it was measured.
     """
 
     name: str
     table: str
     what: str
-    moved: float
+    moved: float = 0.0
     computed: float = 0.0
     read: float = 0.0
+    threads: str = ONE_THREAD
 
 
 def works() -> list[Work]:
@@ -65,32 +69,62 @@ def works() -> list[Work]:
             2 * sample + prior + prepared,
             taps,
         ),
+        *(
+            Work(
+                f"a training step, {fusion} fusion",
+                "bench_step.csv",
+                f"step, {fusion} fusion",
+                computed=1e3 * value("bench_step.csv", f"operations of a step, {fusion} fusion", OURS),
+                threads=TWO_THREADS,
+            )
+            for fusion in ("mid", "late")
+        ),
+        Work(
+            "a test tile predicted",
+            "bench_predict.csv",
+            "test tile",
+            computed=1e3 * value("bench_predict.csv", "operations of a test tile", "network alone"),
+        ),
     ]
 
 
 def tables() -> dict[str, str]:
-    """Markdown of all works, by the name of its place on the page."""
-    copy, product, disk = (
-        value("machine_limits.csv", what, "one thread")
-        for what in ("memory copy", "float32 matrix product", "sequential read")
-    )
+    """Markdown of the rates and of all works, by the name of its place on the page."""
+    copy, disk = (rate(what) for what in ("memory copy", "sequential read"))
+    product = {threads: rate("float32 matrix product", threads) for threads in (ONE_THREAD, TWO_THREADS)}
+    rates = [
+        {"": "memory copied", ONE_THREAD: f"{copy:.3g} GB/s", TWO_THREADS: ""},
+        {"": "matrices multiplied"} | {threads: f"{each:.3g} GFLOP/s" for threads, each in product.items()},
+        {"": "read from disk", ONE_THREAD: f"{disk:.2g} GB/s", TWO_THREADS: ""},
+    ]
     rows = []
     for work in works():
-        limit = max(work.moved / (2 * copy), work.computed / product, work.read / disk)
+        spans = work.moved / (2 * copy), work.computed / product[work.threads], work.read / disk
+        memory, arithmetic, reading = map(shown, spans)
         median = value(work.table, work.what, OURS)
         rows.append(
             {
                 "": work.name,
-                "MB moved": f"{work.moved:.2f}",
-                f"ms at 2 x {copy:.3g} GB/s": f"{work.moved / (2 * copy):.2f}",
-                "MFLOP": f"{work.computed:.0f}" if work.computed else "",
-                f"ms at {product:.3g} GFLOP/s": f"{work.computed / product:.2f}" if work.computed else "",
-                f"ms of disk at {disk:.2g} GB/s": f"{work.read / disk:.2f}" if work.read else "",
-                "measured, ms": f"{median:.2f}",
-                "distance": f"{median / limit:.1f} x",
+                "MB moved": shown(work.moved),
+                "memory, ms": memory,
+                "MFLOP": shown(work.computed, ",.0f"),
+                "arithmetic, ms": arithmetic,
+                "disk, ms": reading,
+                "measured, ms": shown(median),
+                "distance": f"{median / max(spans):.1f} x",
             }
         )
-    return {"limits.py": markdown(rows)}
+    return {"limits.py": markdown(rows), "rates": markdown(rates)}
+
+
+def shown(number: float, kind: str = ",.2f") -> str:
+    """A number, unless it is none."""
+    return f"{number:{kind}}" if number else ""
+
+
+def rate(what: str, threads: str = ONE_THREAD) -> float:
+    """What the machine can do of something at most, in GB/s or GFLOP/s."""
+    return value("machine_limits.csv", what, threads)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,23 @@ def test_what_is_started_tells_of_its_first_batch_and_of_its_loader_processes(tm
     assert len({*workers.split()} - {str(os.getpid())}) == 2
 
 
+def test_a_whole_step_is_timed_and_counted(tmp_path, monkeypatch):
+    step = load_script("bench_step", HOME)
+    monkeypatch.setattr(step, "peak_mb", lambda settings, fusion, name: 1.0 + (name == step.PUBLISHED))
+    small = {"encoder": "tu-test_resnet", "fusions": ("late",), "batch_size": 2, "crop_size": 32, "rounds": 1}
+    step.main(step.BenchStep(**small, threads=1, results=tmp_path / "step.csv"))
+    found = table(tmp_path / "step.csv")
+    assert min(found["step, late fusion", way] for way in (step.PUBLISHED, step.OURS, step.CHECKPOINTED)) > 0
+    assert found["convolutions of a step, late fusion", step.OURS] > 0
+    assert found["peak memory, late fusion", step.OURS] == 1
+    network = build_pretrainer("late", "tu-test_resnet")
+    images, *_ = step.batch(step.BenchStep(**small))
+    with torch.no_grad():
+        forward = step.operations_in(lambda: network(**images)) / 1e9
+    counted = found["operations of a step, late fusion", step.OURS]
+    assert 2 * forward < counted < 3 * forward  # no gradients of images are wanted
+
+
 def test_test_tiles_are_scored_alike_and_timed(tmp_path):
     predict = load_script("bench_predict", HOME)
     small = {"model_type": "tu-test_resnet", "tiles": 3, "size": 32, "batch_size": 2, "rounds": 2}
