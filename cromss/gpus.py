@@ -4,9 +4,13 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
+_CPU = Path("/proc/cpuinfo")
+_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
+"""Instructions of CPUs, as they are named there."""
 _SENTENCES = 3
 """Of PyTorch's message: that memory is short, how much was wanted, and how much of how much is left."""
 
@@ -76,6 +80,13 @@ def check_gpu() -> None:
 def has_bfloat16() -> bool:
     """Whether there is a GPU that computes in bfloat16, and does not imitate it, which is slow."""
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def imitates_bfloat16(on_cpu: bool) -> bool:
+    """Whether the GPU, or the CPU as far as Linux tells, has no instructions for bfloat16: it is slow there."""
+    if not on_cpu:
+        return not has_bfloat16()
+    return _CPU.exists() and _BFLOAT16.isdisjoint(_CPU.read_text().split())
 
 
 def as_in_training(device: torch.device) -> torch.autocast:

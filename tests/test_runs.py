@@ -54,6 +54,28 @@ def test_precision_is_mixed_where_a_gpu_has_it_and_does_not_imitate_it(machine, 
     assert _precision(runtime(flags)) == wanted
 
 
+@pytest.mark.parametrize(
+    ("flags", "gpus", "instructions", "device"),
+    [
+        ("--amp", 0, "fpu avx2 avx512f", "CPU"),
+        ("--precision bf16", 0, "fpu avx2 avx512_bf16", ""),
+        ("--precision bf16", 0, "fp asimd bf16", ""),
+        ("--accelerator cpu --amp", 1, "fpu avx2", "CPU"),
+        ("--amp", 1, "fpu avx512_bf16", "GPU"),
+        ("", 0, "fpu avx2", ""),
+    ],
+)
+def test_slow_imitations_of_bfloat16_are_told(
+    machine, monkeypatch, tmp_path, capsys, flags, gpus, instructions, device
+):
+    machine(gpus, bf16=False)
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {instructions}\n")
+    monkeypatch.setattr("cromss.gpus._CPU", tmp_path / "cpuinfo")
+    _precision(runtime(flags))
+    said = capsys.readouterr().out
+    assert said.startswith(f"warning: this {device} only imitates bfloat16") if device else not said
+
+
 def test_full_and_mixed_precision_exclude_each_other(capsys):
     with pytest.raises(SystemExit):
         runtime("--precision 32 --amp")

@@ -151,7 +151,8 @@ class Runtime:
     test_batch_size: int = 0
     """Samples a step in validation and test; 0 for --batch_size."""
     precision: Literal["auto", "32", "bf16"] = "auto"
-    """32: full, no TF32; bf16: mixed, statistics and losses in full; auto: mixed on GPUs that have it, else full."""
+    """32: full, no TF32; bf16: mixed, statistics and losses in full, very slow on CPUs without instructions for it;
+    auto: mixed on GPUs that have it, else full."""
     amp: bool = False
     """The same as --precision bf16."""
     deterministic: bool = False

@@ -22,7 +22,7 @@ from torch import nn
 from cromss.callbacks import EpochTable, SameBuffers, StepLimit, StepSeed
 from cromss.checkpointing import AtomicCheckpointIO, LastCheckpoint
 from cromss.collation import enough_shared_memory
-from cromss.gpus import deterministic_algorithms, enough_gpu_memory, has_bfloat16
+from cromss.gpus import deterministic_algorithms, enough_gpu_memory, has_bfloat16, imitates_bfloat16
 from cromss.models.recomputation import recompute_activations
 from cromss.models.weights import open_checkpoint
 from cromss.progress import progress
@@ -258,8 +258,19 @@ def compile_network(network: nn.Module, runtime: Runtime) -> None:
 
 
 def _precision(runtime: Runtime) -> str:
-    by_default = runtime.precision == "auto" and runtime.accelerator != "cpu" and has_bfloat16()
-    return "bf16-mixed" if runtime.amp or runtime.precision == "bf16" or by_default else "32-true"
+    told, on_cpu = runtime.amp or runtime.precision == "bf16", _on_cpu(runtime)
+    if told and imitates_bfloat16(on_cpu):
+        device = "CPU" if on_cpu else "GPU"
+        print(
+            f"warning: this {device} only imitates bfloat16, which can take tens of times as long as full precision; "
+            "leave --precision bf16 and --amp out"
+        )
+    by_default = runtime.precision == "auto" and not on_cpu and has_bfloat16()
+    return "bf16-mixed" if told or by_default else "32-true"
+
+
+def _on_cpu(runtime: Runtime) -> bool:
+    return runtime.accelerator == "cpu" or not torch.cuda.is_available()
 
 
 def first_seed(runtime: Runtime) -> int:
@@ -276,8 +287,7 @@ def _strategy(runtime: Runtime, nodes: int, devices: int, some_parameters_idle: 
     count = nodes * devices
     if count < 2:
         return "auto"
-    on_cpu = runtime.accelerator == "cpu" or not torch.cuda.is_available()
-    ordered = count > 2 and (on_cpu or runtime.deterministic)
+    ordered = count > 2 and (_on_cpu(runtime) or runtime.deterministic)
     return "ddp_find_unused_parameters_true" if some_parameters_idle or ordered else "ddp"
 
 
