@@ -37,9 +37,13 @@ def test_figures_of_what_sees_pixels_alone_show_no_seams(scene, tmp_path):
     assert found["probability_difference"] < 1e-5  # what rounding turns
     assert found["class_difference_in_overlaps"] == pytest.approx(found["class_difference_elsewhere"], abs=1e-4)
     assert found["class_borders_elsewhere"] > 0
-    rates = benchmark.rate(tmp_path, predictor, scene, rounds=1)
-    assert rates["map_of_network_rate"] > 0
-    assert rates["part_map_mpx_s"] > 0
+
+
+def test_rates_are_pixels_over_seconds_and_the_network_alone_over_the_map(scene, tmp_path, monkeypatch):
+    seconds = iter([4.0, 1.0, 2.0, 1.0, 8.0, 1.0])
+    monkeypatch.setattr(benchmark, "timed", lambda work: work() and next(seconds))
+    rates = benchmark.rate(tmp_path, predictor_of(Pixelwise()), scene, rounds=3)
+    assert rates == {"part_map_mpx_s": 0.122, "part_network_mpx_s": 0.49, "map_of_network_rate": 0.25}
 
 
 def test_seams_are_where_tiles_begin_cross_and_cease_to_count():

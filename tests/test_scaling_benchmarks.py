@@ -214,6 +214,22 @@ def test_limits_of_a_machine_are_written(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["limits.csv"]
 
 
+def test_limits_are_the_amounts_over_the_rates_of_as_many_threads(monkeypatch):
+    limits = load_script("limits", HOME)
+    told = {("float32 matrix product", "one thread"): 2.0, ("float32 matrix product", "two threads"): 4.0}
+    told |= {("memory copy", "one thread"): 5.0, ("read, warm", "ours"): 0.4}
+    told |= {("read from the files a sample", "ours"): 1.0, ("step, mid fusion", "ours"): 2000.0}
+    monkeypatch.setattr(limits, "value", lambda table, what, way: told.get((what, way), 3.0))
+    rows = limits.tables()["limits.py"].splitlines()
+    for row in (
+        "| a training step, mid fusion |  |  | 3,000 | 750.00 |  | 2,000.00 | 2.7 x |",
+        "| a test tile predicted |  |  | 3,000 | 1,500.00 |  | 3.00 | 0.0 x |",
+        "| a sample read, in memory | 2.00 | 0.20 |  |  |  | 0.40 | 2.0 x |",
+        "| a sample read, not in memory | 2.00 | 0.20 |  |  | 0.33 | 3.00 | 9.0 x |",
+    ):
+        assert row in rows
+
+
 @pytest.mark.parametrize(("script", "page"), [("limits", "README.md"), ("scaling", "scaling.md")])
 def test_pages_have_the_tables_that_their_script_makes(script, page):
     """After a change of a table: `python benchmarks/limits.py`, `python benchmarks/scaling.py`."""
